@@ -1,0 +1,190 @@
+// Package lb holds the values that describe load balancing: services, their real servers and the wished State of
+// a plane. It has no side effects; pkg/director makes a State and a plane (pkg/xdp, pkg/ipvs) applies it.
+package lb
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Protocol is an IP protocol number; only TCP and UDP are balanced.
+type Protocol uint8
+
+// The protocols a service can have, by their IANA numbers.
+const (
+	TCP Protocol = 6
+	UDP Protocol = 17
+)
+
+// ParseProtocol turns "tcp" or "udp" into a Protocol.
+func ParseProtocol(s string) (Protocol, error) {
+	switch s {
+	case "tcp":
+		return TCP, nil
+	case "udp":
+		return UDP, nil
+	}
+	return 0, fmt.Errorf("protocol %q: allowed are tcp, udp", s)
+}
+
+// String returns the name used in the configuration, "tcp" or "udp".
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	}
+	return fmt.Sprintf("protocol-%d", uint8(p))
+}
+
+// Scheduler names the way a new flow finds its real server, with keepalived's and IPVS's names.
+type Scheduler string
+
+// The schedulers of this version.
+const (
+	RoundRobin         Scheduler = "rr"
+	WeightedRoundRobin Scheduler = "wrr"
+)
+
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+// String returns the usual form, aa:bb:cc:dd:ee:ff.
+func (m MAC) String() string {
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+}
+
+// IsZero says that the address is not known.
+func (m MAC) IsZero() bool { return m == MAC{} }
+
+// ServiceKey identifies a service on the wire.
+type ServiceKey struct {
+	Address  netip.Addr
+	Port     uint16
+	Protocol Protocol
+}
+
+// String returns "tcp 192.168.5.100:80", as ipvsadm prints it, in lower case.
+func (k ServiceKey) String() string {
+	return k.Protocol.String() + " " + netip.AddrPortFrom(k.Address, k.Port).String()
+}
+
+// ServerKey identifies a real server within a service.
+type ServerKey struct {
+	Service ServiceKey
+	Address netip.Addr
+}
+
+// NextHop says how a frame reaches a real server from here.
+type NextHop struct {
+	Interface int  // index of the egress interface; 0: the next hop is not known
+	MAC       MAC  // of the real server; zero: not known
+	Local     bool // the real server is this director itself: the kernel takes the frame
+}
+
+// Known says whether frames can be sent to the real server.
+func (n NextHop) Known() bool { return n.Local || n.Interface != 0 && !n.MAC.IsZero() }
+
+// RealServer is one server behind a service, with everything a plane needs to send to it.
+type RealServer struct {
+	Address netip.Addr
+	Port    uint16 // direct return can't change it: always the service's
+	Weight  uint16 // 0: keeps its flows, gets no new ones
+	Up      bool   // false: gets no new flows, its flows and persistent clients are scheduled afresh
+	NextHop NextHop
+}
+
+// Schedulable says whether new flows may go to the real server.
+func (r RealServer) Schedulable() bool { return r.Up && r.Weight > 0 }
+
+// Service is one virtual address, port and protocol and the real servers behind it.
+type Service struct {
+	Name        string
+	Key         ServiceKey
+	Scheduler   Scheduler
+	Persistence time.Duration // whole seconds; 0: none
+	RealServers []RealServer
+}
+
+// Director is another box that shares virtual addresses with this one: a frame from it was already balanced.
+type Director struct {
+	MAC     MAC
+	Address netip.Addr // a frame from its own address is a client's, and is balanced
+}
+
+// State is the whole wish for a plane. Apply makes a plane so; applying the same State twice changes nothing.
+type State struct {
+	Services  []Service
+	Directors []Director
+}
+
+// Traffic counts what went to one real server. Counters only grow while the plane lives.
+type Traffic struct {
+	Packets      uint64
+	Bytes        uint64 // whole frames on XDP, IP packets on IPVS
+	FlowsCreated uint64
+	Flows        uint64 // a gauge: flows that have not timed out
+}
+
+// InterfaceCounters counts every frame that an XDP program saw on one interface.
+type InterfaceCounters struct {
+	Verdicts map[string]uint64 // by verdict, for example "tx", "pass_not_ours"
+	Drops    map[string]uint64 // by reason, for example "no_real_server"
+}
+
+// Counters is one reading of a plane.
+type Counters struct {
+	RealServers map[ServerKey]Traffic
+	Interfaces  map[string]InterfaceCounters // by interface name; empty on IPVS
+}
+
+// Schedule returns the order in which new flows visit the schedulable real servers of a service, as indexes into
+// its RealServers. Round robin ignores weights other than 0. Weighted round robin is the order of the Linux
+// kernel's ip_vs_wrr: the weight threshold falls from the largest weight by their greatest common divisor. An empty
+// result means that no real server can take a new flow.
+func Schedule(s Service) []int {
+	var live []int
+	divisor, largest := uint16(0), uint16(0)
+	for i, r := range s.RealServers {
+		if r.Schedulable() && r.NextHop.Known() {
+			live = append(live, i)
+			divisor = gcd(divisor, r.Weight)
+			largest = max(largest, r.Weight)
+		}
+	}
+	if s.Scheduler == RoundRobin || len(live) == 0 {
+		return live
+	}
+	var order []int
+	for threshold := int(largest); threshold > 0; threshold -= int(divisor) {
+		for _, i := range live {
+			if int(s.RealServers[i].Weight) >= threshold {
+				order = append(order, i)
+			}
+		}
+	}
+	return order
+}
+
+func gcd(a, b uint16) uint16 {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+// Plane names what forwards a service's packets.
+type Plane string
+
+// The planes, in the order of preference.
+const (
+	XDPNative  Plane = "xdp-native"
+	XDPGeneric Plane = "xdp-generic"
+	IPVS       Plane = "ipvs"
+)
+
+// IsXDP says whether the plane is one of the two XDP modes.
+func (p Plane) IsXDP() bool { return strings.HasPrefix(string(p), "xdp") }

@@ -1,0 +1,102 @@
+// Package status is the one picture of the whole: plain values that the director publishes and that the command
+// line, the control API and Prometheus print. A published Status is never changed afterwards.
+package status
+
+import "time"
+
+// Status is what one director knows at one moment. JSON names are part of the control API (/v1/status).
+type Status struct {
+	Version   string     `json:"version"`
+	RouterID  string     `json:"router_id"`
+	Started   time.Time  `json:"started"`
+	Time      time.Time  `json:"time"` // when this picture was made
+	Stopping  bool       `json:"stopping,omitempty"`
+	Healthy   bool       `json:"healthy"`             // the loop turns and every plane is as configured
+	Unhealthy string     `json:"unhealthy,omitempty"` // the reason when Healthy is false
+	Instances []Instance `json:"instances"`
+	Plane     Plane      `json:"plane"`
+	Services  []Service  `json:"services"`
+	Reload    Reload     `json:"reload"`
+
+	Interfaces []Interface `json:"interfaces"`
+}
+
+// Instance is one VRRP virtual router.
+type Instance struct {
+	Name            string    `json:"name"`
+	Interface       string    `json:"interface"`
+	VirtualRouterID uint8     `json:"virtual_router_id"`
+	Version         uint8     `json:"version"`
+	State           string    `json:"state"` // INIT, BACKUP, MASTER, FAULT
+	Since           time.Time `json:"since"`
+	Reason          string    `json:"reason"` // why it is in this state, in plain words
+	Priority        uint8     `json:"priority"`
+	Source          string    `json:"source"` // of our adverts; empty: none
+	Master          string    `json:"master"` // address of the MASTER's adverts, ours included; empty: not known
+	MasterPriority  uint8     `json:"master_priority"`
+	Addresses       []string  `json:"addresses"`  // configured virtual addresses, with prefix length
+	Mismatches      []Notice  `json:"mismatches"` // what another box does differently
+
+	Transitions     map[string]uint64 `json:"transitions"` // by the state entered
+	AdvertsSent     uint64            `json:"adverts_sent"`
+	AdvertsReceived uint64            `json:"adverts_received"` // accepted ones
+	AdvertsRefused  map[string]uint64 `json:"adverts_refused"`  // by reason
+}
+
+// Notice is a difference to another box on the same virtual router, in plain words.
+type Notice struct {
+	Kind string `json:"kind"` // addresses, collision, version, password, interval, ...
+	Peer string `json:"peer"`
+	Text string `json:"text"`
+}
+
+// Plane is what forwards packets, and why.
+type Plane struct {
+	Name   string `json:"name"`   // xdp-native, xdp-generic, ipvs; empty without services
+	Reason string `json:"reason"` // why this one, in plain words
+}
+
+// Service is one service and what was counted for it.
+type Service struct {
+	Name        string        `json:"name"`
+	Address     string        `json:"address"`
+	Port        uint16        `json:"port"`
+	Protocol    string        `json:"protocol"`
+	Scheduler   string        `json:"scheduler"`
+	Persistence time.Duration `json:"persistence_ns,omitempty"`
+	Plane       Plane         `json:"plane"`
+	RealServers []RealServer  `json:"real_servers"`
+}
+
+// RealServer is one real server of a service.
+type RealServer struct {
+	Address       string            `json:"address"`
+	Port          uint16            `json:"port"`
+	Weight        uint16            `json:"weight"`
+	Up            bool              `json:"up"`
+	Reason        string            `json:"reason"` // of the last check result; "no check" without one
+	Since         time.Time         `json:"since"`  // of the last change of Up
+	NextHop       string            `json:"next_hop"`
+	NextHopError  string            `json:"next_hop_error,omitempty"`
+	Checks        map[string]uint64 `json:"checks"` // results so far by "up" and "down"
+	CheckDuration time.Duration     `json:"check_duration_ns"`
+	Packets       uint64            `json:"packets"`
+	Bytes         uint64            `json:"bytes"`
+	FlowsCreated  uint64            `json:"flows_created"`
+	Flows         uint64            `json:"flows"`
+}
+
+// Reload is the outcome of the last load of the configuration file.
+type Reload struct {
+	Success bool      `json:"success"`
+	Time    time.Time `json:"time"` // of the last successful load
+	Error   string    `json:"error,omitempty"`
+}
+
+// Interface is one interface with an XDP program and what the program counted there.
+type Interface struct {
+	Name     string            `json:"name"`
+	Mode     string            `json:"mode"` // native, generic
+	Verdicts map[string]uint64 `json:"verdicts"`
+	Drops    map[string]uint64 `json:"drops"`
+}

@@ -1,0 +1,73 @@
+// Package vrrp is the VRRP protocol without any input or output: a codec for adverts (VRRPv2 as keepalived speaks
+// it, RFC 3768 with RFC 2338's simple password; VRRPv3, RFC 9568) and the election machine. The machine is told the
+// time and what happened, and answers with actions and with the time at which it wants to be called next;
+// pkg/ha carries the actions out.
+package vrrp
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Time is a reading of the monotonic clock: the duration since an arbitrary, fixed moment.
+type Time = time.Duration
+
+// State is the state of an instance. The numbers are those of the metric xdirector_vrrp_state.
+type State uint8
+
+// The states of an instance.
+const (
+	Init State = iota
+	Backup
+	Master
+	Fault
+)
+
+// String returns INIT, BACKUP, MASTER or FAULT.
+func (s State) String() string { return [...]string{"INIT", "BACKUP", "MASTER", "FAULT"}[s&3] }
+
+// Owner is the priority of the router that owns the virtual addresses as its real ones.
+const Owner = 255
+
+// Config is what one instance needs to take part in its election.
+type Config struct {
+	Version      uint8         // 2 or 3
+	VRID         uint8         // 1-255
+	Priority     uint8         // 1-255
+	Interval     time.Duration // between adverts: v2 whole seconds 1-255, v3 10ms-40.95s in steps of 10ms
+	Preempt      bool          // take over from a MASTER of lower priority
+	PreemptDelay time.Duration // hear a lower MASTER this long before taking over from it
+	Password     string        // v2 only, at most 8 bytes; empty: no authentication
+	Addresses    []netip.Addr  // advertised, in this order
+}
+
+// Advert is one VRRP advertisement.
+type Advert struct {
+	Version   uint8
+	VRID      uint8
+	Priority  uint8         // 0: the sender stops
+	Interval  time.Duration // of the sender
+	AuthType  uint8         // v2: 0 none, 1 simple password
+	Password  [8]byte       // v2: as it stands in the packet
+	Addresses []netip.Addr
+}
+
+// Reason names why an advert was refused; it is the label of xdirector_vrrp_adverts_refused_total.
+type Reason string
+
+// The reasons to refuse an advert.
+const (
+	RefusedTTL         Reason = "ttl"         // not 255: it crossed a router, or was forged
+	RefusedDestination Reason = "destination" // not the multicast group
+	RefusedFragment    Reason = "fragment"
+	RefusedLength      Reason = "length"
+	RefusedVersion     Reason = "version"
+	RefusedType        Reason = "type"
+	RefusedChecksum    Reason = "checksum"
+	RefusedCount       Reason = "address_count" // no address
+	RefusedInterval    Reason = "interval"      // v2: not ours; v3: 0
+	RefusedAuthType    Reason = "auth_type"
+	RefusedPassword    Reason = "password"
+	RefusedSource      Reason = "source"    // not a unicast address, or ours
+	RefusedCollision   Reason = "collision" // v2: none of its addresses is ours
+)
