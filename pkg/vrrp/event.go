@@ -13,7 +13,8 @@ type Start struct {
 	Resume bool
 }
 
-// Packet is a received IP packet of protocol 112. Step checks all of it; a refused one has no effect but Refused.
+// Packet is a received IPv4 packet of protocol 112. Step checks all of it; a refused one has no effect but Refused,
+// and one for another VRID has none at all, so that instances can share a socket. INIT and FAULT ignore packets.
 type Packet struct {
 	Source, Destination netip.Addr
 	TTL                 uint8
@@ -21,19 +22,22 @@ type Packet struct {
 	Payload             []byte // after the IP header, up to the IP total length; not kept
 }
 
-// Tick says that time went by; it is given at Machine.Deadline, and does nothing before.
+// Tick says that time went by; it is given at Machine.Deadline, and does nothing before. Read the socket empty and
+// give its packets first: a process that was held up must not take its own delay for the silence of a peer.
 type Tick struct{}
 
-// Fail says that the instance can't take part any more, for Reason. Addresses go at once.
+// Fail says that the instance can't take part any more, for Reason: nothing can be sent. Addresses go at once, and
+// a Stop under way ends at once.
 type Fail struct{ Reason string }
 
-// SourceChange says that the own address of the interface is another one now.
+// SourceChange says that the own address of the interface is another one now. It is valid: without one, give Fail.
 type SourceChange struct{ Source netip.Addr }
 
 // Configure replaces the configuration without a change of state; Version and VRID must stay.
 type Configure struct{ Config Config }
 
-// Stop begins the handover that ends in Stopped.
+// Stop begins the handover that ends in Stopped. A MASTER sends priority 0 and stays MASTER until it hears its
+// successor (then BACKUP) or gave up waiting for one; INIT comes with Stopped. A second Stop meanwhile does nothing.
 type Stop struct{}
 
 func (Start) event()        {}
@@ -50,7 +54,7 @@ type Action interface{ action() }
 // Send sends one advert from the current source to the group.
 type Send struct{ Advert Advert }
 
-// AddAddresses puts the virtual addresses on the interface.
+// AddAddresses puts the virtual addresses on the interface, those that are not there yet.
 type AddAddresses struct{}
 
 // RemoveAddresses takes the virtual addresses off the interface.
@@ -65,7 +69,7 @@ type Changed struct {
 	Reason   string
 }
 
-// Accepted tells of an advert that took part in the election.
+// Accepted tells of a valid advert of this virtual router, one that lost the election included.
 type Accepted struct {
 	Source   netip.Addr
 	Priority uint8
@@ -78,14 +82,23 @@ type Refused struct {
 	Text   string
 }
 
-// Mismatch tells of a difference to another box that does not keep its adverts from being used (Kind "addresses")
-// or of somebody else's cluster on the same virtual router (Kind "collision"). It is told with every such advert;
-// an advert of the same source without a difference takes it back with an empty Kind.
+// Mismatch tells of a difference to another box that does not keep its adverts from being used, or of somebody
+// else's cluster on the same virtual router (MismatchCollision). Every accepted advert gives exactly one: with an
+// empty Kind if there is no difference, which takes back what was told of that source before. With several
+// differences Kind is the gravest, and Text names all.
 type Mismatch struct {
 	Source netip.Addr
 	Kind   string
 	Text   string
 }
+
+// The kinds of Mismatch, the gravest first.
+const (
+	MismatchCollision = "collision" // not one virtual address in common: somebody else's cluster
+	MismatchAddresses = "addresses" // the lists of virtual addresses overlap, but are not equal
+	MismatchInterval  = "interval"  // v3: the advert intervals differ
+	MismatchOwner     = "owner"     // both have priority 255
+)
 
 // Stopped ends a Stop: everything is handed over and the addresses are gone.
 type Stopped struct{}
