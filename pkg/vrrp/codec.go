@@ -60,6 +60,14 @@ func (a Advert) Append(b []byte, src, dst netip.Addr) []byte {
 // own configuration is checked; what stands behind the advert is ignored, because keepalived 2.4 may put a trailer
 // there. The error is a *ParseError.
 func Parse(b []byte, src, dst netip.Addr) (Advert, error) {
+	a, err := parse(b, src, dst)
+	if err != nil {
+		return Advert{}, err
+	}
+	return a, nil
+}
+
+func parse(b []byte, src, dst netip.Addr) (Advert, *ParseError) {
 	if !src.Is4() {
 		return Advert{}, refuse(RefusedSource, "%s is not an IPv4 address", src)
 	}
