@@ -1,0 +1,110 @@
+package status
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write testdata anew")
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// busy is a director about which there is much to say.
+func busy() *Status {
+	return &Status{
+		Version: "0.1.0", RouterID: "lb1", Started: noon.Add(-76 * time.Hour), Time: noon, Unhealthy: "plane ipvs: apply: no such module",
+		Plane: Plane{Name: "xdp-native", Reason: "every interface of dataplane.interfaces runs it"},
+		Instances: []Instance{{
+			Name: "VI_1", Interface: "eth0", VirtualRouterID: 51, Version: 2, State: "MASTER", Since: noon.Add(-7500 * time.Second), Reason: "no advert for 3.609s",
+			Priority: 100, Source: "192.168.5.1", Master: "192.168.5.1", MasterPriority: 100, Addresses: []string{"192.168.5.100/32", "192.168.5.101/32"},
+			Mismatches: []Notice{{Kind: "addresses", Peer: "192.168.5.2", Text: "192.168.5.2 lists other addresses (192.168.5.100): make the lists equal"}},
+		}, {
+			Name: "gateway", Interface: "bond0.17", VirtualRouterID: 7, Version: 3, State: "BACKUP", Since: noon.Add(-90 * time.Second), Reason: "192.168.6.2 has priority 200",
+			Priority: 90, Master: "192.168.6.2", MasterPriority: 200, Addresses: []string{"192.168.6.1/24"},
+		}, {
+			Name: "broken", Interface: "eth9", VirtualRouterID: 8, Version: 3, State: "FAULT", Since: noon.Add(-2 * time.Second), Reason: "interface eth9: no carrier",
+			Priority: 90, Addresses: []string{"192.168.7.1/24"},
+		}},
+		Services: []Service{{
+			Name: "web", Address: "192.168.5.100", Port: 80, Protocol: "tcp", Scheduler: "rr", Persistence: 50 * time.Second, Plane: Plane{Name: "xdp-native"},
+			RealServers: []RealServer{
+				{Address: "192.168.5.103", Port: 80, Weight: 1, Up: true, Reason: "connected", Since: noon.Add(-75 * time.Hour), Flows: 1200, FlowsCreated: 5000000},
+				{Address: "192.168.5.104", Port: 80, Weight: 1, Reason: "connect: connection refused", Since: noon.Add(-5 * time.Second)},
+				{Address: "192.168.5.105", Port: 80, Up: true, Reason: "no check", NextHopError: "no on-link route to 192.168.5.105"},
+			},
+		}, {
+			Name: "dns", Address: "192.168.5.101", Port: 53, Protocol: "udp", Scheduler: "wrr", Plane: Plane{Name: "ipvs", Reason: "eth1 runs no XDP"},
+			RealServers: []RealServer{{Address: "192.168.5.106", Port: 53, Weight: 65535, Reason: "got \x1b[2J\nnothing"}},
+		}},
+		Reload: Reload{Time: noon.Add(-time.Hour), Error: "config.yaml:3:1: a: unknown key\nconfig.yaml:4:1: b: unknown key"},
+	}
+}
+
+func TestTextShowsTheWholePicture(t *testing.T) {
+	calm := &Status{Version: "0.1.0", RouterID: "lb2", Started: noon, Time: noon, Healthy: true, Reload: Reload{Success: true, Time: noon},
+		Instances: []Instance{{Name: "VI_1", Interface: "eth0", VirtualRouterID: 51, Version: 2, State: "INIT", Priority: 100, Addresses: []string{"192.168.5.100/32"}}}}
+	for name, s := range map[string]*Status{"busy": busy(), "calm": calm} {
+		t.Run(name, func(t *testing.T) {
+			var got bytes.Buffer
+			if err := s.Text(&got); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", name+".txt")
+			if *update {
+				if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.String() != string(want) {
+				t.Errorf("text is\n%s\nwant\n%s(go test ./pkg/status -update writes it anew)", got.String(), want)
+			}
+		})
+	}
+}
+
+func TestTextHoldsNoControlCharacterOfOthers(t *testing.T) {
+	s := busy()
+	s.RouterID = "\x1b]0;mine\a"
+	s.Instances[0].Mismatches[0].Text = "\x1b[2J\r\n\t"
+	s.Reload.Error = "a\x1b[2J"
+	var got bytes.Buffer
+	s.Text(&got)
+	if strings.ContainsAny(got.String(), "\x1b\a\r\t") {
+		t.Errorf("text is %q", got.String())
+	}
+}
+
+func TestAgeHasTwoUnits(t *testing.T) {
+	s := &Status{Time: noon}
+	for want, ago := range map[string]time.Duration{
+		"0s": -time.Hour, "59s": 59999 * time.Millisecond, "1m0s": time.Minute, "59m59s": 3599 * time.Second, "1h0m": time.Hour, "23h59m": 86399 * time.Second, "1d0h": 24 * time.Hour, "400d1h": 9601 * time.Hour,
+	} {
+		if got := s.age(noon.Add(-ago)); got != want {
+			t.Errorf("age of %s is %s, want %s", ago, got, want)
+		}
+	}
+	if got := s.age(time.Time{}); got != "-" {
+		t.Errorf("age of no time is %s, want -", got)
+	}
+}
+
+func TestTextReturnsTheErrorOfTheWriter(t *testing.T) {
+	if err := busy().Text(full{}); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("error is %v, want that of the writer", err)
+	}
+}
+
+// full takes nothing.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, os.ErrClosed }
