@@ -1,0 +1,285 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Node is one box of the lab: a network namespace with the interface eth0 on the switch.
+type Node struct {
+	Name    string           // c, d1, r1, ...
+	Address netip.Addr       // of eth0, in Prefix
+	MAC     net.HardwareAddr // of eth0: 02:00:00:77:00 and the last byte of the address
+	Dir     string           // work folder of the node's processes
+
+	lab   *Lab
+	t     *thread
+	links *netlink.Handle
+}
+
+// port is the name of the node's port on the switch.
+func (n *Node) port() string { return "p-" + n.Name }
+
+func (n *Node) build() error {
+	var err error
+	if err := os.Mkdir(n.Dir, 0o755); err != nil {
+		return err
+	}
+	if n.t, err = n.lab.newNamespace(n.Name); err != nil {
+		return err
+	}
+	if n.links, err = netlink.NewHandleAt(n.t.ns); err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	n.lab.onClose(n.links.Close)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = n.port()
+	attrs.Namespace = netlink.NsFd(n.lab.sw.ns)
+	veth := netlink.NewVeth(attrs)
+	veth.PeerName = "eth0"
+	veth.PeerHardwareAddr = n.MAC
+	veth.PeerNamespace = netlink.NsFd(n.t.ns)
+	if err := netlink.LinkAdd(veth); err != nil {
+		return fmt.Errorf("add veth: %w", err)
+	}
+	port, err := n.switchPort()
+	if err != nil {
+		return err
+	}
+	bridge, err := n.lab.swLink.LinkByName("br0")
+	if err != nil {
+		return fmt.Errorf("find bridge: %w", err)
+	}
+	if err := n.lab.swLink.LinkSetMaster(port, bridge); err != nil {
+		return fmt.Errorf("put port on the bridge: %w", err)
+	}
+	if err := n.lab.swLink.LinkSetUp(port); err != nil {
+		return fmt.Errorf("set port up: %w", err)
+	}
+	for _, name := range []string{"lo", "eth0"} {
+		if err := n.setUp(name); err != nil {
+			return err
+		}
+	}
+	return n.AddAddress("eth0", netip.PrefixFrom(n.Address, 24).String())
+}
+
+func (n *Node) setUp(name string) error {
+	l, err := n.links.LinkByName(name)
+	if err == nil {
+		err = n.links.LinkSetUp(l)
+	}
+	if err != nil {
+		return fmt.Errorf("set %s up: %w", name, err)
+	}
+	return nil
+}
+
+func (n *Node) switchPort() (netlink.Link, error) {
+	l, err := n.lab.swLink.LinkByName(n.port())
+	if err != nil {
+		return nil, fmt.Errorf("find switch port %s: %w", n.port(), err)
+	}
+	return l, nil
+}
+
+// AddAddress adds an address, with its prefix length, to an interface of the node.
+func (n *Node) AddAddress(iface, prefix string) error {
+	return n.changeAddress(iface, prefix, n.links.AddrAdd)
+}
+
+// DeleteAddress removes an address, with its prefix length, from an interface of the node.
+func (n *Node) DeleteAddress(iface, prefix string) error {
+	return n.changeAddress(iface, prefix, n.links.AddrDel)
+}
+
+func (n *Node) changeAddress(iface, prefix string, change func(netlink.Link, *netlink.Addr) error) error {
+	a, err := netlink.ParseAddr(prefix)
+	if err != nil {
+		return fmt.Errorf("change address: %w", err)
+	}
+	l, err := n.links.LinkByName(iface)
+	if err == nil {
+		err = change(l, a)
+	}
+	if err != nil {
+		return fmt.Errorf("change address %s of %s on %s: %w", prefix, iface, n.Name, err)
+	}
+	return nil
+}
+
+// Addresses lists the IPv4 addresses of an interface with their prefix lengths.
+func (n *Node) Addresses(iface string) ([]string, error) {
+	l, err := n.links.LinkByName(iface)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s on %s: %w", iface, n.Name, err)
+	}
+	addrs, err := n.links.AddrList(l, netlink.FAMILY_V4)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s on %s: %w", iface, n.Name, err)
+	}
+	var list []string
+	for _, a := range addrs {
+		list = append(list, a.IPNet.String())
+	}
+	return list, nil
+}
+
+// CarryVIPs makes the node a real server for direct return: the addresses are on its loopback, and it answers no ARP
+// request for them.
+func (n *Node) CarryVIPs(vips ...string) error {
+	for _, name := range []string{"all", "eth0"} {
+		for key, value := range map[string]string{"arp_ignore": "1", "arp_announce": "2"} {
+			if err := n.Sysctl("net/ipv4/conf/"+name+"/"+key, value); err != nil {
+				return err
+			}
+		}
+	}
+	for _, vip := range vips {
+		if err := n.AddAddress("lo", vip+"/32"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Sysctl sets a network setting of the node, by its path below /proc/sys.
+func (n *Node) Sysctl(path, value string) error { return n.t.sysctl(path, value) }
+
+// Bridge puts eth0 under a bridge named br0 that takes over its address and MAC: an interface without native XDP.
+func (n *Node) Bridge() error {
+	eth0, err := n.links.LinkByName("eth0")
+	if err != nil {
+		return fmt.Errorf("bridge eth0 on %s: %w", n.Name, err)
+	}
+	snooping := false
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0", HardwareAddr: n.MAC}, MulticastSnooping: &snooping}
+	if err := n.links.LinkAdd(bridge); err != nil {
+		return fmt.Errorf("add bridge on %s: %w", n.Name, err)
+	}
+	prefix := netip.PrefixFrom(n.Address, 24).String()
+	if err := n.DeleteAddress("eth0", prefix); err != nil {
+		return err
+	}
+	if err := n.links.LinkSetMaster(eth0, bridge); err != nil {
+		return fmt.Errorf("bridge eth0 on %s: %w", n.Name, err)
+	}
+	if err := n.setUp("br0"); err != nil {
+		return err
+	}
+	return n.AddAddress("br0", prefix)
+}
+
+// SetLink pulls the node's cable (false) or puts it back (true), on the switch's side: the node sees its carrier go.
+func (n *Node) SetLink(up bool) error {
+	port, err := n.switchPort()
+	if err != nil {
+		return err
+	}
+	if up {
+		err = n.lab.swLink.LinkSetUp(port)
+	} else {
+		err = n.lab.swLink.LinkSetDown(port)
+	}
+	if err != nil {
+		return fmt.Errorf("set link of %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Isolate cuts the node off from every other isolated node, and from those only.
+func (n *Node) Isolate(on bool) error {
+	port, err := n.switchPort()
+	if err != nil {
+		return err
+	}
+	if err := n.lab.swLink.LinkSetIsolated(port, on); err != nil {
+		return fmt.Errorf("isolate %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Dial opens a connection from the node. The address must be numeric.
+func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	var c net.Conn
+	err := n.t.do(func() (err error) {
+		c, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		return err
+	})
+	return c, err
+}
+
+// Listen opens a TCP listener on the node, for example to take a port away from a director.
+func (n *Node) Listen(address string) (net.Listener, error) {
+	var l net.Listener
+	err := n.t.do(func() (err error) {
+		l, err = net.Listen("tcp", address)
+		return err
+	})
+	return l, err
+}
+
+// allowNativeTX turns the two knobs without which a native XDP_TX on veth delivers nothing, both on the switch's
+// side: a native XDP program, because veth wakes the receiving end only if it has one, and no checksum offload,
+// because XDP_TX would send frames with unfinished checksums.
+func (n *Node) allowNativeTX() error {
+	return n.lab.sw.do(func() error {
+		if err := txChecksumOff(n.port()); err != nil {
+			return fmt.Errorf("switch off tx checksum of %s: %w", n.port(), err)
+		}
+		iface, err := net.InterfaceByName(n.port())
+		if err != nil {
+			return err
+		}
+		pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Name: "lab_pass", Type: ebpf.XDP, License: "GPL",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}, // XDP_PASS
+		})
+		if err != nil {
+			return fmt.Errorf("load XDP program for the lab (is BPF allowed here?): %w", err)
+		}
+		defer pass.Close()
+		attached, err := link.AttachXDP(link.XDPOptions{Program: pass, Interface: iface.Index, Flags: link.XDPDriverMode})
+		if err != nil {
+			return fmt.Errorf("attach XDP program to %s: %w", n.port(), err)
+		}
+		n.lab.onClose(func() { _ = attached.Close() })
+		return nil
+	})
+}
+
+// txChecksumOff is `ethtool -K NAME tx off`.
+func txChecksumOff(name string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	value := struct{ command, data uint32 }{unix.ETHTOOL_STXCSUM, 0}
+	var request struct {
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}
+	copy(request.name[:], name)
+	request.data = unsafe.Pointer(&value)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// path joins a file name to the node's folder.
+func (n *Node) path(file string) string { return filepath.Join(n.Dir, file) }

@@ -1,0 +1,96 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+)
+
+// nginxConfig answers every request with the node's name. One process without a master: workers of a killed master
+// would live on. Temporary folders: the compiled-in ones belong to the system's nginx.
+const nginxConfig = `daemon off;
+master_process off;
+pid nginx.pid;
+error_log stderr warn;
+events { worker_connections 2048; }
+http {
+    access_log off;
+    client_body_temp_path tmp;
+    proxy_temp_path tmp;
+    fastcgi_temp_path tmp;
+    uwsgi_temp_path tmp;
+    scgi_temp_path tmp;
+    default_type text/plain;
+    server {
+        listen %d backlog=1024;
+        location / { return 200 "%s\n"; }
+    }
+}
+`
+
+// StartNginx runs a web server on all addresses of the node; its pages are the node's name. It returns when the server
+// answers.
+func (n *Node) StartNginx(port uint16) (*Process, error) {
+	dir := n.path(fmt.Sprintf("nginx-%d", port))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("start nginx on %s: %w", n.Name, err)
+	}
+	conf := dir + "/nginx.conf"
+	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConfig, port, n.Name), 0o644); err != nil {
+		return nil, fmt.Errorf("start nginx on %s: %w", n.Name, err)
+	}
+	p, err := n.lab.start(n.t, n.Name+"/nginx", dir, nil, "nginx", "-e", "stderr", "-p", dir, "-c", conf)
+	if err != nil {
+		return nil, err
+	}
+	err = Wait(context.Background(), 10*time.Second, func() error {
+		if !p.Running() {
+			return fmt.Errorf("nginx on %s ended: %s", n.Name, p.Log())
+		}
+		r := n.Get(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), time.Second)
+		if r.Outcome != OK {
+			return fmt.Errorf("nginx on %s: %s", n.Name, r.Outcome)
+		}
+		return nil
+	})
+	return p, err
+}
+
+// StartUDPEcho answers every datagram to the addresses with the node's name, a space, and what it got.
+func (n *Node) StartUDPEcho(addresses ...netip.AddrPort) error {
+	for _, a := range addresses {
+		var c *net.UDPConn
+		err := n.t.do(func() (err error) {
+			// Bound to the one address, so that this is the source of the answer.
+			c, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(a))
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("start UDP echo on %s: %w", n.Name, err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			n.echo(c)
+		}()
+		n.lab.onClose(func() { _ = c.Close(); <-done })
+	}
+	return nil
+}
+
+func (n *Node) echo(c *net.UDPConn) {
+	b := make([]byte, 2048)
+	for {
+		size, from, err := c.ReadFromUDPAddrPort(b)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err == nil {
+			_, _ = c.WriteToUDPAddrPort(append([]byte(n.Name+" "), b[:size]...), from)
+		}
+	}
+}
