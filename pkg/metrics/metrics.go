@@ -1,0 +1,136 @@
+// Package metrics shows the director's picture of itself to Prometheus and to load balancers' health probes, over
+// HTTP. Reading it costs the director nothing: it only ever looks at the latest published picture.
+package metrics
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
+
+	"github.com/xdirector/xdirector/pkg/status"
+)
+
+const (
+	// stale is the age at which a picture proves that the director's loop hangs; it publishes one every second.
+	stale = 10 * time.Second
+	// again is the time between two attempts to get a taken port.
+	again = 10 * time.Second
+
+	connections = 64 // more of them wait in the kernel
+	scrapes     = 4  // at once; more of them get 503
+	timeout     = 10 * time.Second
+	headerLimit = 16 << 10 // bytes
+)
+
+// Handler serves /metrics, /healthz and a plain page at / that names both. latest returns the latest picture, nil
+// before there is one (then /metrics and /healthz give 503), and is called from several goroutines at once. /healthz
+// gives 503 with the reason as well if the picture says so, and if it is older than 10 s.
+func Handler(latest func() *status.Status) http.Handler {
+	return handler(latest, time.Now)
+}
+
+func handler(latest func() *status.Status, now func() time.Time) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newCollector(latest), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	scrape := promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorHandling:       promhttp.ContinueOnError, // one metric that can't be written must not cost the others
+		MaxRequestsInFlight: scrapes,
+		Timeout:             timeout,
+	})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		if latest() == nil {
+			http.Error(w, starting, http.StatusServiceUnavailable)
+			return
+		}
+		scrape.ServeHTTP(w, r)
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if reason := sick(latest(), now()); reason != "" {
+			http.Error(w, reason, http.StatusServiceUnavailable)
+			return
+		}
+		io.WriteString(w, "ok\n")
+	})
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		io.WriteString(w, "xdirector\n\n/metrics  for Prometheus\n/healthz  200 while all is well, else 503 with the reason\n")
+	})
+	return mux
+}
+
+const starting = "the director is starting"
+
+// sick says why the director is not healthy; empty: it is.
+func sick(s *status.Status, now time.Time) string {
+	if s == nil {
+		return starting
+	}
+	if age := now.Sub(s.Time); age > stale {
+		return fmt.Sprintf("the director's loop has not turned for %s", age.Round(time.Second))
+	}
+	if !s.Healthy && s.Unhealthy == "" {
+		return "not healthy"
+	}
+	if !s.Healthy {
+		return s.Unhealthy
+	}
+	return ""
+}
+
+// Serve answers requests at the address listen (host:port) with h until ctx ends. If the port can't be had it logs one
+// error and tries again every 10 s: a director without metrics still forwards.
+func Serve(ctx context.Context, listen string, h http.Handler, log *slog.Logger) error {
+	return serve(ctx, listen, h, log, again)
+}
+
+func serve(ctx context.Context, listen string, h http.Handler, log *slog.Logger, again time.Duration) error {
+	told := ""
+	for {
+		var config net.ListenConfig
+		l, err := config.Listen(ctx, "tcp", listen)
+		if err == nil {
+			told = ""
+			log.Info("metrics are served", "listen", l.Addr().String())
+			err = serveOn(ctx, l, h, log)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if told != err.Error() { // once, not every 10 s for weeks
+			told = err.Error()
+			log.Error("metrics are not served", "listen", listen, "error", err, "retry", again,
+				"cure", "stop the program that has the port (ss -ltnp names it), or change metrics.listen")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(again):
+		}
+	}
+}
+
+// serveOn serves until ctx ends or an error makes it impossible; the error is never nil.
+func serveOn(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	server := &http.Server{
+		Handler:           h,
+		ReadTimeout:       timeout,
+		ReadHeaderTimeout: timeout,
+		WriteTimeout:      2 * timeout,
+		IdleTimeout:       3 * timeout, // longer than a usual scrape interval
+		MaxHeaderBytes:    headerLimit,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	// Nobody waits for the end of a scrape when the director stops.
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	return fmt.Errorf("serve metrics: %w", server.Serve(netutil.LimitListener(l, connections)))
+}

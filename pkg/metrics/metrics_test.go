@@ -1,0 +1,279 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/xdirector/xdirector/pkg/status"
+)
+
+var update = flag.Bool("update", false, "write testdata anew")
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// picture has a value for every metric.
+func picture() *status.Status {
+	return &status.Status{
+		Version: "0.1.0", Time: noon, Healthy: true,
+		Instances: []status.Instance{{
+			Name: "VI_1", State: "MASTER", Transitions: map[string]uint64{"INIT": 1, "BACKUP": 3, "MASTER": 2}, AdvertsSent: 1234, AdvertsReceived: 567,
+			AdvertsRefused: map[string]uint64{"password": 8, "ttl": 9},
+			Mismatches:     []status.Notice{{Kind: "addresses", Peer: "192.168.5.2"}, {Kind: "addresses", Peer: "192.168.5.3"}, {Kind: "collision", Peer: "192.168.5.4"}},
+		}, {
+			Name: "VI_2", State: "FAULT",
+		}},
+		Services: []status.Service{{
+			Name: "web", Plane: status.Plane{Name: "xdp-native", Reason: "every interface\nruns \"it\""},
+			RealServers: []status.RealServer{
+				{Address: "192.168.5.103", Port: 80, Weight: 1, Up: true, Checks: map[string]uint64{"up": 100}, CheckDuration: 1500 * time.Microsecond, Packets: 1 << 40, Bytes: 5000, FlowsCreated: 60, Flows: 7},
+				{Address: "2001:db8::4", Port: 80, Weight: 0},
+			},
+		}},
+		Interfaces: []status.Interface{{Name: "eth0", Mode: "native", Verdicts: map[string]uint64{"tx": 10, "pass_not_ours": 20}, Drops: map[string]uint64{"no_real_server": 3}}},
+		Reload:     status.Reload{Success: true, Time: noon.Add(-1500 * time.Millisecond)},
+	}
+}
+
+func registry(s *status.Status) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(newCollector(func() *status.Status { return s }))
+	return r
+}
+
+func get(h http.Handler, path string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	return w
+}
+
+func TestExpositionIsExactlyThePicture(t *testing.T) {
+	w := get(promhttp.HandlerFor(registry(picture()), promhttp.HandlerOpts{}), "/metrics")
+	got := strings.ReplaceAll(w.Body.String(), runtime.Version(), "GOVERSION")
+	const file = "testdata/metrics.txt"
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("exposition is\n%s\nwant\n%s(go test ./pkg/metrics -update writes it anew)", got, want)
+	}
+}
+
+func TestExpositionHasEveryMetricAndNoLint(t *testing.T) {
+	c := newCollector(picture)
+	descs := make(chan *prometheus.Desc, 100)
+	c.Describe(descs)
+	families, err := registry(picture()).Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(families) != len(descs) {
+		t.Errorf("the picture gives %d metrics, the collector describes %d", len(families), len(descs))
+	}
+	problems, err := testutil.GatherAndLint(registry(picture()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestScrapeSurvivesBytesThatAreNoText(t *testing.T) {
+	s := picture()
+	s.Services[0].Plane.Reason = "\xff\xfe"
+	s.Instances[0].Mismatches[0].Kind = "\x80"
+	if _, err := registry(s).Gather(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestScrapeHoldsProductGoAndProcessMetrics(t *testing.T) {
+	w := get(Handler(picture), "/metrics")
+	for _, name := range []string{"xdirector_vrrp_state{instance=\"VI_1\"} 2\n", "go_goroutines ", "process_open_fds "} {
+		if !strings.Contains(w.Body.String(), name) {
+			t.Errorf("the scrape (status %d) has no %q", w.Code, name)
+		}
+	}
+}
+
+func TestOneDoubledMetricDoesNotCostTheOthers(t *testing.T) {
+	s := picture()
+	s.Services = append(s.Services, s.Services[0])
+	w := get(Handler(func() *status.Status { return s }), "/metrics")
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "xdirector_vrrp_state") {
+		t.Errorf("status is %d, body %.200q", w.Code, w.Body)
+	}
+}
+
+func TestHealthzTellsHealthAndReason(t *testing.T) {
+	for name, row := range map[string]struct {
+		change func(*status.Status)
+		code   int
+		body   string
+	}{
+		"healthy":           {func(*status.Status) {}, 200, "ok\n"},
+		"unhealthy":         {func(s *status.Status) { s.Healthy, s.Unhealthy = false, "plane ipvs: no such module" }, 503, "plane ipvs: no such module\n"},
+		"no reason":         {func(s *status.Status) { s.Healthy = false }, 503, "not healthy\n"},
+		"ten seconds old":   {func(s *status.Status) { s.Time = noon.Add(-10 * time.Second) }, 200, "ok\n"},
+		"twelve seconds":    {func(s *status.Status) { s.Time = noon.Add(-12 * time.Second) }, 503, "the director's loop has not turned for 12s\n"},
+		"clock set back":    {func(s *status.Status) { s.Time = noon.Add(time.Hour) }, 200, "ok\n"},
+		"hangs and is sick": {func(s *status.Status) { s.Time, s.Healthy = noon.Add(-time.Hour), false }, 503, "the director's loop has not turned for 1h0m0s\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := picture()
+			row.change(s)
+			w := get(handler(func() *status.Status { return s }, func() time.Time { return noon }), "/healthz")
+			if w.Code != row.code || w.Body.String() != row.body {
+				t.Errorf("answer is %d %q, want %d %q", w.Code, w.Body, row.code, row.body)
+			}
+		})
+	}
+}
+
+func TestBeforeTheFirstPictureAllSay503(t *testing.T) {
+	h := Handler(func() *status.Status { return nil })
+	for _, path := range []string{"/metrics", "/healthz"} {
+		if w := get(h, path); w.Code != http.StatusServiceUnavailable || w.Body.String() != starting+"\n" {
+			t.Errorf("%s is %d %q, want 503 %q", path, w.Code, w.Body, starting)
+		}
+	}
+}
+
+func TestFrontPageNamesTheOthers(t *testing.T) {
+	h := Handler(picture)
+	if body := get(h, "/").Body.String(); !strings.Contains(body, "/metrics") || !strings.Contains(body, "/healthz") {
+		t.Errorf("page is %q", body)
+	}
+	if code := get(h, "/nothing").Code; code != http.StatusNotFound {
+		t.Errorf("an unknown page gives %d, want 404", code)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/metrics", nil))
+	if w.Code != http.StatusMethodNotAllowed {
+		t.Errorf("POST gives %d, want 405", w.Code)
+	}
+}
+
+// records passes on the messages of a log.
+type records struct {
+	slog.Handler
+	lines chan slog.Record
+}
+
+func (r records) Enabled(context.Context, slog.Level) bool { return true }
+func (r records) Handle(_ context.Context, record slog.Record) error {
+	r.lines <- record
+	return nil
+}
+
+// next waits for a message of the log.
+func (r records) next(t *testing.T, want string) slog.Record {
+	t.Helper()
+	select {
+	case record := <-r.lines:
+		if record.Message != want {
+			t.Fatalf("log says %q, want %q", record.Message, want)
+		}
+		return record
+	case <-time.After(20 * time.Second):
+		t.Fatalf("log does not say %q", want)
+	}
+	return slog.Record{}
+}
+
+func TestTakenPortIsToldOnceAndTakenWhenFree(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	address := other.Addr().String()
+	log := records{slog.DiscardHandler, make(chan slog.Record, 1000)}
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- serve(ctx, address, Handler(picture), slog.New(log), time.Millisecond) }()
+
+	record := log.next(t, "metrics are not served")
+	attributes := ""
+	record.Attrs(func(a slog.Attr) bool { attributes += a.String() + "\n"; return true })
+	for _, want := range []string{"address already in use", "listen=" + address, "cure=", "metrics.listen", "retry="} {
+		if !strings.Contains(attributes, want) {
+			t.Errorf("the log line does not hold %q: %s", want, attributes)
+		}
+	}
+	other.Close()
+	log.next(t, "metrics are served") // and no second error before
+	response, err := http.Get("http://" + address + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	stop()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if conn, err := net.Dial("tcp", address); err == nil {
+		conn.Close()
+		t.Error("the port is still open after the end")
+	}
+}
+
+// scripted is a listener whose Accept fails at once.
+type scripted struct{ net.Listener }
+
+func (scripted) Accept() (net.Conn, error) { return nil, errors.New("no more files") }
+
+func TestServeEndsWithTheErrorOfTheListener(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = serveOn(t.Context(), scripted{l}, Handler(picture), slog.New(slog.DiscardHandler))
+	if err == nil || err.Error() != "serve metrics: no more files" {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestIdleConnectionsDoNotHoldUpTheEnd(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	group.Go(func() { serveOn(ctx, l, Handler(picture), slog.New(slog.DiscardHandler)) })
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost:")
+	stop()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.ReadAll(conn); err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a slow reader is still connected after the end")
+	}
+	group.Wait()
+}
