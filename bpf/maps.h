@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Every map and every struct that user space sees too. All maps are pinned by name: programs come and go with the
+ * agent, the maps stay. Who changes a layout or a meaning raises LAYOUT_VERSION, so that an agent never reads what
+ * another version wrote.
+ */
+#pragma once
+
+#include "include/kernel.h"
+#include "include/bpf_helpers.h"
+
+#define LAYOUT_VERSION 1
+
+#define INTERFACES_MAX 64
+#define SERVICES_MAX 4096
+#define SERVERS_MAX 16384
+#define BOX_FACTS_MAX 65536
+#define RING_LINE_WORDS 16
+
+/* What happened to a frame. Each frame has exactly one verdict. */
+enum verdict {
+	VERDICT_PASS_NOT_OURS,	/* not IPv4 TCP or UDP to a service */
+	VERDICT_PASS_OTHER_MAC, /* a service's, but flooded to us: another box is meant */
+	VERDICT_PASS_BALANCED,	/* a director has already chosen us */
+	VERDICT_PASS_REFUSED,	/* no real server: our kernel refuses the connection at once */
+	VERDICT_PASS_LOCAL,	/* we are the real server */
+	VERDICT_TX,
+	VERDICT_REDIRECT,
+	VERDICT_DROP,
+	VERDICT_COUNT,
+};
+
+/* Why a frame got VERDICT_DROP. */
+enum drop_reason {
+	DROP_FRAGMENT,
+	DROP_NO_FLOW,	     /* a reset for a connection that we don't know */
+	DROP_NO_REAL_SERVER, /* and no SYN that could be refused */
+	DROP_COUNT,
+};
+
+/* `interfaces`, by slot: an interface with one of our programs. */
+struct interface {
+	__u8 mac[6];
+	__u8 padding[2];
+	__u32 index; /* 0: the slot is free */
+};
+
+/* `services` */
+struct service_key {
+	__be32 address;
+	__be16 port;
+	__u8 protocol;
+	__u8 padding;
+};
+
+struct service {
+	__u32 id;
+	__u32 persistence; /* seconds; 0: none */
+};
+
+enum server_flag {
+	SERVER_USED = 1,
+	SERVER_LIVE = 2,  /* up, and we know how to reach it */
+	SERVER_LOCAL = 4, /* this box */
+};
+
+/* `servers`, by id; id 0 is never used. The first 12 bytes are the start of the frame as we send it. */
+struct server {
+	__u8 destination[6];
+	__u8 source[6];
+	__u32 interface; /* egress interface index */
+	__u32 generation; /* raised whenever the id is given up, so that old flows don't hit a new server */
+	__be32 address;
+	__u32 service; /* id */
+	__u32 flags;
+};
+
+struct server_counters {
+	__u64 packets;
+	__u64 bytes;
+	__u64 flows_created;
+};
+
+struct interface_counters {
+	__u64 verdicts[VERDICT_COUNT];
+	__u64 drops[DROP_COUNT];
+};
+
+/* `rings`, by service id: words in lines, since an array rounds every value up to 8 bytes. Word 0 is the number of
+ * places, the words after it are server ids. Length and places change together when the whole ring is swapped. */
+struct ring_line {
+	__u32 word[RING_LINE_WORDS];
+};
+
+/* `flows` */
+enum flow_flag {
+	FLOW_CLOSING = 1, /* a FIN or RST was seen */
+};
+
+struct flow_key {
+	__be32 source;
+	__be32 destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 padding[3];
+};
+
+struct flow {
+	__u32 server;
+	__u32 generation;
+	__u64 last_seen; /* ticks, at most a second old */
+	__u32 flags;
+	__u32 padding;
+};
+
+/* `clients`: persistence */
+struct client_key {
+	__u32 service;
+	__be32 address;
+};
+
+struct client {
+	__u32 server;
+	__u32 generation;
+	__u64 expires; /* ticks */
+};
+
+/* Ordered: what excuses a box is written before what accuses it. */
+enum box_fact_kind {
+	BOX_ADDRESS,  /* value: an address of its own, network order */
+	BOX_NEXT_HOP, /* value: the id of a service that it is a real server of */
+	BOX_DIRECTOR, /* value: 0 */
+	BOX_KNOWN,    /* value: 0; without this no other fact is looked up */
+};
+
+/* `boxes`: a set of facts about the owners of MAC addresses; the values mean nothing. */
+struct box_fact {
+	__u8 mac[6];
+	__u16 kind;
+	__u32 value;
+};
+
+/* `layout`: one entry, written last when the maps are made. The fields after the version have no meaning of their
+ * own: they show the generated Go the types that no other map mentions. */
+struct layout {
+	__u32 version;
+	enum verdict verdict;
+	enum drop_reason drop_reason;
+	enum server_flag server_flag;
+	enum flow_flag flow_flag;
+	enum box_fact_kind box_fact_kind;
+	struct ring_line ring_line;
+};
+
+_Static_assert(sizeof(struct service_key) == 8, "service_key has no hidden padding");
+_Static_assert(sizeof(struct flow_key) == 16, "flow_key has no hidden padding");
+_Static_assert(sizeof(struct client_key) == 8, "client_key has no hidden padding");
+_Static_assert(sizeof(struct box_fact) == 12, "box_fact has no hidden padding");
+_Static_assert(sizeof(struct server) == 32, "two servers share a cache line");
+_Static_assert(sizeof(struct flow) == 24, "flow has no hidden padding");
+
+#define PINNED __uint(pinning, LIBBPF_PIN_BY_NAME)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct layout);
+	PINNED;
+} layout SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, INTERFACES_MAX);
+	__type(key, __u32);
+	__type(value, struct interface);
+	PINNED;
+} interfaces SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, INTERFACES_MAX);
+	__type(key, __u32);
+	__type(value, struct interface_counters);
+	PINNED;
+} frames SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SERVICES_MAX);
+	__type(key, struct service_key);
+	__type(value, struct service);
+	PINNED;
+} services SEC(".maps");
+
+/* How many flows each service has scheduled, by service id; shared by all CPUs, so that the order is exact. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SERVICES_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+	PINNED;
+} turns SEC(".maps");
+
+struct ring {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct ring_line));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SERVICES_MAX);
+	__type(key, __u32);
+	PINNED;
+	__array(values, struct ring);
+} rings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SERVERS_MAX);
+	__type(key, __u32);
+	__type(value, struct server);
+	PINNED;
+} servers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SERVERS_MAX);
+	__type(key, __u32);
+	__type(value, struct server_counters);
+	PINNED;
+} traffic SEC(".maps");
+
+/* User space sets the size of these two when it makes them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+	PINNED;
+} flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct client_key);
+	__type(value, struct client);
+	PINNED;
+} clients SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, BOX_FACTS_MAX);
+	__uint(map_flags, 1); /* BPF_F_NO_PREALLOC: most sites know a handful of boxes */
+	__type(key, struct box_fact);
+	__type(value, __u32);
+	PINNED;
+} boxes SEC(".maps");

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* From a frame to the few fields that decide. Every read is bounds-checked where it happens. */
+#pragma once
+
+#include "include/kernel.h"
+#include "include/bpf_endian.h"
+
+#define ETHERTYPE_IPV4 0x0800
+#define PROTOCOL_TCP 6
+#define PROTOCOL_UDP 17
+#define IPV4_MORE_FRAGMENTS 0x2000
+#define IPV4_OFFSET_MASK 0x1fff
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+struct ethernet_header {
+	__u8 destination[6];
+	__u8 source[6];
+	__be16 type;
+};
+
+struct ipv4_header {
+	__u8 version_ihl;
+	__u8 tos;
+	__be16 total_length;
+	__be16 id;
+	__be16 fragment;
+	__u8 ttl;
+	__u8 protocol;
+	__be16 checksum;
+	__be32 source;
+	__be32 destination;
+};
+
+struct udp_header {
+	__be16 source_port;
+	__be16 destination_port;
+	__be16 length;
+	__be16 checksum;
+};
+
+struct tcp_header {
+	__be16 source_port;
+	__be16 destination_port;
+	__be32 sequence;
+	__be32 acknowledgement;
+	__u8 data_offset;
+	__u8 flags;
+	__be16 window;
+	__be16 checksum;
+	__be16 urgent;
+};
+
+struct packet {
+	struct ethernet_header *ethernet;
+	__u64 bytes; /* of the whole frame */
+	__be32 source;
+	__be32 destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 tcp_flags; /* 0 for UDP */
+	__u8 first_fragment;
+};
+
+struct cursor {
+	void *at;
+	void *end;
+};
+
+/* The next size bytes, or 0 if the frame ends before. */
+static __always_inline void *take(struct cursor *cursor, __u32 size)
+{
+	void *start = cursor->at;
+
+	if (start + size > cursor->end)
+		return 0;
+	cursor->at = start + size;
+	return start;
+}
+
+/* False: not TCP or UDP over IPv4, not parseable, or without ports. */
+static __always_inline int parse(struct xdp_md *ctx, struct packet *packet)
+{
+	struct cursor cursor = {(void *)(long)ctx->data, (void *)(long)ctx->data_end};
+	struct ipv4_header *ip;
+	__u32 header_length;
+	__u16 fragment;
+
+	packet->bytes = cursor.end - cursor.at;
+	packet->ethernet = take(&cursor, sizeof(struct ethernet_header));
+	/* A VLAN tag stands here too: a tagged frame belongs to another network than the interface's own. */
+	if (!packet->ethernet || packet->ethernet->type != bpf_htons(ETHERTYPE_IPV4))
+		return 0;
+
+	ip = take(&cursor, sizeof(*ip));
+	if (!ip || ip->version_ihl >> 4 != 4)
+		return 0;
+	header_length = (ip->version_ihl & 0x0f) * 4;
+	if (header_length < sizeof(*ip) || !take(&cursor, header_length - sizeof(*ip)))
+		return 0;
+
+	/* Later fragments carry no ports, so nobody can tell whose they are. They pass: without their first fragment,
+	 * which is dropped if it belongs to a service, the kernel can't make a packet of them. */
+	fragment = bpf_ntohs(ip->fragment);
+	if (fragment & IPV4_OFFSET_MASK)
+		return 0;
+	packet->first_fragment = (fragment & IPV4_MORE_FRAGMENTS) != 0;
+	packet->source = ip->source;
+	packet->destination = ip->destination;
+	packet->protocol = ip->protocol;
+
+	if (ip->protocol == PROTOCOL_TCP) {
+		struct tcp_header *tcp = take(&cursor, sizeof(*tcp));
+
+		if (!tcp)
+			return 0;
+		packet->source_port = tcp->source_port;
+		packet->destination_port = tcp->destination_port;
+		packet->tcp_flags = tcp->flags;
+		return 1;
+	}
+	if (ip->protocol == PROTOCOL_UDP) {
+		struct udp_header *udp = take(&cursor, sizeof(*udp));
+
+		if (!udp)
+			return 0;
+		packet->source_port = udp->source_port;
+		packet->destination_port = udp->destination_port;
+		packet->tcp_flags = 0;
+		return 1;
+	}
+	return 0;
+}
+
+/* A SYN that opens a connection. */
+static __always_inline int opens(const struct packet *packet)
+{
+	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+static __always_inline int closes(const struct packet *packet)
+{
+	return (packet->tcp_flags & (TCP_FIN | TCP_RST)) != 0;
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Which real server a new flow gets. */
+#pragma once
+
+#include "maps.h"
+#include "flow.h"
+
+static __always_inline struct server *live_server(__u32 id)
+{
+	struct server *server = bpf_map_lookup_elem(&servers, &id);
+
+	return server && server->flags & SERVER_LIVE ? server : 0;
+}
+
+/* The id of the server at this service's turn; 0: it has none. User space made the ring of live servers only, and
+ * swaps it before a server goes. */
+static __always_inline __u32 next_in_ring(const struct service *service)
+{
+	__u32 id = service->id, index = 0, length, place;
+	struct ring_line *line;
+	__u64 *turn;
+	void *ring;
+
+	ring = bpf_map_lookup_elem(&rings, &id);
+	if (!ring)
+		return 0;
+	line = bpf_map_lookup_elem(ring, &index);
+	turn = bpf_map_lookup_elem(&turns, &id);
+	if (!line || !turn)
+		return 0;
+	length = line->word[0];
+	if (!length)
+		return 0;
+	place = __sync_fetch_and_add(turn, 1) % length + 1;
+	index = place / RING_LINE_WORDS;
+	line = bpf_map_lookup_elem(ring, &index);
+	return line ? line->word[place % RING_LINE_WORDS] : 0;
+}
+
+/* The id of the server that this client is bound to; 0: none. A server of weight 0 keeps its clients, as IPVS has it
+ * by default (expire_quiescent_template=0); one that is down loses them. */
+static __always_inline __u32 clients_server(const struct service *service, __be32 address, __u64 now)
+{
+	struct client_key key = {.service = service->id, .address = address};
+	struct client *client = bpf_map_lookup_elem(&clients, &key);
+	struct server *server;
+
+	if (!client || (__s64)(now - client->expires) >= 0)
+		return 0;
+	server = live_server(client->server);
+	return server && server->generation == client->generation ? client->server : 0;
+}
+
+static __always_inline void bind_client(const struct service *service, __be32 address, __u32 id, __u32 generation,
+					__u64 now)
+{
+	struct client_key key = {.service = service->id, .address = address};
+	struct client client = {
+		.server = id,
+		.generation = generation,
+		.expires = now + (__u64)service->persistence * ticks_per_second,
+	};
+
+	bpf_map_update_elem(&clients, &key, &client, BPF_ANY);
+}
+
+/* An old flow of a client that has moved on must not pull it back. */
+static __always_inline void keep_client(const struct service *service, __be32 address, const struct flow *flow,
+					__u64 now)
+{
+	__u32 bound = clients_server(service, address, now);
+
+	if (!bound || bound == flow->server)
+		bind_client(service, address, flow->server, flow->generation, now);
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Is this frame ours to balance? */
+#pragma once
+
+#include "maps.h"
+#include "parse.h"
+
+/* Set by the loader, one value per interface. */
+volatile const __u32 own_slot;	    /* in `interfaces` and `frames` */
+volatile const __u32 own_interface; /* interface index */
+
+static __always_inline struct service *find_service(const struct packet *packet)
+{
+	struct service_key key = {
+		.address = packet->destination,
+		.port = packet->destination_port,
+		.protocol = packet->protocol,
+	};
+
+	return bpf_map_lookup_elem(&services, &key);
+}
+
+/* MAC addresses lie at even addresses in frames and in our structs. */
+static __always_inline int same_mac(const void *left, const void *right)
+{
+	const __u16 *a = left, *b = right;
+
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
+}
+
+/* XDP sees flooded frames too. Balancing those would send every packet once per director. */
+static __always_inline int is_for_us(const struct packet *packet)
+{
+	__u32 slot = own_slot;
+	struct interface *own = bpf_map_lookup_elem(&interfaces, &slot);
+
+	return own && same_mac(packet->ethernet->destination, own->mac);
+}
+
+static __always_inline int is_fact(struct box_fact *fact, __u16 kind, __u32 value)
+{
+	fact->kind = kind;
+	fact->value = value;
+	return bpf_map_lookup_elem(&boxes, fact) != 0;
+}
+
+/*
+ * A frame from another director, or from a next hop of the same service, was balanced there and we are its real
+ * server. Direct return doesn't lower the TTL, so balancing it again could send it round for ever. What such a box
+ * sends from its own address is a client's like any other.
+ */
+static __always_inline int is_balanced(const struct service *service, const struct packet *packet)
+{
+	struct box_fact fact = {};
+
+	__builtin_memcpy(fact.mac, packet->ethernet->source, sizeof(fact.mac));
+	if (!is_fact(&fact, BOX_KNOWN, 0))
+		return 0;
+	if (is_fact(&fact, BOX_ADDRESS, packet->source))
+		return 0;
+	return is_fact(&fact, BOX_DIRECTOR, 0) || is_fact(&fact, BOX_NEXT_HOP, service->id);
+}
