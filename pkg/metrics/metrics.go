@@ -20,8 +20,6 @@ import (
 )
 
 const (
-	// stale is the age at which a picture proves that the director's loop hangs; it publishes one every second.
-	stale = 10 * time.Second
 	// again is the time between two attempts to get a taken port.
 	again = 10 * time.Second
 
@@ -33,12 +31,8 @@ const (
 
 // Handler serves /metrics, /healthz and a plain page at / that names both. latest returns the latest picture, nil
 // before there is one (then /metrics and /healthz give 503), and is called from several goroutines at once. /healthz
-// gives 503 with the reason as well if the picture says so, and if it is older than 10 s.
+// gives 503 with the reason as well if the picture says that the director is not healthy.
 func Handler(latest func() *status.Status) http.Handler {
-	return handler(latest, time.Now)
-}
-
-func handler(latest func() *status.Status, now func() time.Time) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(newCollector(latest), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	scrape := promhttp.HandlerFor(registry, promhttp.HandlerOpts{
@@ -55,7 +49,7 @@ func handler(latest func() *status.Status, now func() time.Time) http.Handler {
 		scrape.ServeHTTP(w, r)
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if reason := sick(latest(), now()); reason != "" {
+		if reason := sick(latest()); reason != "" {
 			http.Error(w, reason, http.StatusServiceUnavailable)
 			return
 		}
@@ -71,12 +65,9 @@ func handler(latest func() *status.Status, now func() time.Time) http.Handler {
 const starting = "the director is starting"
 
 // sick says why the director is not healthy; empty: it is.
-func sick(s *status.Status, now time.Time) string {
+func sick(s *status.Status) string {
 	if s == nil {
 		return starting
-	}
-	if age := now.Sub(s.Time); age > stale {
-		return fmt.Sprintf("the director's loop has not turned for %s", age.Round(time.Second))
 	}
 	if !s.Healthy && s.Unhealthy == "" {
 		return "not healthy"
