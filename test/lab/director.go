@@ -1,0 +1,290 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xdirector/xdirector/pkg/control"
+	"github.com/xdirector/xdirector/pkg/status"
+)
+
+const (
+	startLimit = 20 * time.Second // a program load takes seconds in the emulated machine
+	stopLimit  = 15 * time.Second
+)
+
+// Director runs xdirector on a node: a binary, a configuration file, and at most one process at a time.
+type Director struct {
+	*Node
+	Socket  string // of control
+	PinPath string // a folder on a bpffs that outlives the process
+
+	binary string
+	home   *thread // where the process is started
+	client *control.Client
+	notify *net.UnixConn
+
+	mu      sync.Mutex
+	process *Process
+	ready   chan struct{} // closed when the process that runs now has said READY=1
+	status  string        // the last STATUS= it sent
+}
+
+// NewDirector prepares a node to run the binary. It mounts a bpffs for the pins.
+func (l *Lab) NewDirector(n *Node, binary string) (*Director, error) {
+	return l.newDirector(n, binary, n.t)
+}
+
+// NewDirectorWithoutBPF is a director whose processes lack the capabilities to load a BPF program.
+func (l *Lab) NewDirectorWithoutBPF(n *Node, binary string) (*Director, error) {
+	t, err := newThread(n.t)
+	if err != nil {
+		return nil, err
+	}
+	l.onClose(t.close)
+	err = t.do(func() error {
+		// The bounding set belongs to the thread, and is what a root program starts with.
+		for _, c := range []uintptr{unix.CAP_BPF, unix.CAP_SYS_ADMIN, unix.CAP_PERFMON} {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
+				return fmt.Errorf("drop capability %d: %w", c, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l.newDirector(n, binary, t)
+}
+
+func (l *Lab) newDirector(n *Node, binary string, home *thread) (*Director, error) {
+	d := &Director{
+		Node: n, Socket: n.path("control.sock"), PinPath: n.path("bpf/pins"), binary: binary, home: home,
+	}
+	d.client = control.NewClient(d.Socket)
+	if err := l.mountBPF(n.path("bpf")); err != nil {
+		return nil, err
+	}
+	var err error
+	d.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: n.path("notify.sock"), Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("listen for readiness of %s: %w", n.Name, err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.listen()
+	}()
+	l.onClose(func() { _ = d.notify.Close(); <-done })
+	return d, nil
+}
+
+// listen plays systemd's part of sd_notify.
+func (d *Director) listen() {
+	b := make([]byte, 4096)
+	for {
+		size, err := d.notify.Read(b)
+		if err != nil {
+			return
+		}
+		for line := range strings.Lines(string(b[:size])) {
+			line = strings.TrimSpace(line)
+			d.mu.Lock()
+			if text, ok := strings.CutPrefix(line, "STATUS="); ok {
+				d.status = text
+			}
+			if line == "READY=1" && d.ready != nil {
+				select {
+				case <-d.ready:
+				default:
+					close(d.ready)
+				}
+			}
+			d.mu.Unlock()
+		}
+	}
+}
+
+// Configure writes the configuration file.
+func (d *Director) Configure(c Config) error { return d.WriteFile(c.yaml(d)) }
+
+// WriteFile writes the configuration file as it is.
+func (d *Director) WriteFile(yaml string) error {
+	if err := os.WriteFile(d.ConfigFile(), []byte(yaml), 0o644); err != nil {
+		return fmt.Errorf("write configuration of %s: %w", d.Name, err)
+	}
+	return nil
+}
+
+// ConfigFile is the path of the configuration file.
+func (d *Director) ConfigFile() string { return d.path("config.yaml") }
+
+// Launch starts the process and returns at once.
+func (d *Director) Launch() (*Process, error) {
+	d.mu.Lock()
+	d.ready = make(chan struct{})
+	d.mu.Unlock()
+	p, err := d.lab.start(d.home, d.Name+"/xdirector", d.Dir, []string{"NOTIFY_SOCKET=" + d.path("notify.sock")},
+		d.binary, "run", "--config", d.ConfigFile())
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	d.process = p
+	d.mu.Unlock()
+	return p, nil
+}
+
+// Start starts the process and waits until it says that it is ready.
+func (d *Director) Start() error {
+	p, err := d.Launch()
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	ready := d.ready
+	d.mu.Unlock()
+	select {
+	case <-ready:
+		return nil
+	case <-p.done:
+		return fmt.Errorf("start %s: it ended: %v\n%s", p.Name, p.err, p.Log())
+	case <-time.After(startLimit):
+		return fmt.Errorf("start %s: not ready after %v\n%s", p.Name, startLimit, p.Log())
+	}
+}
+
+// Process is the running process, or the last one.
+func (d *Director) Process() *Process {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.process
+}
+
+// Stop ends the process by SIGTERM, as systemd does, and waits for it.
+func (d *Director) Stop() error {
+	if err := d.Process().Terminate(stopLimit); err != nil {
+		return fmt.Errorf("%w\n%s", err, d.Log())
+	}
+	return nil
+}
+
+// Kill ends the process by SIGKILL; what it pinned and the addresses it added stay.
+func (d *Director) Kill() { d.Process().Kill() }
+
+// Pause stops the process in its tracks (SIGSTOP).
+func (d *Director) Pause() error { return d.Process().Signal(syscall.SIGSTOP) }
+
+// Resume lets a paused process go on.
+func (d *Director) Resume() error { return d.Process().Signal(syscall.SIGCONT) }
+
+// Reload asks for the configuration file to be read again, over the control socket.
+func (d *Director) Reload(ctx context.Context) error { return d.client.Reload(ctx) }
+
+// Log is what all processes of the director have printed.
+func (d *Director) Log() string {
+	if p := d.Process(); p != nil {
+		return p.Log()
+	}
+	return ""
+}
+
+// NotifiedStatus is the last STATUS= that the process told its service manager.
+func (d *Director) NotifiedStatus() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.status
+}
+
+// Status asks the process over its control socket.
+func (d *Director) Status(ctx context.Context) (*status.Status, error) { return d.client.Status(ctx) }
+
+// StatusCommand is the status that `xdirector status --json` prints.
+func (d *Director) StatusCommand() (*status.Status, error) {
+	out, err := d.Command("status", "--json")
+	if err != nil {
+		return nil, err
+	}
+	var s status.Status
+	if err := json.Unmarshal(out, &s); err != nil {
+		return nil, fmt.Errorf("read output of status --json: %w", err)
+	}
+	return &s, nil
+}
+
+// Command runs the binary with --config and returns what it printed to stdout; the error has its stderr.
+func (d *Director) Command(args ...string) ([]byte, error) {
+	cmd := exec.Command(d.binary, append(args, "--config", d.ConfigFile())...)
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = fmt.Errorf("%w: %s", err, exit.Stderr)
+	}
+	if err != nil {
+		return out, fmt.Errorf("run xdirector %s: %w", strings.Join(args, " "), err)
+	}
+	return out, nil
+}
+
+// State is the state of an instance as the process tells it; empty if it doesn't answer.
+func (d *Director) State(ctx context.Context, instance string) string {
+	s, err := d.Status(ctx)
+	if err != nil {
+		return ""
+	}
+	for _, i := range s.Instances {
+		if i.Name == instance {
+			return i.State
+		}
+	}
+	return ""
+}
+
+// WaitState waits until an instance is in a state: INIT, BACKUP, MASTER or FAULT.
+func (d *Director) WaitState(ctx context.Context, instance, state string, limit time.Duration) error {
+	return d.WaitStatus(ctx, limit, func(s *status.Status) error {
+		for _, i := range s.Instances {
+			if i.Name == instance && i.State == state {
+				return nil
+			}
+		}
+		return fmt.Errorf("instance %s is not %s: %+v", instance, state, s.Instances)
+	})
+}
+
+// WaitStatus waits until the status is as fact wants it.
+func (d *Director) WaitStatus(ctx context.Context, limit time.Duration, fact func(*status.Status) error) error {
+	err := Wait(ctx, limit, func() error {
+		if !d.Process().Running() {
+			return fmt.Errorf("%s does not run", d.Name)
+		}
+		s, err := d.Status(ctx)
+		if err != nil {
+			return err
+		}
+		return fact(s)
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.Name, err)
+	}
+	return nil
+}
+
+// DetachAll removes what a killed process left attached: with its pins the kernel drops the programs.
+func (d *Director) DetachAll() error {
+	if err := os.RemoveAll(d.PinPath); err != nil {
+		return fmt.Errorf("remove pins of %s: %w", d.Name, err)
+	}
+	return nil
+}
