@@ -1,0 +1,62 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// What a planned change of the MASTER may cost. Only connections that are open at that moment may be reset: the new
+// MASTER does not know them.
+const (
+	MaxResets   = 2                     // at 200 new connections per second
+	ResetWindow = 50 * time.Millisecond // around the new MASTER's first gratuitous ARP
+	Slack       = 3                     // durations may be longer by this factor on a busy machine; counts may not
+)
+
+// MaxOutage is the longest time without service after the last advert of a MASTER that vanishes without a word, for
+// a BACKUP with VRRPv3 and the priority.
+func MaxOutage(interval time.Duration, priority uint8) time.Duration {
+	return 3*interval + time.Duration(256-int(priority))*interval/256 + 50*time.Millisecond
+}
+
+// CheckHandover says which of the requests around a planned change of the MASTER failed in a way that they may not.
+// The moment of the change is the new MASTER's first gratuitous ARP; zero: there was none.
+func CheckHandover(requests Requests, garp time.Time) error {
+	var problems []error
+	resets := 0
+	for _, r := range requests.Failed() {
+		away := r.End.Sub(garp).Abs()
+		switch {
+		case r.Outcome != Reset:
+			problems = append(problems, fmt.Errorf("a request failed %v after its start: %s (%v)", r.End.Sub(r.Start), r.Outcome, r.Err))
+		case garp.IsZero():
+			problems = append(problems, errors.New("a connection was reset without a change of the MASTER"))
+		case away > Slack*ResetWindow:
+			problems = append(problems, fmt.Errorf("a connection was reset %v away from the change of the MASTER", away))
+		default:
+			resets++
+		}
+	}
+	if resets > MaxResets {
+		problems = append(problems, fmt.Errorf("%d connections were reset, more than %d", resets, MaxResets))
+	}
+	return errors.Join(problems...)
+}
+
+// Outage is the time from since until a request is started that succeeds, as do all after it; 0 if none failed.
+// Requests that failed by a reset were open when the MASTER changed, and don't count.
+func Outage(requests Requests, since time.Time) time.Duration {
+	ordered := slices.SortedFunc(slices.Values(requests), func(a, b Request) int { return a.Start.Compare(b.Start) })
+	end := since
+	for i, r := range ordered {
+		if r.Outcome != OK && r.Outcome != Reset {
+			end = r.End
+			if i+1 < len(ordered) {
+				end = ordered[i+1].Start
+			}
+		}
+	}
+	return max(end.Sub(since), 0)
+}
