@@ -75,7 +75,7 @@ func parse(b []byte, src, dst netip.Addr) (Advert, *ParseError) {
 		return Advert{}, refuse(RefusedDestination, "%s is not an IPv4 address", dst)
 	}
 	if len(b) < headerLength {
-		return Advert{}, refuse(RefusedLength, "it has %d bytes, a header alone has %d", len(b), headerLength)
+		return Advert{}, refuse(RefusedLength, "its length is %d bytes, a header alone has %d", len(b), headerLength)
 	}
 	a := Advert{Version: b[0] >> 4, VRID: b[1], Priority: b[2]}
 	if a.Version != 2 && a.Version != 3 {
@@ -93,7 +93,7 @@ func parse(b []byte, src, dst netip.Addr) (Advert, *ParseError) {
 		end += authLength
 	}
 	if len(b) < end {
-		return Advert{}, refuse(RefusedLength, "it has %d bytes, with %d addresses it needs %d", len(b), count, end)
+		return Advert{}, refuse(RefusedLength, "its length is %d bytes, its address count of %d needs %d", len(b), count, end)
 	}
 	// RFC 9568 5.2.8: the checksum is that of the message "ending after the last IPv4 address".
 	b = b[:end]

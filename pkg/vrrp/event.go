@@ -33,7 +33,8 @@ type Fail struct{ Reason string }
 // SourceChange says that the own address of the interface is another one now. It is valid: without one, give Fail.
 type SourceChange struct{ Source netip.Addr }
 
-// Configure replaces the configuration without a change of state; Version and VRID must stay.
+// Configure replaces the configuration without a change of state; Version and VRID must stay. A MASTER answers with
+// AddAddresses and Announce if addresses are new; those that left the list are the caller's to remove.
 type Configure struct{ Config Config }
 
 // Stop begins the handover that ends in Stopped. A MASTER sends priority 0 and stays MASTER until it hears its

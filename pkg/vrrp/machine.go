@@ -141,7 +141,11 @@ func (m *Machine) tick(now Time) []Action {
 		m.remove = alarm{}
 		out = append(out, RemoveAddresses{})
 		if m.stopping {
-			out = m.finishStop(out, "stopped")
+			reason := "stopped"
+			if m.state == Master {
+				reason = "stopped; no other director took over"
+			}
+			out = m.finishStop(out, reason)
 		}
 	}
 	if m.announce.due(now) {
@@ -171,13 +175,14 @@ func (m *Machine) becomeMaster(now Time, reason string) []Action {
 	m.remove = alarm{}
 	m.preempt = alarm{}
 	m.preempting = false
+	m.master, m.masterPriority, m.leaving = netip.Addr{}, 0, netip.Addr{}
 	out := m.advertise(nil, now)
 	out = m.change(append(out, AddAddresses{}), Master, reason)
 	return m.announceTwice(out, now)
 }
 
-// advertise sends one advert and sets the timer for the next. It is always called together with that: nothing else
-// moves the timer of a MASTER later, so that no packet from outside can silence it.
+// advertise sends one advert and sets the timer for the next. Nothing else moves the timer of a MASTER later, so
+// that no packet from outside can silence it.
 func (m *Machine) advertise(out []Action, now Time) []Action {
 	m.sent = now
 	m.timer = at(now + m.cfg.Interval)
@@ -255,6 +260,9 @@ func (m *Machine) configure(now Time, cfg Config) []Action {
 	old := m.cfg
 	m.cfg = cfg
 	m.cfg.Addresses = slices.Clone(cfg.Addresses)
+	if cfg.PreemptDelay != old.PreemptDelay {
+		m.preempt = alarm{} // counted afresh from the next lower advert
+	}
 	if m.stopping {
 		return nil
 	}
