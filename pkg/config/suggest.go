@@ -1,0 +1,91 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// keepalivedWords are keys of keepalived.conf that are called otherwise here, with what to write. A hint fits where
+// the key known is allowed.
+var keepalivedWords = []struct{ word, known, hint string }{
+	{"vrrp_instance", "vrrp", "write vrrp.instances"},
+	{"virtual_server", "services", "write services"},
+	{"global_defs", "router_id", "write router_id here, at the top"},
+	{"state", "priority", "leave it out: every director starts as BACKUP and the priority decides"},
+	{"vrid", "virtual_router_id", "write virtual_router_id"},
+	{"nopreempt", "preempt", "write preempt: false"},
+	{"advert_int", "advert_interval", "write advert_interval: 1s"},
+	{"virtual_ipaddress", "virtual_addresses", "write virtual_addresses: [192.168.5.100/32]"},
+	{"auth_type", "type", "write type: pass"},
+	{"auth_pass", "password", `write password: "..."`},
+	{"lb_algo", "scheduler", "write scheduler: rr"},
+	{"lvs_sched", "scheduler", "write scheduler: rr"},
+	{"lb_kind", "forwarding", "write forwarding: direct"},
+	{"lvs_method", "forwarding", "write forwarding: direct"},
+	{"persistence_timeout", "persistence", "write persistence: {timeout: 50s}"},
+	{"delay_loop", "check", "write check: {type: tcp, interval: 6s}"},
+	{"delay_loop", "interval", "write interval: 6s"},
+	{"real_server", "real_servers", "write real_servers"},
+	{"connect_timeout", "timeout", "write timeout: 5s"},
+	{"connect_port", "port", "write port"},
+	{"retry", "retries", "write retries: 1"},
+	{"nb_get_retry", "retries", "write retries: 1"},
+	{"delay_before_retry", "retry_delay", "write retry_delay: 1s"},
+}
+
+func keepalivedHint(word string, fields []field) string {
+	for _, k := range keepalivedWords {
+		if k.word == word && slices.ContainsFunc(fields, func(f field) bool { return f.key == k.known }) {
+			return k.hint
+		}
+	}
+	return ""
+}
+
+// didYouMean returns ` (did you mean "x"?)` for the candidate nearest to word, or nothing when none is near.
+func didYouMean(word string, candidates []string) string {
+	word = strings.ToLower(word)
+	if len(word) > 64 {
+		return ""
+	}
+	nearest, least := "", 2+len(word)/5
+	for _, c := range candidates {
+		away := distance(word, strings.ToLower(c))
+		if len(word) >= 3 && (strings.HasPrefix(c, word) || strings.HasPrefix(word, c)) {
+			away = min(away, 1)
+		}
+		if away < least && away < len(c) {
+			nearest, least = c, away
+		}
+	}
+	if nearest == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %q?)", nearest)
+}
+
+// distance is the number of bytes to insert, remove, replace or swap with their neighbour to get from a to b.
+func distance(a, b string) int {
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
+	}
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			replaced := rows[i-1][j-1]
+			if a[i-1] != b[j-1] {
+				replaced++
+			}
+			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, replaced)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
+		}
+	}
+	return rows[len(a)][len(b)]
+}
