@@ -1,0 +1,182 @@
+package ha
+
+import (
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/xdirector/xdirector/pkg/vrrp"
+)
+
+func TestRemovingOneAddressLeavesTheOthersOfItsPrefix(t *testing.T) {
+	a, _ := twoBoxes(t)
+	a.removeAddress("10.9.0.1/24")
+	a.addAddress("10.8.0.1/24") // so that the virtual addresses are the first of their prefix
+	first, second := netip.MustParsePrefix("10.9.0.100/24"), netip.MustParsePrefix("10.9.0.101/24")
+	cfg := config(t, fast(100, first, second))
+	r := a.start(cfg)
+	r.state(vrrp.Master)
+	eventually(t, "both addresses", func() bool { return a.has(first.String()) && a.has(second.String()) })
+	a.addAddress("10.9.0.1/24")
+	cfg.Instances = []Instance{fast(100, second)}
+	r.Configure(cfg)
+	eventually(t, "first address removed", func() bool { return !a.has(first.String()) })
+	if !a.has(second.String()) || !a.has("10.9.0.1/24") {
+		t.Error("removing one address removed others of its prefix")
+	}
+	r.Stop()
+	r.stopped()
+	if a.has(second.String()) || !a.has("10.9.0.1/24") {
+		t.Error("after Stop only the box's own address should be there")
+	}
+	if n := r.log.count("promote_secondaries set"); n != 1 {
+		t.Errorf("%d log lines about promote_secondaries, want 1", n)
+	}
+}
+
+func TestRestartWithinThreeIntervalsResumesAsMaster(t *testing.T) {
+	a, b := twoBoxes(t)
+	// Slow adverts, so that a slow machine is within three intervals too; the peer shows that nobody else took over.
+	one, other := fast(100, vip1), fast(90, vip1)
+	one.VRRP.Interval, other.VRRP.Interval = 2*time.Second, 2*time.Second
+	one.VRRP.Priority = 255
+	cfg := config(t, one)
+	r := a.start(cfg)
+	r.state(vrrp.Master)
+	peer := b.start(config(t, other))
+	eventually(t, "address added", func() bool { return a.has(vip1.String()) })
+	r.crash()
+	cfg.Instances[0].VRRP.Priority = 100 // an owner would be MASTER anyway
+	r = a.start(cfg)
+	rep := r.state(vrrp.Master)
+	if rep.Transitions[vrrp.Backup] != 0 || rep.Reason != "restarted while MASTER" {
+		t.Errorf("restart: %+v", rep)
+	}
+	if !a.has(vip1.String()) || r.log.count("virtual address removed") != 0 {
+		t.Error("the address was taken away")
+	}
+	if n := peer.report("a report", func(rep Report) bool { return true }).Instances[0].Transitions[vrrp.Master]; n != 0 {
+		t.Error("the peer took over")
+	}
+	r.Stop()
+	r.stopped()
+	if a.has(vip1.String()) {
+		t.Error("an adopted address stays after Stop")
+	}
+	if left, err := os.ReadDir(cfg.StateDir); err != nil || len(left) != 0 {
+		t.Errorf("left in state_dir: %v %v", left, err)
+	}
+}
+
+func TestLeftoverAddressesAreRemovedAndForeignOnesNever(t *testing.T) {
+	a, _ := twoBoxes(t)
+	foreign := netip.MustParsePrefix("10.9.0.103/32")
+	a.addAddress("10.9.0.103/24") // by the administrator, and with another mask
+	cfg := config(t, fast(100, vip1, foreign))
+	r := a.start(cfg)
+	r.state(vrrp.Master)
+	eventually(t, "address added", func() bool { return a.has(vip1.String()) })
+	if n := r.log.count("Cure: ip address del 10.9.0.103/24 dev eth0, or priority 255"); n != 1 {
+		t.Errorf("%d warnings about the foreign address, want 1", n)
+	}
+	r.crash()
+
+	// Nothing here tells how much time goes by, so let the last advert be old.
+	must(t, os.WriteFile(advertPath(cfg.StateDir, "VI_1"), make([]byte, 8), 0o644))
+	a.down() // not MASTER soon
+	r = a.start(cfg)
+	r.state(vrrp.Fault)
+	if a.has(vip1.String()) {
+		t.Error("a leftover address was not removed")
+	}
+	a.up()
+	r.state(vrrp.Backup)
+	r.state(vrrp.Master)
+	r.Stop()
+	r.stopped()
+	if a.has(vip1.String()) || !a.has("10.9.0.103/24") || a.has(foreign.String()) {
+		t.Error("after Stop the administrator's address, and only that, should be there")
+	}
+}
+
+func TestAddressesOfAFormerInstanceAreRemovedAtTheStart(t *testing.T) {
+	a, _ := twoBoxes(t)
+	cfg := config(t, fast(255, vip1))
+	cfg.Instances[0].Name = "net/old"
+	r := a.start(cfg)
+	r.state(vrrp.Master)
+	eventually(t, "address added", func() bool { return a.has(vip1.String()) })
+	r.crash()
+	cfg.Instances = []Instance{fast(100, vip2)}
+	r = a.start(cfg)
+	r.state(vrrp.Backup)
+	if a.has(vip1.String()) {
+		t.Error("address of an instance that is no more is still there")
+	}
+}
+
+func TestRecordOfAnotherBootIsIgnored(t *testing.T) {
+	a, _ := twoBoxes(t)
+	a.addAddress(vip1.String())
+	cfg := config(t, fast(100, vip1))
+	must(t, os.MkdirAll(cfg.StateDir, 0o755))
+	must(t, writeRecord(cfg.StateDir, record{BootID: "another", Instance: "VI_1", Interface: "eth0",
+		Index: a.eth0().Attrs().Index, Version: 3, VRID: 51, Addresses: []netip.Prefix{vip1}}))
+	r := a.start(cfg)
+	r.state(vrrp.Backup)
+	if !a.has(vip1.String()) {
+		t.Error("removed an address that an older boot had")
+	}
+}
+
+func TestAddressRemovedBySomebodyElseIsPutBack(t *testing.T) {
+	a, _ := twoBoxes(t)
+	r := a.start(config(t, fast(255, vip1)))
+	r.state(vrrp.Master)
+	eventually(t, "address added", func() bool { return a.has(vip1.String()) })
+	a.removeAddress(vip1.String())
+	eventually(t, "address put back", func() bool { return a.has(vip1.String()) })
+	if r.log.count("removed by somebody else") != 1 {
+		t.Error("want one line about it")
+	}
+}
+
+func TestAddressesLiveOnlyAsLongAsTheyAreRenewed(t *testing.T) {
+	a, _ := twoBoxes(t)
+	cfg := config(t, fast(255, vip1))
+	cfg.DeadMan = 3 * time.Second
+	r := a.start(cfg)
+	r.state(vrrp.Master)
+	var added netlink.Addr
+	eventually(t, "address added", func() (ok bool) { added, ok = a.address(vip1); return ok })
+	if added.ValidLft > 3 {
+		t.Errorf("valid lifetime %d s", added.ValidLft)
+	}
+	// Ten adverts a second: after 45 of them an address that nobody renewed would be gone.
+	r.report("45 adverts", func(rep Report) bool { return rep.Instances[0].AdvertsSent > 45 })
+	if r.log.count("virtual address added") != 1 || !a.has(vip1.String()) {
+		t.Error("the address was not kept")
+	}
+	r.crash()
+	eventually(t, "address gone by itself", func() bool { return !a.has(vip1.String()) })
+}
+
+func TestOwnerRunsOnItsRealAddress(t *testing.T) {
+	a, _ := twoBoxes(t)
+	own := netip.MustParsePrefix("10.9.0.1/32")
+	r := a.start(config(t, fast(255, own)))
+	if rep := r.state(vrrp.Master); rep.Source != own.Addr() {
+		t.Errorf("source %s", rep.Source)
+	}
+	r.Stop()
+	r.stopped()
+	if !a.has("10.9.0.1/24") {
+		t.Error("the owner's real address was removed")
+	}
+	if r.log.count("Cure") != 0 {
+		t.Error("warned about the owner's own address")
+	}
+}

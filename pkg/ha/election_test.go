@@ -1,0 +1,203 @@
+package ha
+
+import (
+	"bytes"
+	"encoding/hex"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/xdirector/xdirector/pkg/vrrp"
+)
+
+func TestTwoDirectorsElectFailOverAndHandOver(t *testing.T) {
+	a, b := twoBoxes(t)
+	cfgA := config(t, fast(150, vip1))
+	high, low := a.start(cfgA), b.start(config(t, fast(100, vip1)))
+	first := high.state(vrrp.Master)
+	if first.Source != netip.MustParseAddr("10.9.0.1") || first.Master != first.Source || first.MasterPriority != 150 {
+		t.Errorf("report of the MASTER: %+v", first)
+	}
+	eventually(t, "address at the MASTER", func() bool { return a.has(vip1.String()) })
+	if addr, _ := a.address(vip1); addr.ValidLft < 1 || addr.ValidLft > 30 || addr.PreferedLft != addr.ValidLft {
+		t.Errorf("lifetimes %d and %d, want those of dead_man", addr.ValidLft, addr.PreferedLft)
+	}
+	rep := low.report("the MASTER known", func(r Report) bool { return r.Instances[0].Master == first.Source && len(r.Instances[0].Peers) == 1 })
+	mac := a.eth0().Attrs().HardwareAddr
+	if p := rep.Instances[0].Peers[0]; p.Address != first.Source || !bytes.Equal(p.MAC[:], mac) {
+		t.Errorf("peer %+v, want %s %s", p, first.Source, mac)
+	}
+
+	high.crash() // leaves everything as it is
+	low.state(vrrp.Master)
+	eventually(t, "address at the new MASTER", func() bool { return b.has(vip1.String()) })
+	if !a.has(vip1.String()) {
+		t.Error("a crash took the address away")
+	}
+
+	// Back after more than three intervals: what is left is removed, and the election won by preemption.
+	high = a.start(cfgA)
+	low.state(vrrp.Backup)
+	high.state(vrrp.Master)
+	eventually(t, "address moved back", func() bool { return a.has(vip1.String()) && !b.has(vip1.String()) })
+
+	high.Stop()
+	low.state(vrrp.Master)
+	high.stopped()
+	if a.has(vip1.String()) {
+		t.Error("address still there after Stop")
+	}
+	if high.last.Instances[0].State != vrrp.Init || high.last.Instances[0].AdvertsSent == 0 {
+		t.Errorf("last report %+v", high.last.Instances[0])
+	}
+	if n := low.last.Instances[0].Transitions[vrrp.Master]; n != 2 {
+		t.Errorf("%d transitions to MASTER counted, want 2", n)
+	}
+	if low.log.count("state changed", "instance=VI_1", "to=MASTER") != 2 {
+		t.Error("want a log line for each transition")
+	}
+}
+
+func TestAdvertAndGratuitousARPOnTheWire(t *testing.T) {
+	a, b := twoBoxes(t)
+	adverts, arps := b.sniff(0x0800), b.sniff(0x0806)
+	old, owner := fast(100, vip1), fast(255, vip2, netip.MustParsePrefix("10.9.0.102/32"))
+	old.VRRP.Version, old.VRRP.Interval, old.VRRP.Password = 2, time.Second, "1111"
+	owner.Name, owner.VRRP.VRID, owner.VRRP.Interval = "VI_2", 52, 40*time.Second // MASTER at once, then silent
+	a.start(config(t, owner))
+	isAdvert := func(f []byte) bool { return f[23] == 112 }
+	first := nextFrame(t, adverts, "advert of the owner", isAdvert)
+	mac := a.eth0().Attrs().HardwareAddr
+	if hex.EncodeToString(first[:6]) != "01005e000012" || !bytes.Equal(first[6:12], mac) {
+		t.Errorf("Ethernet addresses % x", first[:12])
+	}
+
+	// Five of each at once, the addresses in turn.
+	for n := range 10 {
+		want := gratuitousARP(mac, owner.VRRP.Addresses[n%2])
+		f := nextFrame(t, arps, "gratuitous ARP", func(f []byte) bool { return bytes.Equal(f[28:32], f[38:42]) })
+		if !bytes.Equal(f[:42], want) {
+			t.Fatalf("ARP frame %d is % x, want % x", n, f, want)
+		}
+	}
+
+	// The whole IP packet as captured from keepalived 2.4.3: TOS c0, id 1, no flags, TTL 255.
+	c, d := newBox(t, "c"), newBox(t, "d")
+	c.joinTo(d)
+	c.addAddress("10.9.0.1/24")
+	adverts = d.sniff(0x0800)
+	c.start(config(t, old))
+	first = nextFrame(t, adverts, "advert", isAdvert)
+	if got := hex.EncodeToString(first[14:54]); got != "45c0002800010000ff70d0880a090001e0000012"+"2133640101010cfb"+"0a090064"+"3131313100000000" {
+		t.Errorf("IP packet %s", got)
+	}
+	second := nextFrame(t, adverts, "second advert", isAdvert)
+	if second[18] != 0 || second[19] != 2 {
+		t.Errorf("IP id % x, want 2", second[18:20])
+	}
+
+	// Five of each at once, the addresses in turn.
+	for n := range 10 {
+		want := gratuitousARP(mac, []netip.Prefix{vip1, vip2}[n%2].Addr())
+		f := nextFrame(t, arps, "gratuitous ARP", func(f []byte) bool { return bytes.Equal(f[28:32], f[38:42]) })
+		if !bytes.Equal(f[:42], want) {
+			t.Fatalf("ARP frame %d is % x, want % x", n, f, want)
+		}
+	}
+}
+
+func TestUnknownInterfaceIsAnErrorOfTheStart(t *testing.T) {
+	a, _ := twoBoxes(t)
+	i := fast(100, vip1)
+	i.Interface = "eth7"
+	r := launch(a, config(t, i))
+	err := <-r.done
+	if err == nil || err.Error() != "interface eth7 of instance VI_1 does not exist; interfaces here: eth0, lo" {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestLostCarrierIsAFaultUntilItIsBack(t *testing.T) {
+	a, b := twoBoxes(t)
+	r := a.start(config(t, fast(100, vip1)))
+	r.state(vrrp.Master)
+	eventually(t, "address added", func() bool { return a.has(vip1.String()) })
+	b.down()
+	rep := r.state(vrrp.Fault)
+	if rep.Reason != "interface eth0 has no carrier; look at its cable, switch port or peer" {
+		t.Errorf("reason %q", rep.Reason)
+	}
+	eventually(t, "address removed", func() bool { return !a.has(vip1.String()) })
+	b.up()
+	r.state(vrrp.Backup)
+	r.state(vrrp.Master)
+	eventually(t, "address added again", func() bool { return a.has(vip1.String()) })
+
+	a.down()
+	if rep := r.state(vrrp.Fault); rep.Reason != "interface eth0 is down; set it up with: ip link set eth0 up" {
+		t.Errorf("reason %q", rep.Reason)
+	}
+	a.up()
+	r.state(vrrp.Master)
+
+	must(t, a.nl.LinkDel(a.eth0()))
+	if rep := r.state(vrrp.Fault); rep.Reason != "interface eth0 does not exist" {
+		t.Errorf("reason %q", rep.Reason)
+	}
+	a.joinTo(b)
+	r.report("no address of its own", func(rep Report) bool {
+		return rep.Instances[0].Reason == "eth0 has no IPv4 address of its own; add one"
+	})
+	a.addAddress("10.9.0.1/24")
+	r.state(vrrp.Master)
+	eventually(t, "address on the new interface", func() bool { return a.has(vip1.String()) })
+}
+
+func TestSourceFollowsTheInterfaceAndIsNeverVirtual(t *testing.T) {
+	a, _ := twoBoxes(t)
+	r := a.start(config(t, fast(100, netip.MustParsePrefix("10.9.0.100/24"))))
+	r.state(vrrp.Master)
+	a.addAddress("10.9.0.3/24")
+	eventually(t, "address added", func() bool { return a.has("10.9.0.100/24") })
+	a.removeAddress("10.9.0.1/24") // the kernel makes the virtual one the primary
+	r.report("the other address as source", func(rep Report) bool { return rep.Instances[0].Source == netip.MustParseAddr("10.9.0.3") })
+	a.removeAddress("10.9.0.3/24")
+	rep := r.state(vrrp.Fault)
+	if rep.Reason != "eth0 has no IPv4 address of its own; add one" {
+		t.Errorf("reason %q", rep.Reason)
+	}
+}
+
+func TestConfigureAddsChangesAndRemovesWithoutTouchingTheRest(t *testing.T) {
+	a, b := twoBoxes(t)
+	one, two := fast(100, vip1), fast(100, vip2)
+	two.Name, two.VRRP.VRID = "VI_2", 52
+	cfg := config(t, one)
+	r := a.start(cfg)
+	r.state(vrrp.Master)
+	cfg.Instances = []Instance{one, two}
+	r.Configure(cfg)
+	r.report("both MASTER", func(rep Report) bool { return len(rep.Instances) == 2 && rep.Instances[1].State == vrrp.Master })
+	eventually(t, "second address", func() bool { return a.has(vip2.String()) })
+
+	arps := b.sniff(0x0806)
+	more := fast(100, vip1, netip.MustParsePrefix("10.9.0.102/32"))
+	cfg.Instances = []Instance{more, two}
+	r.Configure(cfg)
+	eventually(t, "new address", func() bool { return a.has("10.9.0.102/32") })
+	nextFrame(t, arps, "gratuitous ARP for the new address", func(f []byte) bool { return f[41] == 102 })
+
+	cfg.Instances = []Instance{one}
+	r.Configure(cfg)
+	r.report("second instance gone", func(rep Report) bool { return len(rep.Instances) == 1 })
+	eventually(t, "their addresses gone", func() bool { return !a.has(vip2.String()) && !a.has("10.9.0.102/32") })
+	if !a.has(vip1.String()) {
+		t.Error("address of the unchanged instance is gone")
+	}
+	cfg.Instances = []Instance{one, two}
+	r.Configure(cfg)
+	rep := r.report("second instance back", func(rep Report) bool { return len(rep.Instances) == 2 && rep.Instances[1].State == vrrp.Master })
+	if n := rep.Instances[0].Transitions; n[vrrp.Master] != 1 || n[vrrp.Backup] != 1 {
+		t.Errorf("transitions of the unchanged instance: %v", n)
+	}
+}

@@ -1,0 +1,527 @@
+package ha
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/xdirector/xdirector/pkg/lb"
+	"github.com/xdirector/xdirector/pkg/vrrp"
+)
+
+// Bounds of what is taken out of a queue before the timers are looked at again, so that a flood stops no advert. A
+// receive queue never holds more than the second.
+const (
+	receiveBatch = 64
+	drainLimit   = 2048
+)
+
+// reportInterval is the longest time between two reports.
+const reportInterval = time.Second
+
+// loop owns the machines and their timers.
+type loop struct {
+	runtime  *Runtime
+	log      *slog.Logger
+	cfg      Config
+	bootID   string
+	handle   *netlink.Handle // of the holders
+	snapshot snapshot
+	stopping bool
+	opened   bool // all sockets of the first configuration are open: reports may go out
+
+	instances []*instance
+	ports     map[string]*port
+	buffer    [2048]byte // larger than any advert: 60 of header, 8, 255 addresses of 4, 8
+
+	readable  chan *port
+	claimed   chan claim
+	gone      chan *holder
+	abandoned chan struct{}
+	wg        sync.WaitGroup // of the holders
+}
+
+// Run runs the instances until Stop is through, and returns nil then. When ctx ends it leaves at once and touches
+// nothing, as a crash would: addresses stay until their lifetime ends, nobody is told; the error is ctx's. An error
+// of the start (an interface that doesn't exist, no permission) is returned at once, and nothing is left behind.
+// Everything is opened in the network namespace of the calling thread. Run may be called once.
+func (r *Runtime) Run(ctx context.Context) error {
+	// Sysctls and new sockets belong to the namespace of the thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	queue := newLogQueue()
+	defer queue.close()
+	l := &loop{
+		runtime:   r,
+		log:       queue.logger(r.log),
+		ports:     map[string]*port{},
+		readable:  make(chan *port),
+		claimed:   make(chan claim),
+		gone:      make(chan *holder),
+		abandoned: make(chan struct{}),
+	}
+	cfg, _, stopping := r.mail()
+	w, err := l.open(cfg)
+	if w != nil {
+		defer w.close()
+	}
+	defer l.leave()
+	if err != nil {
+		return err
+	}
+	if stopping {
+		l.stop()
+	}
+	return l.run(ctx, w)
+}
+
+// open does what can fail at the start.
+func (l *loop) open(cfg Config) (*watcher, error) {
+	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
+		return nil, fmt.Errorf("create state_dir: %w", err)
+	}
+	var err error
+	if l.bootID, err = bootID(); err != nil {
+		return nil, err
+	}
+	if l.handle, err = newHandle(); err != nil {
+		return nil, err
+	}
+	log := l.log
+	w, first, err := watch(func(err error) { log.Warn("state of interfaces not read", "error", err) })
+	if err != nil {
+		return nil, err
+	}
+	l.snapshot = first
+	for _, c := range cfg.Instances {
+		if _, ok := first[c.Interface]; !ok {
+			return w, fmt.Errorf("interface %s of instance %s does not exist; interfaces here: %s", c.Interface, c.Name, first.names())
+		}
+	}
+	if err := l.openPorts(cfg); err != nil {
+		return w, err
+	}
+	if err := sweep(l.log, l.handle, cfg.StateDir, l.bootID, first, cfg.Instances); err != nil {
+		return w, err
+	}
+	l.apply(cfg)
+	return w, nil
+}
+
+// openPorts opens the sockets of every interface of the configuration that is there and has none, and has the others
+// listen to the VRIDs of the configuration too.
+func (l *loop) openPorts(cfg Config) error {
+	var errs []error
+	vrids := map[string][]uint8{}
+	for _, i := range l.instances {
+		vrids[i.cfg.Interface] = append(vrids[i.cfg.Interface], i.cfg.VRRP.VRID)
+	}
+	for _, c := range cfg.Instances {
+		vrids[c.Interface] = append(vrids[c.Interface], c.VRRP.VRID)
+	}
+	for name, ids := range vrids {
+		slices.Sort(ids)
+		ids = slices.Compact(ids)
+		if p := l.ports[name]; p != nil {
+			if err := p.recv.SetBPF(advertFilter(ids)); err != nil {
+				errs = append(errs, fmt.Errorf("filter adverts on %s: %w", name, err))
+			}
+			continue
+		}
+		k, ok := l.snapshot[name]
+		if !ok {
+			continue
+		}
+		p, err := openPort(name, k, ids)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		l.ports[name] = p
+		l.promote(name)
+		go p.wait(l.readable)
+	}
+	return errors.Join(errs...)
+}
+
+// promote sets promote_secondaries: without it the kernel takes all addresses of a prefix away, the box's own
+// included, when the first of them is removed.
+func (l *loop) promote(name string) {
+	path := filepath.Join("/proc/sys/net/ipv4/conf", name, "promote_secondaries")
+	if b, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(b)) != "0" {
+		return
+	}
+	err := os.WriteFile(path, []byte("1\n"), 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		l.log.Error(fmt.Sprintf("promote_secondaries not set: removing a virtual address may remove the others of its prefix; set it with: sysctl net.ipv4.conf.%s.promote_secondaries=1",
+			strings.ReplaceAll(name, ".", "/")), "interface", name, "error", err)
+	default:
+		l.log.Info("promote_secondaries set, so that removing a virtual address removes no other of its prefix", "interface", name)
+	}
+}
+
+// apply makes the instances those of the configuration.
+func (l *loop) apply(cfg Config) {
+	l.cfg = cfg
+	now := clock(unix.CLOCK_MONOTONIC)
+	for _, i := range slices.Clone(l.instances) {
+		at := slices.IndexFunc(cfg.Instances, func(c Instance) bool { return c.Name == i.cfg.Name })
+		if at < 0 && !i.leaving {
+			i.leaving = true
+			i.step(now, vrrp.Stop{}, lb.MAC{})
+		}
+	}
+	for _, c := range cfg.Instances {
+		at := slices.IndexFunc(l.instances, func(i *instance) bool { return i.cfg.Name == c.Name })
+		if at < 0 {
+			l.start(c)
+			continue
+		}
+		i := l.instances[at]
+		if i.leaving {
+			continue // comes back when it is gone: see released
+		}
+		i.holder.set(func(w *wish) { w.instance, w.deadMan = c, cfg.DeadMan })
+		if !reflect.DeepEqual(i.cfg, c) {
+			i.cfg, i.changed = c, true
+			i.step(now, vrrp.Configure{Config: c.VRRP}, lb.MAC{})
+		}
+	}
+}
+
+// start makes an instance; it takes part when its holder has looked around.
+func (l *loop) start(c Instance) {
+	log := l.log.With("instance", c.Name)
+	k := l.snapshot[c.Interface]
+	h := &holder{log: log, handle: l.handle, stateDir: l.cfg.StateDir, bootID: l.bootID, found: l.snapshot,
+		claimed: l.claimed, gone: l.gone, abandon: l.abandoned, wake: make(chan struct{}, 1)}
+	i := &instance{cfg: c, log: log, machine: vrrp.New(c.VRRP), holder: h, port: l.ports[c.Interface], notices: newNotices(log),
+		since: time.Now(), reason: "starting", changed: true, into: map[vrrp.State]uint64{}, refused: map[vrrp.Reason]uint64{}}
+	h.wish = wish{instance: c, deadMan: l.cfg.DeadMan, index: k.Index}
+	i.tellPort()
+	l.instances = append(l.instances, i)
+	l.wg.Go(h.run)
+}
+
+// tellPort tells the holder the interface as it is now.
+func (i *instance) tellPort() {
+	p := i.port
+	i.holder.set(func(w *wish) {
+		if p == nil {
+			w.index, w.mac, w.arp = 0, nil, nil
+		} else {
+			w.index, w.mac, w.arp = p.index, p.mac, p.arp
+		}
+	})
+}
+
+// run is the loop itself.
+func (l *loop) run(ctx context.Context, w *watcher) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	ticker := time.NewTicker(reportInterval)
+	defer ticker.Stop()
+	for {
+		timer.Reset(l.nextDeadline())
+		tick := false
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.runtime.wake:
+			l.readMail()
+		case p := <-l.readable:
+			if l.ports[p.name] == p {
+				l.receive(p, receiveBatch)
+			}
+			poke(p.again)
+		case s := <-w.snapshots:
+			l.look(s)
+		case c := <-l.claimed:
+			l.claim(c)
+		case h := <-l.gone:
+			l.released(h)
+		case <-timer.C:
+		case <-ticker.C:
+			tick = true
+		}
+		if ctx.Err() != nil { // the choice among several is random, and leaving comes first
+			return ctx.Err()
+		}
+		l.fire()
+		if l.report(tick) {
+			return nil
+		}
+	}
+}
+
+func (l *loop) readMail() {
+	cfg, changed, stopping := l.runtime.mail()
+	if stopping && !l.stopping {
+		l.stop()
+	}
+	if !changed || l.stopping {
+		return
+	}
+	if err := l.openPorts(cfg); err != nil {
+		l.log.Error("sockets of an instance not open", "error", err)
+	}
+	l.apply(cfg)
+	for _, i := range l.instances {
+		l.evaluate(i)
+	}
+}
+
+func (l *loop) stop() {
+	l.stopping = true
+	now := clock(unix.CLOCK_MONOTONIC)
+	for _, i := range l.instances {
+		if !i.leaving {
+			i.leaving = true
+			i.step(now, vrrp.Stop{}, lb.MAC{})
+		}
+	}
+}
+
+// claim hears what a holder found at its start.
+func (l *loop) claim(c claim) {
+	for _, i := range l.instances {
+		if i.holder == c.holder {
+			i.claimed, i.resume, i.owned, i.advert = true, c.resume, c.foreign, c.advert
+			l.evaluate(i)
+		}
+	}
+}
+
+// released forgets an instance whose holder has ended, and starts it anew if the configuration wants it again.
+func (l *loop) released(h *holder) {
+	at := slices.IndexFunc(l.instances, func(i *instance) bool { return i.holder == h })
+	i := l.instances[at]
+	i.advert.close()
+	i.gone = true
+	if l.stopping {
+		return // stays for the last report
+	}
+	l.instances = slices.Delete(l.instances, at, at+1)
+	if !slices.ContainsFunc(l.instances, func(o *instance) bool { return o.cfg.Interface == i.cfg.Interface }) && i.port != nil {
+		delete(l.ports, i.port.name)
+		i.port.close()
+	}
+	if err := l.openPorts(l.cfg); err != nil {
+		l.log.Error("sockets of an instance not open", "error", err)
+	}
+	l.apply(l.cfg)
+}
+
+// look takes a new state of the interfaces.
+func (l *loop) look(s snapshot) {
+	l.snapshot = s
+	for name, p := range l.ports {
+		k, ok := s[name]
+		if ok && k.Index == p.index {
+			continue
+		}
+		delete(l.ports, name) // the sockets belong to an interface that is no more
+		p.close()
+	}
+	if err := l.openPorts(l.cfg); err != nil {
+		l.log.Error("sockets of an instance not open", "error", err)
+	}
+	for _, i := range l.instances {
+		p := l.ports[i.cfg.Interface]
+		moved := p != i.port
+		i.port = p
+		if p != nil && !slices.Equal(p.mac, s[i.cfg.Interface].MAC) {
+			p.mac = s[i.cfg.Interface].MAC
+			moved = true
+		}
+		if moved {
+			i.tellPort()
+			if i.machine.State() == vrrp.Master {
+				i.holder.set(func(w *wish) { w.bursts++ }) // neighbours know the old MAC
+			}
+		} else {
+			poke(i.holder.wake) // an address may have gone or come
+		}
+		l.evaluate(i)
+	}
+}
+
+// evaluate tells the machine whether it can take part, and from which source.
+func (l *loop) evaluate(i *instance) {
+	if !i.claimed || i.handed {
+		return
+	}
+	now := clock(unix.CLOCK_MONOTONIC)
+	k, found := l.snapshot[i.cfg.Interface]
+	why := unusable(i.cfg.Interface, k, found)
+	if why == "" && i.port == nil {
+		why = fmt.Sprintf("the sockets on interface %s could not be opened", i.cfg.Interface)
+	}
+	var source netip.Addr
+	if why == "" {
+		var owned []netip.Addr
+		if i.cfg.VRRP.Priority == vrrp.Owner {
+			owned = i.owned
+		}
+		source = chooseSource(k.Addresses, l.virtual(), i.source, owned)
+		if !source.IsValid() {
+			why = fmt.Sprintf("%s has no IPv4 address of its own; add one", i.cfg.Interface)
+		}
+	}
+	switch {
+	case why != "":
+		if why != i.broken {
+			i.running, i.broken, i.changed = false, why, true
+			i.source = netip.Addr{}
+			i.step(now, vrrp.Fail{Reason: why}, lb.MAC{})
+			i.reason = why // of the present failure, when one follows another
+		}
+	case !i.running && i.leaving:
+	case !i.running:
+		i.running, i.broken, i.source, i.changed = true, "", source, true
+		i.step(now, vrrp.Start{Source: source, Resume: i.resume}, lb.MAC{})
+	case source != i.source:
+		i.log.Info("source of adverts changed", "from", i.source, "to", source)
+		i.source, i.changed = source, true
+		i.step(now, vrrp.SourceChange{Source: source}, lb.MAC{})
+	}
+	i.resume = false
+	i.holder.set(func(w *wish) { w.decided = true })
+}
+
+// virtual is every virtual address of this director.
+func (l *loop) virtual() map[netip.Addr]bool {
+	v := map[netip.Addr]bool{}
+	for _, i := range l.instances {
+		for _, p := range i.cfg.VirtualAddresses {
+			v[p.Addr()] = true
+		}
+	}
+	return v
+}
+
+// receive takes up to limit packets from the queue.
+func (l *loop) receive(p *port, limit int) {
+	for range limit {
+		b, mac, err := p.receive(l.buffer[:])
+		if err != nil {
+			return // empty, or closed
+		}
+		if b != nil {
+			l.packet(p, b, lb.MAC(mac))
+		}
+	}
+}
+
+func (l *loop) packet(p *port, b []byte, mac lb.MAC) {
+	packet, vrid, bad := parseIP(b)
+	at := slices.IndexFunc(l.instances, func(i *instance) bool { return i.port == p && i.cfg.VRRP.VRID == vrid })
+	if at < 0 {
+		return
+	}
+	i, now := l.instances[at], clock(unix.CLOCK_MONOTONIC)
+	switch {
+	case bad == "":
+		i.step(now, packet, mac)
+	case i.running:
+		i.refuse(now, vrrp.Refused{Source: packet.Source, Reason: bad,
+			Text: fmt.Sprintf("advert from %s refused: its IP header is broken (%s); look for a fault in the network or a forger", packet.Source, bad)})
+	}
+}
+
+// nextDeadline is the time until the first machine wants to be called.
+func (l *loop) nextDeadline() time.Duration {
+	next := time.Hour
+	now := clock(unix.CLOCK_MONOTONIC)
+	for _, i := range l.instances {
+		if d, ok := i.machine.Deadline(); ok {
+			next = min(next, d-now)
+		}
+	}
+	return max(0, next)
+}
+
+// fire calls the machines that are due. What has arrived until now comes first: after a pause of this process the
+// adverts that say the MASTER lives lie in the queue.
+func (l *loop) fire() {
+	for _, i := range l.instances {
+		d, ok := i.machine.Deadline()
+		if !ok || d > clock(unix.CLOCK_MONOTONIC) {
+			continue
+		}
+		if i.port != nil {
+			l.receive(i.port, drainLimit)
+		}
+		i.step(clock(unix.CLOCK_MONOTONIC), vrrp.Tick{}, lb.MAC{})
+	}
+}
+
+// report publishes when something changed or it is time. It returns true when everything is handed over.
+func (l *loop) report(tick bool) (stopped bool) {
+	now := clock(unix.CLOCK_MONOTONIC)
+	due, ready := tick, true
+	stopped = l.stopping
+	for _, i := range l.instances {
+		if i.notices.expire(now, i.patience()) || i.changed {
+			due = true
+		}
+		if !i.claimed && !i.gone {
+			ready = false
+		}
+		if !i.gone {
+			stopped = false
+		}
+	}
+	if !l.opened && ready {
+		l.opened, due = true, true
+	}
+	if stopped {
+		l.opened, due = true, true
+	}
+	if !due || !l.opened {
+		return false
+	}
+	rep := Report{Stopped: stopped}
+	for _, i := range l.instances {
+		i.changed = false
+		rep.Instances = append(rep.Instances, i.report())
+	}
+	l.runtime.publish(rep)
+	return stopped
+}
+
+// leave gives back what the process holds, and nothing that the network sees.
+func (l *loop) leave() {
+	close(l.abandoned)
+	done := make(chan struct{})
+	go func() { l.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(time.Second): // a holder that hangs in the kernel keeps nobody
+	}
+	for _, i := range l.instances {
+		i.advert.close()
+	}
+	for _, p := range l.ports {
+		p.close()
+	}
+	if l.handle != nil {
+		l.handle.Close()
+	}
+}

@@ -1,0 +1,168 @@
+package ha
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// record says which addresses on which interface are an instance's own, put there by us. It is written before the
+// first of them is added, so that a crash never leaves one that nobody knows.
+type record struct {
+	BootID    string         `json:"boot_id"`
+	Instance  string         `json:"instance"`
+	Interface string         `json:"interface"`
+	Index     int            `json:"ifindex"`
+	Version   uint8          `json:"version"`
+	VRID      uint8          `json:"vrid"`
+	Interval  time.Duration  `json:"interval_ns"`
+	Addresses []netip.Prefix `json:"addresses"`
+}
+
+func (r record) equal(o record) bool {
+	return slices.Equal(r.Addresses, o.Addresses) && r.BootID == o.BootID && r.Instance == o.Instance &&
+		r.Interface == o.Interface && r.Index == o.Index && r.Version == o.Version && r.VRID == o.VRID && r.Interval == o.Interval
+}
+
+const (
+	recordPrefix = "vrrp-"
+	recordSuffix = ".json"
+)
+
+// recordPath names the record of an instance; the escape keeps a name with a slash inside the folder.
+func recordPath(dir, instance string) string {
+	return filepath.Join(dir, recordPrefix+url.PathEscape(instance)+recordSuffix)
+}
+
+// advertPath names the file with the time of the instance's last advert.
+func advertPath(dir, instance string) string {
+	return filepath.Join(dir, recordPrefix+url.PathEscape(instance)+".last")
+}
+
+// writeRecord replaces the record in one step.
+func writeRecord(dir string, r record) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode record of instance %s: %w", r.Instance, err)
+	}
+	path := recordPath(dir, r.Instance)
+	if err := os.WriteFile(path+".new", append(b, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write record of instance %s: %w", r.Instance, err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("replace record of instance %s: %w", r.Instance, err)
+	}
+	return nil
+}
+
+// readRecord returns the record at path. A missing one and one of another boot are no record: the addresses are gone
+// with that boot. One that can't be read is an error that the caller logs; it is no record either.
+func readRecord(path, bootID string) (record, bool, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return record{}, false, nil
+	}
+	if err != nil {
+		return record{}, false, fmt.Errorf("read record: %w", err)
+	}
+	var r record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return record{}, false, fmt.Errorf("read record %s: %w", path, err)
+	}
+	return r, r.BootID == bootID, nil
+}
+
+// removeRecord removes both files of an instance.
+func removeRecord(dir, instance string) error {
+	for _, p := range []string{recordPath(dir, instance), advertPath(dir, instance)} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove record of instance %s: %w", instance, err)
+		}
+	}
+	return nil
+}
+
+// recordPaths lists the records in dir.
+func recordPaths(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list records: %w", err)
+	}
+	var paths []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), recordPrefix) && strings.HasSuffix(e.Name(), recordSuffix) {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths, nil
+}
+
+// bootID names this boot of the kernel.
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read boot id: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// lastAdvert is the time of the last advert, in nanoseconds of CLOCK_BOOTTIME, in a file mapped into memory: noting
+// it costs one store, waits for no disk and outlives a crash. The boot clock counts suspended time too: a box that
+// slept is not the MASTER any more.
+type lastAdvert struct{ word []byte }
+
+// openLastAdvert maps the file and returns what a former run noted there; 0: nothing.
+func openLastAdvert(dir, instance string) (*lastAdvert, time.Duration, error) {
+	f, err := os.OpenFile(advertPath(dir, instance), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open the time of the last advert: %w", err)
+	}
+	defer f.Close()
+	var b [8]byte
+	if n, _ := f.ReadAt(b[:], 0); n < len(b) {
+		b = [8]byte{}
+	}
+	// Written back as it is, so that the page exists: a store to a hole of a full file system kills the process.
+	if _, err := f.WriteAt(b[:], 0); err != nil {
+		return nil, 0, fmt.Errorf("write the time of the last advert: %w", err)
+	}
+	word, err := unix.Mmap(int(f.Fd()), 0, len(b), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, 0, fmt.Errorf("map the time of the last advert: %w", err)
+	}
+	return &lastAdvert{word: word}, time.Duration(binary.NativeEndian.Uint64(b[:])), nil
+}
+
+// note stores the time; 0: MASTER no more. A nil receiver, whose file could not be opened, notes nothing.
+func (l *lastAdvert) note(t time.Duration) {
+	if l != nil && l.word != nil {
+		binary.NativeEndian.PutUint64(l.word, uint64(t))
+	}
+}
+
+func (l *lastAdvert) close() {
+	if l != nil && l.word != nil {
+		_ = unix.Munmap(l.word) // can't fail for what Mmap returned
+		l.word = nil
+	}
+}
+
+// clock reads one of the kernel's clocks.
+func clock(id int32) time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(id, &t); err != nil {
+		panic("clock_gettime of a clock that every Linux has: " + err.Error())
+	}
+	return time.Duration(t.Nano())
+}

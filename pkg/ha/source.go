@@ -1,0 +1,65 @@
+package ha
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// ownAddress is an IPv4 address on an interface.
+type ownAddress struct {
+	Prefix    netip.Prefix
+	Global    bool // scope global, not link or host
+	Secondary bool
+}
+
+// chooseSource returns the source of the adverts on a link: an address that is nobody's virtual one, of global scope
+// and primary if there is such, in the kernel's order. The current one is kept while it is there: peers use it to
+// break ties. An owner whose only address is the virtual one, put there by somebody else, uses that: it is its real
+// address. invalid: there is none.
+func chooseSource(addresses []ownAddress, virtual map[netip.Addr]bool, current netip.Addr, owned []netip.Addr) netip.Addr {
+	var own []ownAddress
+	for _, a := range addresses {
+		if virtual[a.Prefix.Addr()] {
+			continue
+		}
+		if a.Prefix.Addr() == current {
+			return current
+		}
+		own = append(own, a)
+	}
+	if len(own) == 0 {
+		for _, a := range addresses {
+			if slices.Contains(owned, a.Prefix.Addr()) {
+				return a.Prefix.Addr()
+			}
+		}
+		return netip.Addr{}
+	}
+	return slices.MinFunc(own, func(a, b ownAddress) int { return cmp.Compare(a.rank(), b.rank()) }).Prefix.Addr()
+}
+
+func (a ownAddress) rank() int {
+	r := 0
+	if !a.Global {
+		r += 2
+	}
+	if a.Secondary {
+		r++
+	}
+	return r
+}
+
+// unusable says in plain words why no instance can run on the link, or nothing. found is false when it is not there.
+func unusable(name string, k link, found bool) string {
+	switch {
+	case !found:
+		return fmt.Sprintf("interface %s does not exist", name)
+	case !k.Up:
+		return fmt.Sprintf("interface %s is down; set it up with: ip link set %s up", name, name)
+	case !k.Carrier:
+		return fmt.Sprintf("interface %s has no carrier; look at its cable, switch port or peer", name)
+	}
+	return ""
+}
