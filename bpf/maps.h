@@ -9,7 +9,9 @@
 #include "include/kernel.h"
 #include "include/bpf_helpers.h"
 
-#define LAYOUT_VERSION 1
+enum layout_version {
+	LAYOUT_VERSION = 1,
+};
 
 #define INTERFACES_MAX 64
 #define SERVICES_MAX 4096
@@ -144,7 +146,7 @@ struct box_fact {
 /* `layout`: one entry, written last when the maps are made. The fields after the version have no meaning of their
  * own: they show the generated Go the types that no other map mentions. */
 struct layout {
-	__u32 version;
+	enum layout_version version;
 	enum verdict verdict;
 	enum drop_reason drop_reason;
 	enum server_flag server_flag;

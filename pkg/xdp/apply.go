@@ -1,0 +1,296 @@
+package xdp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/xdirector/xdirector/pkg/lb"
+)
+
+// Apply makes the maps as s wishes, writing only what differs, in an order in which no packet meets a service that
+// points at nothing: servers that get better, rings, services; then the reverse for what goes. A State that can't be
+// carried out (another family, a service twice, a full table) is an error; one that is found before the first write
+// changes nothing, and after any error the next Apply completes the work.
+//
+// It also notices when the MAC address of an own interface has changed.
+func (p *Plane) Apply(ctx context.Context, s lb.State) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("apply state to xdp plane: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	macs, err := p.refreshInterfaces()
+	if err != nil {
+		return err
+	}
+	w, err := newWish(s, p.tables, macs)
+	if err == nil {
+		err = p.apply(w, macs)
+	}
+	if err != nil {
+		return fmt.Errorf("apply state to xdp plane: %w", err)
+	}
+	return nil
+}
+
+func (p *Plane) apply(w *wish, macs map[int]lb.MAC) error {
+	if err := p.giveIDs(w); err != nil {
+		return err
+	}
+	facts := map[xdirectorBoxFact]struct{}{}
+	for fact := range w.facts {
+		facts[p.tables.wireFact(fact)] = struct{}{}
+	}
+	if err := p.addFacts(facts); err != nil {
+		return err
+	}
+	if err := p.writeServers(w, macs, true); err != nil {
+		return err
+	}
+	for _, service := range w.services {
+		if err := p.writeRing(service); err != nil {
+			return err
+		}
+		if err := p.writeService(service); err != nil {
+			return err
+		}
+	}
+	if err := p.removeServices(w); err != nil {
+		return err
+	}
+	if err := p.writeServers(w, macs, false); err != nil {
+		return err
+	}
+	if err := p.removeServers(w); err != nil {
+		return err
+	}
+	return p.removeFacts(facts)
+}
+
+// giveIDs makes an entry for every service and real server that has none. Counters of a used id start from zero.
+func (p *Plane) giveIDs(w *wish) error {
+	t := p.tables
+	for _, service := range w.services {
+		if t.services[service.key] == nil {
+			id, err := take(&t.freeServices, "services", p.maps.Services.MaxEntries())
+			if err != nil {
+				return fmt.Errorf("add service %s: %w", service.key, err)
+			}
+			t.services[service.key] = &serviceEntry{id: id}
+			if err := p.maps.Turns.Put(id, uint64(0)); err != nil {
+				return fmt.Errorf("reset turn of service %s: %w", service.key, err)
+			}
+		}
+		for _, r := range service.servers {
+			key := lb.ServerKey{Service: service.key, Address: r.Address}
+			if t.servers[key] != nil {
+				continue
+			}
+			id, err := take(&t.freeServers, "real servers", p.maps.Servers.MaxEntries()-1)
+			if err != nil {
+				return fmt.Errorf("add real server %s of %s: %w", r.Address, service.key, err)
+			}
+			t.servers[key] = &serverEntry{id: id}
+			if err := p.maps.Traffic.Put(id, make([]xdirectorServerCounters, ebpf.MustPossibleCPU())); err != nil {
+				return fmt.Errorf("reset counters of real server %s: %w", r.Address, err)
+			}
+		}
+	}
+	return nil
+}
+
+func take(free *[]uint32, of string, size uint32) (uint32, error) {
+	n := len(*free)
+	if n == 0 {
+		return 0, fmt.Errorf("the XDP plane holds at most %d %s, old and new together", size, of)
+	}
+	id := (*free)[n-1]
+	*free = (*free)[:n-1]
+	return id, nil
+}
+
+// writeServers writes the real servers that are live in the wish, or those that are not: the first before the rings
+// that name them, the others after the rings that no longer do.
+func (p *Plane) writeServers(w *wish, macs map[int]lb.MAC, live bool) error {
+	for _, service := range w.services {
+		for _, r := range service.servers {
+			if (r.Up && r.NextHop.Known()) != live {
+				continue
+			}
+			entry := p.tables.servers[lb.ServerKey{Service: service.key, Address: r.Address}]
+			value := xdirectorServer{
+				Destination: r.NextHop.MAC,
+				Source:      macs[r.NextHop.Interface],
+				Interface:   uint32(r.NextHop.Interface),
+				Generation:  p.tables.generations[entry.id],
+				Address:     wireAddress(r.Address),
+				Service:     p.tables.services[service.key].id,
+				Flags:       serverUsed,
+			}
+			if live {
+				value.Flags |= serverLive
+			}
+			if r.NextHop.Local {
+				value.Flags |= serverLocal
+			}
+			if entry.written && entry.value == value {
+				continue
+			}
+			if err := p.maps.Servers.Put(entry.id, value); err != nil {
+				return fmt.Errorf("write real server %s of %s: %w", r.Address, service.key, err)
+			}
+			entry.written, entry.value = true, value
+		}
+	}
+	return nil
+}
+
+func (p *Plane) writeService(service wishedService) error {
+	entry := p.tables.services[service.key]
+	value := xdirectorService{Id: entry.id, Persistence: service.persistence}
+	if entry.written && entry.value == value {
+		return nil
+	}
+	if err := p.maps.Services.Put(wireService(service.key), value); err != nil {
+		return fmt.Errorf("write service %s: %w", service.key, err)
+	}
+	entry.written, entry.value = true, value
+	return nil
+}
+
+// writeRing swaps the ring of a service. The kernel returns only when no packet uses the old one any more.
+func (p *Plane) writeRing(service wishedService) error {
+	entry := p.tables.services[service.key]
+	ring := make([]uint32, 0, len(service.ring))
+	for _, i := range service.ring {
+		key := lb.ServerKey{Service: service.key, Address: service.servers[i].Address}
+		ring = append(ring, p.tables.servers[key].id)
+	}
+	if entry.ringKnown && slices.Equal(entry.ring, ring) {
+		return nil
+	}
+	if err := p.putRing(entry.id, ring); err != nil {
+		return fmt.Errorf("write ring of service %s: %w", service.key, err)
+	}
+	entry.ringKnown, entry.ring = true, ring
+	return nil
+}
+
+// putRing replaces the ring of a service id; an empty one is removed.
+func (p *Plane) putRing(id uint32, ring []uint32) error {
+	if len(ring) == 0 {
+		if err := p.maps.Rings.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+		return nil
+	}
+	words := append([]uint32{uint32(len(ring))}, ring...)
+	var lines []xdirectorRingLine
+	var indexes []uint32
+	for chunk := range slices.Chunk(words, len(xdirectorRingLine{}.Word)) {
+		var line xdirectorRingLine
+		copy(line.Word[:], chunk)
+		indexes = append(indexes, uint32(len(lines)))
+		lines = append(lines, line)
+	}
+	inner := p.ring.Copy()
+	inner.MaxEntries = uint32(len(lines))
+	m, err := ebpf.NewMap(inner)
+	if err != nil {
+		return err
+	}
+	defer m.Close() // the outer map holds it
+	if _, err := m.BatchUpdate(indexes, lines, nil); err != nil {
+		return err
+	}
+	return p.maps.Rings.Put(id, m)
+}
+
+func (p *Plane) removeServices(w *wish) error {
+	wished := map[lb.ServiceKey]bool{}
+	for _, service := range w.services {
+		wished[service.key] = true
+	}
+	for key, entry := range p.tables.services {
+		if wished[key] {
+			continue
+		}
+		if err := p.maps.Services.Delete(wireService(key)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("remove service %s: %w", key, err)
+		}
+		if err := p.putRing(entry.id, nil); err != nil {
+			return fmt.Errorf("remove ring of service %s: %w", key, err)
+		}
+		p.tables.freeServices = append(p.tables.freeServices, entry.id)
+		delete(p.tables.services, key)
+	}
+	return nil
+}
+
+func (p *Plane) removeServers(w *wish) error {
+	wished := map[lb.ServerKey]bool{}
+	for _, service := range w.services {
+		for _, r := range service.servers {
+			wished[lb.ServerKey{Service: service.key, Address: r.Address}] = true
+		}
+	}
+	t := p.tables
+	for key, entry := range t.servers {
+		if wished[key] {
+			continue
+		}
+		generation := t.generations[entry.id] + 1
+		if err := p.maps.Servers.Put(entry.id, xdirectorServer{Generation: generation}); err != nil {
+			return fmt.Errorf("remove real server %s of %s: %w", key.Address, key.Service, err)
+		}
+		t.generations[entry.id] = generation
+		t.freeServers = append(t.freeServers, entry.id)
+		delete(t.servers, key)
+	}
+	return nil
+}
+
+func (t *tables) wireFact(fact boxFact) xdirectorBoxFact {
+	value := fact.value
+	if fact.kind == xdirectorBoxFactKindBOX_NEXT_HOP {
+		value = t.services[fact.service].id
+	}
+	return xdirectorBoxFact{Mac: fact.mac, Kind: uint16(fact.kind), Value: value}
+}
+
+// addFacts goes by kind, so that a box is known as suspect only after its own addresses are known.
+func (p *Plane) addFacts(wished map[xdirectorBoxFact]struct{}) error {
+	for _, fact := range missing(wished, p.tables.boxes) {
+		if err := p.maps.Boxes.Put(fact, uint32(0)); err != nil {
+			return fmt.Errorf("note box %s: %w", lb.MAC(fact.Mac), err)
+		}
+		p.tables.boxes[fact] = struct{}{}
+	}
+	return nil
+}
+
+func (p *Plane) removeFacts(wished map[xdirectorBoxFact]struct{}) error {
+	for _, fact := range slices.Backward(missing(p.tables.boxes, wished)) {
+		if err := p.maps.Boxes.Delete(fact); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget box %s: %w", lb.MAC(fact.Mac), err)
+		}
+		delete(p.tables.boxes, fact)
+	}
+	return nil
+}
+
+// missing returns what is in a but not in b, in the order of kinds.
+func missing(a, b map[xdirectorBoxFact]struct{}) []xdirectorBoxFact {
+	var found []xdirectorBoxFact
+	for fact := range a {
+		if _, ok := b[fact]; !ok {
+			found = append(found, fact)
+		}
+	}
+	slices.SortFunc(found, func(x, y xdirectorBoxFact) int { return int(x.Kind) - int(y.Kind) })
+	return found
+}

@@ -1,0 +1,264 @@
+package xdp
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/xdirector/xdirector/pkg/lb"
+)
+
+// nic is one interface that the plane works on.
+type nic struct {
+	name    string
+	index   int
+	slot    uint32 // in the maps `interfaces` and `frames`
+	mac     lb.MAC
+	program *ebpf.Program
+	link    link.Link // nil: not attached
+	mode    Mode
+}
+
+// placeInterfaces finds the configured interfaces and gives each a slot: the one it had, or a free one with zeroed
+// counters. Slots of interfaces that are no longer configured become free.
+func (p *Plane) placeInterfaces() error {
+	present, err := p.system()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, name := range p.config.Interfaces {
+		i := slices.IndexFunc(present, func(candidate net.Interface) bool { return candidate.Name == name })
+		if i < 0 {
+			return fmt.Errorf("find interface %s: there is none; correct dataplane.interfaces or create it", name)
+		}
+		if slices.ContainsFunc(p.nics, func(n *nic) bool { return n.name == name }) {
+			return fmt.Errorf("find interface %s: it is given twice", name)
+		}
+		p.nics = append(p.nics, &nic{name: name, index: present[i].Index, mac: macOf(present[i]), slot: noSlot})
+	}
+	slots := make([]xdirectorInterface, p.maps.Interfaces.MaxEntries())
+	if len(p.nics) > len(slots) {
+		return fmt.Errorf("place interfaces: %d are configured, at most %d are supported", len(p.nics), len(slots))
+	}
+	for slot := range slots {
+		if err := p.maps.Interfaces.Lookup(uint32(slot), &slots[slot]); err != nil {
+			return fmt.Errorf("read slot %d of interfaces: %w", slot, err)
+		}
+	}
+	for slot, value := range slots {
+		i := slices.IndexFunc(p.nics, func(n *nic) bool { return value.Index == uint32(n.index) })
+		switch {
+		case value.Index == 0:
+		case i >= 0 && p.nics[i].slot == noSlot:
+			p.nics[i].slot = uint32(slot)
+		default:
+			slots[slot] = xdirectorInterface{}
+			if err := p.maps.Interfaces.Put(uint32(slot), slots[slot]); err != nil {
+				return fmt.Errorf("free slot %d of interfaces: %w", slot, err)
+			}
+		}
+	}
+	for _, n := range p.nics {
+		if n.slot == noSlot {
+			free := slices.IndexFunc(slots, func(value xdirectorInterface) bool { return value.Index == 0 })
+			n.slot = uint32(free) // there is one: no more interfaces than slots are allowed
+			slots[free].Index = uint32(n.index)
+			if err := p.maps.Frames.Put(n.slot, make([]xdirectorInterfaceCounters, ebpf.MustPossibleCPU())); err != nil {
+				return fmt.Errorf("reset counters of %s: %w", n.name, err)
+			}
+		}
+		if err := p.writeInterface(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Plane) writeInterface(n *nic) error {
+	if err := p.maps.Interfaces.Put(n.slot, xdirectorInterface{Mac: n.mac, Index: uint32(n.index)}); err != nil {
+		return fmt.Errorf("write address of %s: %w", n.name, err)
+	}
+	return nil
+}
+
+// Attach puts the programs onto all interfaces, each in the first of the modes that works there, and returns the mode
+// of each. A program that an earlier agent left attached is replaced in one step, without a packet missed, and keeps
+// its mode if that is among the modes. Programs on interfaces that are no longer configured are detached.
+//
+// If one interface can't be attached, none is: the error names it, with the reason for each mode.
+func (p *Plane) Attach(modes ...Mode) (map[string]Mode, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	attached := map[string]Mode{}
+	err := p.detachStale(modes)
+	for _, n := range p.nics {
+		if err != nil {
+			break
+		}
+		err = p.attach(n, modes)
+		attached[n.name] = n.mode
+	}
+	if err == nil {
+		return attached, nil
+	}
+	return nil, errors.Join(err, p.detachAll())
+}
+
+// detachStale ends the pinned links that don't belong to a configured interface and an allowed mode.
+func (p *Plane) detachStale(modes []Mode) error {
+	found, err := p.pins.list()
+	if err != nil {
+		return err
+	}
+	for _, pinned := range found {
+		i := slices.IndexFunc(p.nics, func(n *nic) bool { return n.index == pinned.index })
+		if i >= 0 && slices.Contains(modes, pinned.mode) {
+			continue
+		}
+		p.log.Info("detaching an XDP program that is no longer wanted", "interface_index", pinned.index, "mode", pinned.mode)
+		if err := p.pins.detach(pinned.path); err != nil {
+			return err
+		}
+		if i >= 0 {
+			p.nics[i].dropLink()
+		}
+	}
+	return nil
+}
+
+func (p *Plane) detachAll() error {
+	found, err := p.pins.list()
+	for _, pinned := range found {
+		err = errors.Join(err, p.pins.detach(pinned.path))
+	}
+	for _, n := range p.nics {
+		n.dropLink()
+	}
+	return err
+}
+
+func (n *nic) dropLink() {
+	if n.link != nil {
+		n.link.Close()
+		n.link = nil
+	}
+	n.mode = ""
+}
+
+func (p *Plane) attach(n *nic, modes []Mode) error {
+	adopted, err := p.adopt(n)
+	if adopted || err != nil {
+		return err
+	}
+	if len(modes) == 0 {
+		return fmt.Errorf("attach to %s: no mode given", n.name)
+	}
+	var reasons []string
+	for _, mode := range modes {
+		err := p.attachAs(n, mode)
+		if err == nil {
+			p.log.Info("XDP program attached", "interface", n.name, "mode", mode, "tried_before", strings.Join(reasons, "; "))
+			return nil
+		}
+		reasons = append(reasons, fmt.Sprintf("%s: %v", mode, err))
+	}
+	return fmt.Errorf("attach to %s: %s", n.name, strings.Join(reasons, "; "))
+}
+
+func (p *Plane) attachAs(n *nic, mode Mode) error {
+	flags := link.XDPGenericMode
+	if mode == Native {
+		flags = link.XDPDriverMode
+	}
+	made, err := link.AttachXDP(link.XDPOptions{Program: n.program, Interface: n.index, Flags: flags})
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("another XDP program is attached there or to an interface above it (ip link set dev %s xdp off removes one that is not a link): %w",
+			n.name, err)
+	}
+	if errors.Is(err, unix.ERANGE) {
+		return fmt.Errorf("the MTU is too large for XDP in this driver: %w", err)
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("the driver can't: %w", err)
+	}
+	if err != nil {
+		return err
+	}
+	if err := made.Pin(p.pins.link(mode, n.index)); err != nil {
+		made.Close()
+		return fmt.Errorf("pin link: %w", err)
+	}
+	n.link, n.mode = made, mode
+	return nil
+}
+
+// adopt takes over the link that is pinned for an interface. False: there is none that is still alive.
+func (p *Plane) adopt(n *nic) (bool, error) {
+	if n.link != nil && isAttached(n.link, n.index) {
+		return true, nil
+	}
+	n.dropLink()
+	for _, mode := range []Mode{Native, Generic} {
+		path := p.pins.link(mode, n.index)
+		pinned, err := link.LoadPinnedLink(path, nil)
+		if err != nil {
+			continue // nothing there, which is usual
+		}
+		if isAttached(pinned, n.index) {
+			err := pinned.Update(n.program)
+			if err == nil {
+				n.link, n.mode = pinned, mode
+				p.log.Info("XDP program replaced, forwarding went on", "interface", n.name, "mode", mode)
+				return true, nil
+			}
+			p.log.Warn("the XDP program of an earlier run can't be replaced and is detached", "interface", n.name, "error", err)
+		}
+		pinned.Close()
+		if err := p.pins.detach(path); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// isAttached says whether a link still holds on to its interface: it loses it when the interface is deleted.
+func isAttached(l link.Link, index int) bool {
+	info, err := l.Info()
+	return err == nil && info.XDP() != nil && int(info.XDP().Ifindex) == index
+}
+
+// refreshInterfaces notices changed MAC addresses, and returns those of all interfaces by index.
+func (p *Plane) refreshInterfaces() (map[int]lb.MAC, error) {
+	present, err := p.system()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	macs := make(map[int]lb.MAC, len(present))
+	for _, candidate := range present {
+		macs[candidate.Index] = macOf(candidate)
+	}
+	for _, n := range p.nics {
+		mac, ok := macs[n.index]
+		if !ok || mac == n.mac {
+			continue
+		}
+		p.log.Info("MAC address changed", "interface", n.name, "from", n.mac, "to", mac)
+		n.mac = mac
+		if err := p.writeInterface(n); err != nil {
+			return nil, err
+		}
+	}
+	return macs, nil
+}
+
+func macOf(i net.Interface) lb.MAC {
+	var mac lb.MAC
+	copy(mac[:], i.HardwareAddr)
+	return mac
+}

@@ -1,0 +1,128 @@
+package xdp
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/xdirector/xdirector/pkg/lb"
+)
+
+// verdictNames and dropNames are what the enums of bpf/maps.h are called in metrics.
+var verdictNames = [xdirectorVerdictVERDICT_COUNT]string{
+	xdirectorVerdictVERDICT_PASS_NOT_OURS:  "pass_not_ours",
+	xdirectorVerdictVERDICT_PASS_OTHER_MAC: "pass_other_mac",
+	xdirectorVerdictVERDICT_PASS_BALANCED:  "pass_balanced",
+	xdirectorVerdictVERDICT_PASS_REFUSED:   "pass_refused",
+	xdirectorVerdictVERDICT_PASS_LOCAL:     "pass_local",
+	xdirectorVerdictVERDICT_TX:             "tx",
+	xdirectorVerdictVERDICT_REDIRECT:       "redirect",
+	xdirectorVerdictVERDICT_DROP:           "drop",
+}
+
+var dropNames = [xdirectorDropReasonDROP_COUNT]string{
+	xdirectorDropReasonDROP_FRAGMENT:       "fragment",
+	xdirectorDropReasonDROP_NO_FLOW:        "no_flow",
+	xdirectorDropReasonDROP_NO_REAL_SERVER: "no_real_server",
+}
+
+// Counters reads all counters: of every real server in the last State applied or adopted, and of every interface.
+// Flows are counted by walking their table, which takes about half a second per million: they may be up to fifty
+// times as old as a walk takes.
+func (p *Plane) Counters() (lb.Counters, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	read := lb.Counters{RealServers: map[lb.ServerKey]lb.Traffic{}, Interfaces: map[string]lb.InterfaceCounters{}}
+	if err := p.countFlows(); err != nil {
+		return read, err
+	}
+	var perCPU []xdirectorServerCounters
+	for key, entry := range p.tables.servers {
+		if err := p.maps.Traffic.Lookup(entry.id, &perCPU); err != nil {
+			return read, fmt.Errorf("read counters of real server %s of %s: %w", key.Address, key.Service, err)
+		}
+		traffic := lb.Traffic{Flows: p.flowCounts[entry.id]}
+		for _, c := range perCPU {
+			traffic.Packets += c.Packets
+			traffic.Bytes += c.Bytes
+			traffic.FlowsCreated += c.FlowsCreated
+		}
+		read.RealServers[key] = traffic
+	}
+	for _, n := range p.nics {
+		counters, err := p.readInterface(n)
+		if err != nil {
+			return read, err
+		}
+		read.Interfaces[n.name] = counters
+	}
+	return read, nil
+}
+
+func (p *Plane) readInterface(n *nic) (lb.InterfaceCounters, error) {
+	read := lb.InterfaceCounters{Verdicts: map[string]uint64{}, Drops: map[string]uint64{}}
+	var perCPU []xdirectorInterfaceCounters
+	if err := p.maps.Frames.Lookup(n.slot, &perCPU); err != nil {
+		return read, fmt.Errorf("read counters of %s: %w", n.name, err)
+	}
+	for _, c := range perCPU {
+		for verdict, frames := range c.Verdicts {
+			read.Verdicts[verdictNames[verdict]] += frames
+		}
+		for reason, frames := range c.Drops {
+			read.Drops[dropNames[reason]] += frames
+		}
+	}
+	return read, nil
+}
+
+// countFlows counts the flows of each server that have not timed out, unless that was done a short while ago.
+func (p *Plane) countFlows() error {
+	start := time.Now()
+	if start.Before(p.flowCountsDue) {
+		return nil
+	}
+	now, err := p.ticks()
+	if err != nil {
+		return err
+	}
+	hz, err := ticksPerSecond()
+	if err != nil {
+		return err
+	}
+	counts := map[uint32]uint64{}
+	keys := make([]xdirectorFlowKey, flowsPerBatch)
+	flows := make([]xdirectorFlow, flowsPerBatch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := p.maps.Flows.BatchLookup(&cursor, keys, flows, nil)
+		for i := range n {
+			if p.counts(keys[i], flows[i], now, hz) {
+				counts[flows[i].Server]++
+			}
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("count flows: %w", err)
+		}
+	}
+	p.flowCounts = counts
+	p.flowCountsDue = time.Now().Add(flowCountBudget * time.Since(start))
+	return nil
+}
+
+func (p *Plane) counts(key xdirectorFlowKey, flow xdirectorFlow, now, hz uint64) bool {
+	timeout := tcpTimeout
+	switch {
+	case lb.Protocol(key.Protocol) == lb.UDP:
+		timeout = udpTimeout
+	case flow.Flags&uint32(xdirectorFlowFlagFLOW_CLOSING) != 0:
+		timeout = closingTimeout
+	}
+	fresh := int64(now-flow.LastSeen) < int64(hz)*int64(timeout/time.Second)
+	return fresh && int(flow.Server) < len(p.tables.generations) && p.tables.generations[flow.Server] == flow.Generation
+}

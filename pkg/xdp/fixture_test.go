@@ -1,0 +1,235 @@
+package xdp
+
+import (
+	"context"
+	"encoding/binary"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xdirector/xdirector/pkg/lb"
+)
+
+// What the tests' director looks like: eth0 with a client and two real servers on it, eth1 with a third one.
+const (
+	eth0Index = 7
+	eth1Index = 8
+)
+
+var (
+	eth0MAC   = lb.MAC{2, 0, 0, 0, 0, 0xd1}
+	eth1MAC   = lb.MAC{2, 0, 0, 0, 0, 0xd2}
+	routerMAC = lb.MAC{2, 0, 0, 0, 0, 0xc1} // where clients' frames come from
+	peerMAC   = lb.MAC{2, 0, 0, 0, 0, 0xe1} // another director
+	vip       = netip.MustParseAddr("10.0.0.100")
+	client    = netip.MustParseAddr("192.0.2.1")
+	peer      = netip.MustParseAddr("10.0.0.9")
+	webKey    = lb.ServiceKey{Address: vip, Port: 80, Protocol: lb.TCP}
+	dnsKey    = lb.ServiceKey{Address: vip, Port: 53, Protocol: lb.UDP}
+)
+
+func serverAddress(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, byte(n)}) }
+func serverMAC(n int) lb.MAC         { return lb.MAC{2, 0, 0, 0, 1, byte(n)} }
+
+// server is real server n of weight 1, up, on eth0.
+func server(n int) lb.RealServer {
+	return lb.RealServer{
+		Address: serverAddress(n), Weight: 1, Up: true,
+		NextHop: lb.NextHop{Interface: eth0Index, MAC: serverMAC(n)},
+	}
+}
+
+func service(key lb.ServiceKey, servers ...lb.RealServer) lb.Service {
+	for i := range servers {
+		servers[i].Port = key.Port
+	}
+	return lb.Service{Name: key.String(), Key: key, Scheduler: lb.RoundRobin, RealServers: servers}
+}
+
+func state(services ...lb.Service) lb.State {
+	return lb.State{Services: services, Directors: []lb.Director{{MAC: peerMAC, Address: peer}}}
+}
+
+// needRoot skips without root; with LAB=1 that is a failure.
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("LAB") == "1" {
+		t.Fatal("LAB=1 needs root")
+	}
+	t.Skip("not root")
+}
+
+// mountBPFFS makes a bpffs for one test.
+func mountBPFFS(t testing.TB) string {
+	t.Helper()
+	needRoot(t)
+	folder := t.TempDir()
+	if err := unix.Mount("test", folder, "bpf", 0, "mode=0700"); err != nil {
+		t.Fatalf("mount bpffs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(folder, 0); err != nil {
+			t.Errorf("unmount bpffs: %v", err)
+		}
+	})
+	return folder
+}
+
+func twoInterfaces() ([]net.Interface, error) {
+	return []net.Interface{
+		{Index: eth0Index, Name: "eth0", HardwareAddr: eth0MAC[:]},
+		{Index: eth1Index, Name: "eth1", HardwareAddr: eth1MAC[:]},
+	}, nil
+}
+
+func testConfig(folder string) Config {
+	return Config{Interfaces: []string{"eth0"}, PinPath: filepath.Join(folder, "xdirector"), FlowTableSize: 65536}
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// openPlane opens a plane on made-up interfaces, for running its program on made-up packets.
+func openPlane(t testing.TB, cfg Config, system func() ([]net.Interface, error)) *Plane {
+	t.Helper()
+	p, err := open(cfg, quiet(), system)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+func newTestPlane(t testing.TB, s lb.State) *Plane {
+	t.Helper()
+	p := openPlane(t, testConfig(mountBPFFS(t)), twoInterfaces)
+	apply(t, p, s)
+	return p
+}
+
+func apply(t testing.TB, p *Plane, s lb.State) {
+	t.Helper()
+	if err := p.Apply(context.Background(), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// packet describes a frame; the zero value of a field means the usual.
+type packet struct {
+	destination, source lb.MAC // eth0's, the router's
+	etherType           uint16 // IPv4
+	version             byte   // 4
+	from, to            netip.Addr
+	protocol            lb.Protocol // TCP
+	fromPort, toPort    uint16      // 40000, 80
+	flags               byte        // TCP
+	fragment            uint16      // flags and offset as in the header
+	options             []byte      // of IPv4, a multiple of 4 bytes
+	payload             int
+	cut                 int // keep so many bytes only; 0: all
+}
+
+const (
+	fin, syn, rst, psh, ack = 0x01, 0x02, 0x04, 0x08, 0x10
+	moreFragments           = 0x2000
+)
+
+func (p packet) bytes() []byte {
+	set := func(to *lb.MAC, usual lb.MAC) {
+		if to.IsZero() {
+			*to = usual
+		}
+	}
+	set(&p.destination, eth0MAC)
+	set(&p.source, routerMAC)
+	p.etherType = orDefault(p.etherType, 0x0800)
+	p.version = orDefault(p.version, 4)
+	p.from = orDefault(p.from, client)
+	p.to = orDefault(p.to, vip)
+	p.protocol = orDefault(p.protocol, lb.TCP)
+	p.fromPort = orDefault(p.fromPort, 40000)
+	p.toPort = orDefault(p.toPort, 80)
+
+	l4 := make([]byte, 20)
+	if p.protocol == lb.UDP {
+		l4 = l4[:8]
+		binary.BigEndian.PutUint16(l4[4:], uint16(8+p.payload))
+	} else {
+		l4[12], l4[13] = 5<<4, p.flags
+	}
+	binary.BigEndian.PutUint16(l4, p.fromPort)
+	binary.BigEndian.PutUint16(l4[2:], p.toPort)
+
+	ip := make([]byte, 20, 60)
+	ip = append(ip, p.options...)
+	ip[0] = p.version<<4 | byte(len(ip)/4)
+	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)+len(l4)+p.payload))
+	binary.BigEndian.PutUint16(ip[6:], p.fragment)
+	ip[8], ip[9] = 64, byte(p.protocol)
+	copy(ip[12:], p.from.AsSlice())
+	copy(ip[16:], p.to.AsSlice())
+
+	frame := append(p.destination[:], p.source[:]...)
+	frame = binary.BigEndian.AppendUint16(frame, p.etherType)
+	frame = append(append(frame, ip...), l4...)
+	frame = append(frame, make([]byte, p.payload)...)
+	if p.cut > 0 {
+		frame = frame[:p.cut]
+	}
+	return frame
+}
+
+func orDefault[T comparable](value, usual T) T {
+	var zero T
+	if value == zero {
+		return usual
+	}
+	return value
+}
+
+// What a program answers, by the kernel's numbers.
+const (
+	xdpDrop     = 1
+	xdpPass     = 2
+	xdpTX       = 3
+	xdpRedirect = 4
+)
+
+// run gives a frame to the program of eth0.
+func run(t testing.TB, p *Plane, frame []byte) (action uint32, out []byte) {
+	t.Helper()
+	action, out, err := p.Program("eth0").Test(frame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return action, out
+}
+
+// sentTo runs a frame that must be sent, and returns the number of the server that gets it.
+func sentTo(t testing.TB, p *Plane, of packet) int {
+	t.Helper()
+	action, out := run(t, p, of.bytes())
+	if action != xdpTX && action != xdpRedirect {
+		t.Fatalf("frame %+v: action %d, want it to be sent", of, action)
+	}
+	return int(out[5])
+}
+
+func counters(t testing.TB, p *Plane) lb.Counters {
+	t.Helper()
+	p.mu.Lock()
+	p.flowCountsDue = p.flowCountsDue.AddDate(-1, 0, 0) // count now
+	p.mu.Unlock()
+	read, err := p.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return read
+}

@@ -1,0 +1,217 @@
+package xdp
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+
+	"github.com/xdirector/xdirector/pkg/lb"
+)
+
+// One director with everything that a row may need. Its services, by port:
+//
+//	80   servers 1, 2 in turn
+//	81   this box alone
+//	82   server 3, behind eth1
+//	83   server 4, which is down
+//	53   UDP, server 1
+//	54   UDP, server 4, which is down
+func tableState() lb.State {
+	key := func(port uint16, protocol lb.Protocol) lb.ServiceKey {
+		return lb.ServiceKey{Address: vip, Port: port, Protocol: protocol}
+	}
+	local := lb.RealServer{Address: serverAddress(5), Weight: 1, Up: true, NextHop: lb.NextHop{Local: true}}
+	far := server(3)
+	far.NextHop.Interface = eth1Index
+	down := server(4)
+	down.Up = false
+	return state(
+		service(key(80, lb.TCP), server(1), server(2)),
+		service(key(81, lb.TCP), local),
+		service(key(82, lb.TCP), far),
+		service(key(83, lb.TCP), down),
+		service(key(53, lb.UDP), server(1)),
+		service(key(54, lb.UDP), down),
+	)
+}
+
+type packetRow struct {
+	name    string
+	packet  packet
+	verdict string
+	reason  string // of a drop
+	server  int    // that the frame goes to; 0: it is untouched
+	egress  lb.MAC // source address of the frame sent
+	before  []packet
+}
+
+var packetTable = []packetRow{
+	{name: "not IPv4", packet: packet{etherType: 0x0806}, verdict: "pass_not_ours"},
+	{name: "IPv6", packet: packet{etherType: 0x86dd, version: 6}, verdict: "pass_not_ours"},
+	{name: "VLAN tag", packet: packet{etherType: 0x8100}, verdict: "pass_not_ours"},
+	{name: "no IP header", packet: packet{cut: 14}, verdict: "pass_not_ours"},
+	{name: "half an IP header", packet: packet{cut: 14 + 19}, verdict: "pass_not_ours"},
+	{name: "wrong IP version", packet: packet{version: 5}, verdict: "pass_not_ours"},
+	{name: "half a TCP header", packet: packet{cut: 14 + 20 + 19}, verdict: "pass_not_ours"},
+	{name: "half a UDP header", packet: packet{protocol: lb.UDP, toPort: 53, cut: 14 + 20 + 7}, verdict: "pass_not_ours"},
+	{name: "IP options cut short", packet: packet{options: make([]byte, 40), cut: 14 + 59}, verdict: "pass_not_ours"},
+	{name: "ICMP", packet: packet{protocol: 1}, verdict: "pass_not_ours"},
+	{name: "another port", packet: packet{flags: syn, toPort: 8080}, verdict: "pass_not_ours"},
+	{name: "another address", packet: packet{flags: syn, to: peer}, verdict: "pass_not_ours"},
+	{name: "UDP to a TCP service", packet: packet{protocol: lb.UDP, toPort: 80}, verdict: "pass_not_ours"},
+	{name: "later fragment", packet: packet{fragment: 185}, verdict: "pass_not_ours"},
+	{name: "later fragment with more to come", packet: packet{fragment: moreFragments | 185}, verdict: "pass_not_ours"},
+	{name: "first fragment of another's", packet: packet{fragment: moreFragments, toPort: 8080}, verdict: "pass_not_ours"},
+
+	{name: "flooded frame of a service", packet: packet{destination: serverMAC(9), flags: syn}, verdict: "pass_other_mac"},
+	{name: "broadcast frame of a service", packet: packet{destination: lb.MAC{255, 255, 255, 255, 255, 255}, flags: syn}, verdict: "pass_other_mac"},
+	{name: "from another director", packet: packet{source: peerMAC, flags: syn}, verdict: "pass_balanced"},
+	{name: "from a next hop of the service", packet: packet{source: serverMAC(1), flags: syn}, verdict: "pass_balanced"},
+	{name: "from a next hop that is down", packet: packet{source: serverMAC(4), flags: syn, toPort: 83}, verdict: "pass_balanced"},
+	{name: "from a next hop of another service", packet: packet{source: serverMAC(3), flags: syn, fromPort: 1}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "another director as a client", packet: packet{source: peerMAC, from: peer, flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "a real server as a client", packet: packet{source: serverMAC(1), from: serverAddress(1), flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "a real server with another's address", packet: packet{source: serverMAC(1), from: serverAddress(2), flags: syn}, verdict: "pass_balanced"},
+
+	{name: "first fragment", packet: packet{fragment: moreFragments}, verdict: "drop", reason: "fragment"},
+	{name: "reset without a flow", packet: packet{flags: rst}, verdict: "drop", reason: "no_flow"},
+	{name: "reset with ACK without a flow", packet: packet{flags: rst | ack}, verdict: "drop", reason: "no_flow"},
+	{name: "SYN while no server is live", packet: packet{toPort: 83, flags: syn}, verdict: "pass_refused"},
+	{name: "ACK while no server is live", packet: packet{toPort: 83, flags: ack}, verdict: "drop", reason: "no_real_server"},
+	{name: "SYN+ACK while no server is live", packet: packet{toPort: 83, flags: syn | ack}, verdict: "drop", reason: "no_real_server"},
+	{name: "UDP while no server is live", packet: packet{toPort: 54, protocol: lb.UDP}, verdict: "drop", reason: "no_real_server"},
+
+	{name: "SYN", packet: packet{flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "SYN with data", packet: packet{flags: syn, payload: 1400}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "don't fragment", packet: packet{flags: syn, fragment: 0x4000}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "4 bytes of IP options", packet: packet{flags: syn, options: make([]byte, 4)}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "40 bytes of IP options", packet: packet{flags: syn, options: make([]byte, 40)}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "middle of an unknown connection", packet: packet{flags: ack}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "UDP", packet: packet{protocol: lb.UDP, toPort: 53}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "server behind another interface", packet: packet{flags: syn, toPort: 82}, verdict: "redirect", server: 3, egress: eth1MAC},
+	{name: "this box is the server", packet: packet{flags: syn, toPort: 81}, verdict: "pass_local"},
+	{name: "known flow", packet: packet{flags: ack}, before: []packet{{flags: syn}, {flags: syn, fromPort: 9}},
+		verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "second flow", packet: packet{flags: syn, fromPort: 9}, before: []packet{{flags: syn}},
+		verdict: "tx", server: 2, egress: eth0MAC},
+	{name: "reset of a known flow", packet: packet{flags: rst}, before: []packet{{flags: syn}},
+		verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "repeated SYN", packet: packet{flags: syn}, before: []packet{{flags: syn}},
+		verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "SYN after FIN", packet: packet{flags: syn}, before: []packet{{flags: syn}, {flags: fin | ack}},
+		verdict: "tx", server: 2, egress: eth0MAC},
+	{name: "SYN after reset", packet: packet{flags: syn}, before: []packet{{flags: syn}, {flags: rst}},
+		verdict: "tx", server: 2, egress: eth0MAC},
+	{name: "ACK after FIN", packet: packet{flags: ack}, before: []packet{{flags: syn}, {flags: fin | ack}},
+		verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "another SYN in a connection reopened after FIN", packet: packet{flags: syn},
+		before: []packet{{flags: syn}, {flags: fin | ack}, {flags: syn}}, verdict: "tx", server: 2, egress: eth0MAC},
+	{name: "SYN after a flow that began with FIN", packet: packet{flags: syn}, before: []packet{{flags: fin | ack}},
+		verdict: "tx", server: 2, egress: eth0MAC},
+}
+
+func TestEachPacketGetsItsVerdict(t *testing.T) {
+	folder := mountBPFFS(t)
+	verdicts, drops := map[string]uint64{}, map[string]uint64{}
+	for _, row := range packetTable {
+		t.Run(row.name, func(t *testing.T) {
+			p := openPlane(t, testConfig(folder), twoInterfaces)
+			defer p.Remove()
+			apply(t, p, tableState())
+			for _, earlier := range row.before {
+				run(t, p, earlier.bytes())
+			}
+			before := counters(t, p).Interfaces["eth0"]
+			frame := row.packet.bytes()
+			action, out := run(t, p, frame)
+			after := counters(t, p).Interfaces["eth0"]
+
+			checkAction(t, row, action)
+			checkFrame(t, row, frame, out)
+			for verdict, n := range after.Verdicts {
+				if got, want := n-before.Verdicts[verdict], b2n(verdict == row.verdict); got != want {
+					t.Errorf("verdict %s rose by %d, want %d", verdict, got, want)
+				}
+				verdicts[verdict] += n - before.Verdicts[verdict]
+			}
+			for reason, n := range after.Drops {
+				if got, want := n-before.Drops[reason], b2n(reason == row.reason); got != want {
+					t.Errorf("drop reason %s rose by %d, want %d", reason, got, want)
+				}
+				drops[reason] += n - before.Drops[reason]
+			}
+		})
+	}
+	for _, verdict := range verdictNames {
+		if verdict == "" || verdicts[verdict] == 0 {
+			t.Errorf("no row raises verdict %q", verdict)
+		}
+	}
+	for _, reason := range dropNames {
+		if reason == "" || drops[reason] == 0 {
+			t.Errorf("no row raises drop reason %q", reason)
+		}
+	}
+}
+
+func checkAction(t *testing.T, row packetRow, action uint32) {
+	t.Helper()
+	want := uint32(xdpPass)
+	switch row.verdict {
+	case "tx":
+		want = xdpTX
+	case "redirect":
+		want = xdpRedirect
+	case "drop":
+		want = xdpDrop
+	}
+	if action != want {
+		t.Errorf("action %d, want %d", action, want)
+	}
+}
+
+func checkFrame(t *testing.T, row packetRow, in, out []byte) {
+	t.Helper()
+	want := bytes.Clone(in)
+	if row.server > 0 {
+		mac := serverMAC(row.server)
+		copy(want, mac[:])
+		copy(want[6:], row.egress[:])
+	}
+	if !bytes.Equal(out, want) {
+		t.Errorf("frame\n%x, want\n%x", out, want)
+	}
+}
+
+func b2n(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func TestTrafficIsCountedByRealServer(t *testing.T) {
+	p := newTestPlane(t, tableState())
+	syns, acks := packet{flags: syn}, packet{flags: ack, payload: 100}
+	run(t, p, syns.bytes())
+	run(t, p, acks.bytes())
+	run(t, p, packet{flags: syn, fromPort: 9}.bytes())
+	run(t, p, packet{flags: syn, toPort: 81}.bytes())
+	run(t, p, packet{flags: rst, fromPort: 10}.bytes())
+
+	got := counters(t, p).RealServers
+	key := func(port uint16, address netip.Addr) lb.ServerKey {
+		return lb.ServerKey{Service: lb.ServiceKey{Address: vip, Port: port, Protocol: lb.TCP}, Address: address}
+	}
+	want := map[lb.ServerKey]lb.Traffic{
+		key(80, serverAddress(1)): {Packets: 2, Bytes: 54 + 154, FlowsCreated: 1, Flows: 1},
+		key(80, serverAddress(2)): {Packets: 1, Bytes: 54, FlowsCreated: 1, Flows: 1},
+		key(81, serverAddress(5)): {Packets: 1, Bytes: 54, FlowsCreated: 1, Flows: 1},
+		key(82, serverAddress(3)): {},
+	}
+	for server, traffic := range want {
+		if got[server] != traffic {
+			t.Errorf("%v: %+v, want %+v", server, got[server], traffic)
+		}
+	}
+}

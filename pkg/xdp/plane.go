@@ -1,0 +1,312 @@
+// Package xdp is the plane that forwards in the network driver. It loads the programs in bpf/, turns an lb.State into
+// their maps, attaches them to interfaces and reads their counters.
+//
+// Programs, links and maps are pinned: forwarding goes on when the agent dies, and the next agent adopts what it
+// finds. Only IPv4 is balanced. Linux 6.1 or later is needed.
+package xdp
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	layoutVersion    = uint32(xdirectorLayoutVersionLAYOUT_VERSION)
+	noSlot           = math.MaxUint32
+	clientsPerFlows  = 4 // the table of persistent clients holds one for so many flows
+	tcpTimeout       = 15 * time.Minute
+	closingTimeout   = 2 * time.Minute // after a FIN or RST
+	udpTimeout       = 5 * time.Minute
+	flowCountBudget  = 50 // counting flows may take one part in so many of the time
+	flowsPerBatch    = 4096
+	maxFlowTableSize = 1 << 28
+)
+
+// Config says where the plane works.
+type Config struct {
+	Interfaces    []string // names; at least one, all must exist
+	PinPath       string   // absolute; see Open
+	FlowTableSize uint32   // flows that are remembered, 1 or more; each costs about 100 bytes of kernel memory
+}
+
+// Mode is the way a program is attached to an interface.
+type Mode string
+
+// The modes, in the order of preference.
+const (
+	Native  Mode = "native"  // in the driver
+	Generic Mode = "generic" // in the kernel's stack, before everything else; works on every interface
+)
+
+// Plane is the XDP plane of one director. Its methods may be called from several goroutines.
+type Plane struct {
+	config Config
+	log    *slog.Logger
+	pins   pins
+	system func() ([]net.Interface, error)
+
+	mu     sync.Mutex
+	maps   xdirectorMaps
+	ring   *ebpf.MapSpec // of one service; its size varies
+	clock  *ebpf.Program
+	nics   []*nic
+	tables *tables
+
+	flowCounts    map[uint32]uint64 // by server id
+	flowCountsDue time.Time
+}
+
+// Open creates the maps under cfg.PinPath, or adopts those of an earlier agent with every flow in them, and loads the
+// programs. It attaches nothing. PinPath must lie on a bpffs; missing folders below one are created; a bpffs is
+// mounted only if this process is in the host's mount namespace, since it would vanish with any other.
+//
+// Maps that don't fit cfg or this version are removed, with the programs that use them, and made anew.
+func Open(cfg Config, log *slog.Logger) (*Plane, error) {
+	return open(cfg, log, net.Interfaces)
+}
+
+func open(cfg Config, log *slog.Logger, system func() ([]net.Interface, error)) (*Plane, error) {
+	if len(cfg.Interfaces) == 0 {
+		return nil, errors.New("open xdp plane: no interface given")
+	}
+	if cfg.FlowTableSize == 0 || cfg.FlowTableSize > maxFlowTableSize {
+		return nil, fmt.Errorf("open xdp plane: flow table size %d: allowed are 1 to %d", cfg.FlowTableSize, maxFlowTableSize)
+	}
+	if !filepath.IsAbs(cfg.PinPath) {
+		return nil, fmt.Errorf("open xdp plane: pin path %q is not absolute", cfg.PinPath)
+	}
+	p := &Plane{config: cfg, log: log, pins: pins{path: filepath.Clean(cfg.PinPath)}, system: system}
+	if err := EnsureBPFFS(p.pins.path); err != nil {
+		return nil, err
+	}
+	fresh, err := p.openMaps()
+	if err == nil {
+		err = p.prepare()
+	}
+	if err != nil {
+		p.Close()
+		if fresh {
+			return nil, errors.Join(err, p.pins.removeAll())
+		}
+		return nil, err
+	}
+	return p, nil
+}
+
+// prepare reads what the maps hold and loads one program for each interface.
+func (p *Plane) prepare() error {
+	var err error
+	if p.tables, err = readTables(&p.maps); err != nil {
+		return err
+	}
+	spec, err := p.spec()
+	if err != nil {
+		return err
+	}
+	var programs struct {
+		Clock *ebpf.Program `ebpf:"read_clock"`
+	}
+	if err := spec.LoadAndAssign(&programs, nil); err != nil {
+		return fmt.Errorf("load clock program: %w", err)
+	}
+	p.clock = programs.Clock
+	if err := p.placeInterfaces(); err != nil {
+		return err
+	}
+	for _, n := range p.nics {
+		if err := p.loadProgram(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openMaps makes or adopts the pinned maps. It says whether they are new.
+func (p *Plane) openMaps() (fresh bool, err error) {
+	version, err := p.pins.layoutVersion()
+	if err != nil {
+		return false, err
+	}
+	if version == layoutVersion {
+		err = p.loadMaps()
+		if err == nil {
+			return false, nil
+		}
+		if !errors.Is(err, ebpf.ErrMapIncompatible) {
+			return false, err
+		}
+	} else if found, foundErr := p.pins.exist(); foundErr != nil {
+		return false, foundErr
+	} else if found {
+		err = fmt.Errorf("layout version %d found, %d needed", version, layoutVersion)
+	}
+	if err != nil {
+		p.log.Warn("pinned maps don't fit and are made anew: forwarding by XDP stops for a moment, known flows and counters are lost",
+			"path", p.pins.path, "reason", err)
+		if err := p.pins.removeAll(); err != nil {
+			return false, err
+		}
+		if err := EnsureBPFFS(p.pins.path); err != nil {
+			return false, err
+		}
+	}
+	if err := p.loadMaps(); err != nil {
+		return true, err
+	}
+	if err := p.maps.Layout.Put(uint32(0), xdirectorLayout{Version: xdirectorLayoutVersionLAYOUT_VERSION}); err != nil {
+		return true, fmt.Errorf("write layout version: %w", err)
+	}
+	return true, nil
+}
+
+func (p *Plane) loadMaps() error {
+	spec, err := p.spec()
+	if err != nil {
+		return err
+	}
+	p.ring = spec.Maps[xdirectorMapRings].InnerMap
+	if err := p.pins.makeFolders(); err != nil {
+		return err
+	}
+	options := ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.pins.maps()}}
+	if err := spec.LoadAndAssign(&p.maps, &options); err != nil {
+		return fmt.Errorf("open maps under %s: %w", p.pins.maps(), err)
+	}
+	return nil
+}
+
+// spec is the program with everything set that is the same on all interfaces.
+func (p *Plane) spec() (*ebpf.CollectionSpec, error) {
+	spec, err := loadXdirector()
+	if err != nil {
+		return nil, fmt.Errorf("read built-in program: %w", err)
+	}
+	spec.Maps[xdirectorMapFlows].MaxEntries = p.config.FlowTableSize
+	spec.Maps[xdirectorMapClients].MaxEntries = max(1, p.config.FlowTableSize/clientsPerFlows)
+
+	hz, err := ticksPerSecond()
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range map[string]any{
+		xdirectorVarTicksPerSecond: uint32(hz),
+		xdirectorVarTcpTimeout:     hz * uint64(tcpTimeout/time.Second),
+		xdirectorVarClosingTimeout: hz * uint64(closingTimeout/time.Second),
+		xdirectorVarUdpTimeout:     hz * uint64(udpTimeout/time.Second),
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("set constant %s: %w", name, err)
+		}
+	}
+	return spec, nil
+}
+
+// loadProgram loads the program with the constants of one interface, on the shared maps.
+func (p *Plane) loadProgram(n *nic) error {
+	spec, err := p.spec()
+	if err != nil {
+		return err
+	}
+	for name, value := range map[string]uint32{
+		xdirectorVarOwnSlot:      n.slot,
+		xdirectorVarOwnInterface: uint32(n.index),
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set constant %s: %w", name, err)
+		}
+	}
+	m := &p.maps
+	options := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		xdirectorMapBoxes: m.Boxes, xdirectorMapClients: m.Clients, xdirectorMapFlows: m.Flows,
+		xdirectorMapFrames: m.Frames, xdirectorMapInterfaces: m.Interfaces, xdirectorMapRings: m.Rings,
+		xdirectorMapServers: m.Servers, xdirectorMapServices: m.Services, xdirectorMapTraffic: m.Traffic,
+		xdirectorMapTurns: m.Turns,
+	}}
+	var programs struct {
+		Xdirector *ebpf.Program `ebpf:"xdirector"`
+	}
+	if err := spec.LoadAndAssign(&programs, &options); err != nil {
+		return fmt.Errorf("load program for %s: %w", n.name, err)
+	}
+	if n.program != nil {
+		n.program.Close()
+	}
+	n.program = programs.Xdirector
+	return nil
+}
+
+// Program returns the program loaded for an interface, nil if there is none. It belongs to the plane: it is for
+// running it on made-up packets, in tests and benchmarks.
+func (p *Plane) Program(name string) *ebpf.Program {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range p.nics {
+		if n.name == name {
+			return n.program
+		}
+	}
+	return nil
+}
+
+// Close lets go of everything. What is pinned stays, and forwards.
+func (p *Plane) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.maps.Close()
+	if p.clock != nil {
+		err = errors.Join(err, p.clock.Close())
+	}
+	for _, n := range p.nics {
+		if n.link != nil {
+			err = errors.Join(err, n.link.Close())
+		}
+		if n.program != nil {
+			err = errors.Join(err, n.program.Close())
+		}
+	}
+	p.nics, p.clock, p.maps = nil, nil, xdirectorMaps{}
+	if err != nil {
+		return fmt.Errorf("close xdp plane: %w", err)
+	}
+	return nil
+}
+
+// Remove detaches the programs and removes everything of ours under the pin path, then closes the plane. Forwarding
+// by XDP ends.
+func (p *Plane) Remove() error {
+	p.mu.Lock()
+	err := p.pins.removeAll()
+	p.mu.Unlock()
+	return errors.Join(err, p.Close())
+}
+
+// ticksPerSecond is the kernel's HZ: its coarse clock advances once a tick.
+func ticksPerSecond() (uint64, error) {
+	var tick unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &tick); err != nil {
+		return 0, fmt.Errorf("read length of a kernel tick: %w", err)
+	}
+	length := tick.Nano()
+	if length <= 0 || length > int64(time.Second) {
+		return 0, fmt.Errorf("read length of a kernel tick: %d ns makes no sense", length)
+	}
+	return uint64(math.Round(float64(time.Second) / float64(length))), nil
+}
+
+// ticks reads the clock that flows are dated by.
+func (p *Plane) ticks() (uint64, error) {
+	var now struct{ Ticks uint64 }
+	if _, err := p.clock.Run(&ebpf.RunOptions{Context: now, ContextOut: &now}); err != nil {
+		return 0, fmt.Errorf("read kernel ticks: %w", err)
+	}
+	return now.Ticks, nil
+}
