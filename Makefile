@@ -1,0 +1,96 @@
+# xdirector: build, try, test. `make` alone prints the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules
+export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
+
+VERSION := $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo dev)
+STEP := @tools/step
+VM := $(CURDIR)/test/vm/exec
+STATICCHECK := go tool -modfile=tools/go.mod staticcheck
+# What runs on the host in a few seconds a package; the rest of test/ has steps of its own.
+UNIT := ./cmd/... ./pkg/... ./test/arch ./test/lab
+FUZZTIME ?= 30s
+
+# Debian packages. clang is pinned: another version makes other objects.
+PACKAGES_GENERATE := clang-19 llvm-19
+PACKAGES_DEMO := nginx-light
+PACKAGES_TEST := $(PACKAGES_GENERATE) $(PACKAGES_DEMO) keepalived systemd \
+	qemu-system-x86 kmod cpio busybox-static xz-utils
+PACKAGES_LONG := $(PACKAGES_TEST) gcc libc6-dev
+
+##@ Use
+.PHONY: help build demo
+help: ## Print this
+	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) ":" } /^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build bin/xdirector
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/xdirector ./cmd/xdirector
+
+demo: ready-demo deps-demo ## See a failover: two directors, three real servers, a client, in namespaces (root)
+	$(STEP) 'build bin/xdirector' $(MAKE) --no-print-directory build
+	@CGO_ENABLED=0 go build -buildvcs=false -o bin/demo ./test/demo
+	@bin/demo -xdirector bin/xdirector
+
+##@ Test
+.PHONY: test test-static test-unit test-e2e test-vm test-long fuzz bench
+test: ready-test deps-test ## Test everything, in less than 15 minutes (root)
+	@tools/step 'all tests' $(MAKE) --no-print-directory test-static test-unit test-e2e test-vm
+
+test-static: deps-generate ## Format, vet, staticcheck, generated files
+	$(STEP) 'gofmt' tools/format
+	$(STEP) 'go vet' go vet ./...
+	$(STEP) 'staticcheck' $(STATICCHECK) ./...
+	$(STEP) 'the generated files are those of bpf/' tools/check-generate
+
+test-unit: ready-test-unit ## Packages, packet tables, lab, architecture (root)
+	$(STEP) 'packages on this kernel' env LAB=1 go test -count=1 -timeout 5m $(UNIT)
+
+test-e2e: ready-test-e2e build ## The whole system on the XDP plane, in namespaces (root)
+	$(STEP) 'end to end on XDP, on this kernel' env LAB=1 tools/gotest bin/test/e2e.txt -v -count=1 -timeout 8m ./test/e2e
+
+test-vm: ready-test-vm ## The whole system on the IPVS plane and on kernel 6.1, in a virtual machine (root)
+	$(STEP) 'the virtual machine' env LAB=1 go test -count=1 -timeout 3m ./test/vm
+	$(STEP) 'IPVS and packet tables on kernel 6.1' env LAB=1 CGO_ENABLED=0 go test -count=1 -exec $(VM) -timeout 5m ./pkg/ipvs ./pkg/xdp
+	$(STEP) 'end to end on IPVS, on kernel 6.1' env LAB=1 CGO_ENABLED=0 VM_TIMEOUT=600 \
+		tools/gotest bin/test/e2e-vm.txt -v -count=1 -exec $(VM) -timeout 10m ./test/e2e
+	$(STEP) 'every scenario has passed once on every plane' tools/planes 'xdp-native ipvs' bin/test/e2e.txt bin/test/e2e-vm.txt
+
+test-long: ready-test-long deps-long ## What takes longer: race detector, fuzzing, repetitions (root)
+	$(STEP) 'packages with the race detector' env LAB=1 CGO_ENABLED=1 go test -race -count=1 -timeout 20m $(UNIT)
+	$(STEP) 'fuzzing' tools/fuzz 2m
+	$(STEP) 'end to end, five times' env LAB=1 tools/gotest bin/test/e2e-long.txt -v -count=5 -timeout 60m ./test/e2e
+	@echo "test-long: passed on $$(date -u +%F), version $(VERSION)"
+
+fuzz: ## Every fuzz target for FUZZTIME (30s)
+	@tools/fuzz $(FUZZTIME)
+
+bench: ready-bench deps-demo build ## ns per packet, and outage of a failover, as JSON and as a table (root)
+	@go run ./test/bench
+
+##@ Work
+.PHONY: generate check-generate clean
+generate: deps-generate ## Compile bpf/ and write pkg/xdp/*_bpf*; commit the result
+	@go generate ./pkg/xdp
+
+check-generate: deps-generate ## Compare the committed files with what bpf/ gives
+	@tools/check-generate
+
+clean: ## Remove bin/
+	@rm -rf bin
+
+.PHONY: deps-generate deps-demo deps-test deps-long
+deps-generate:
+	@tools/deps $(PACKAGES_GENERATE)
+deps-demo:
+	@tools/deps $(PACKAGES_DEMO)
+deps-test:
+	@tools/deps $(PACKAGES_TEST)
+deps-long:
+	@tools/deps $(PACKAGES_LONG)
+
+ready-%:
+	@tools/ready $*
