@@ -50,19 +50,19 @@ test-unit: ready-test-unit ## Packages, packet tables, lab, architecture (root)
 	$(STEP) 'packages on this kernel' env LAB=1 go test -count=1 -timeout 5m $(UNIT)
 
 test-e2e: ready-test-e2e build ## The whole system on the XDP plane, in namespaces (root)
-	$(STEP) 'end to end on XDP, on this kernel' env LAB=1 tools/gotest bin/test/e2e.txt -v -count=1 -timeout 8m ./test/e2e
+	$(STEP) 'end to end on XDP, on this kernel' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e.txt -v -count=1 -timeout 8m ./test/e2e
 
-test-vm: ready-test-vm ## The whole system on the IPVS plane and on kernel 6.1, in a virtual machine (root)
+test-vm: ready-test-vm build ## The whole system on the IPVS plane and on kernel 6.1, in a virtual machine (root)
 	$(STEP) 'the virtual machine' env LAB=1 go test -count=1 -timeout 3m ./test/vm
 	$(STEP) 'IPVS and packet tables on kernel 6.1' env LAB=1 CGO_ENABLED=0 go test -count=1 -exec $(VM) -timeout 5m ./pkg/ipvs ./pkg/xdp
-	$(STEP) 'end to end on IPVS, on kernel 6.1' env LAB=1 CGO_ENABLED=0 VM_TIMEOUT=600 \
+	$(STEP) 'end to end on IPVS, on kernel 6.1' env LAB=1 CGO_ENABLED=0 VM_TIMEOUT=600 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector \
 		tools/gotest bin/test/e2e-vm.txt -v -count=1 -exec $(VM) -timeout 10m ./test/e2e
-	$(STEP) 'every scenario has passed once on every plane' tools/planes 'xdp-native ipvs' bin/test/e2e.txt bin/test/e2e-vm.txt
+	$(STEP) 'which scenario has passed on which plane' tools/planes 'xdp-native xdp-generic ipvs none' bin/test/e2e.txt bin/test/e2e-vm.txt
 
-test-long: ready-test-long deps-long ## What takes longer: race detector, fuzzing, repetitions (root)
+test-long: ready-test-long deps-long build ## What takes longer: race detector, fuzzing, repetitions (root)
 	$(STEP) 'packages with the race detector' env LAB=1 CGO_ENABLED=1 go test -race -count=1 -timeout 20m $(UNIT)
 	$(STEP) 'fuzzing' tools/fuzz 2m
-	$(STEP) 'end to end, five times' env LAB=1 tools/gotest bin/test/e2e-long.txt -v -count=5 -timeout 60m ./test/e2e
+	$(STEP) 'end to end, five times' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e-long.txt -v -count=5 -timeout 60m ./test/e2e
 	@echo "test-long: passed on $$(date -u +%F), version $(VERSION)"
 
 fuzz: ## Every fuzz target for FUZZTIME (30s)
