@@ -58,7 +58,7 @@ func (c Config) yaml(d *Director) string {
 	if c.Metrics != "" {
 		fmt.Fprintf(&b, "metrics: {listen: %q}\n", c.Metrics)
 	}
-	fmt.Fprintf(&b, "log: {level: debug, format: text}\ndataplane:\n  pin_path: %s\n", or(c.PinPath, d.PinPath))
+	fmt.Fprintf(&b, "log: {level: debug, format: text}\ndataplane:\n  pin_path: %s\n  flow_table_size: 65536\n", or(c.PinPath, d.PinPath))
 	optional(&b, "  mode: %s\n", c.Mode)
 	if c.DeadMan > 0 {
 		fmt.Fprintf(&b, "  dead_man: %s\n", c.DeadMan)

@@ -1,17 +1,16 @@
 package lab
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"unsafe"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -210,6 +209,33 @@ func (n *Node) Isolate(on bool) error {
 	return nil
 }
 
+// Forget makes the switch forget where the node is, so that frames for it go to all ports until it sends one.
+func (n *Node) Forget() error {
+	port, err := n.switchPort()
+	if err != nil {
+		return err
+	}
+	entry := &netlink.Neigh{LinkIndex: port.Attrs().Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, HardwareAddr: n.MAC}
+	if err := n.lab.swLink.NeighDel(entry); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("forget %s on the switch: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Run runs a program on the node to its end; the error has what it printed.
+func (n *Node) Run(argv ...string) error {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := n.t.do(cmd.Start); err != nil {
+		return fmt.Errorf("run %s on %s: %w", argv[0], n.Name, err)
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("run %s on %s: %w: %s", argv[0], n.Name, err, out.Bytes())
+	}
+	return nil
+}
+
 // Dial opens a connection from the node. The address must be numeric.
 func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	var c net.Conn
@@ -228,57 +254,6 @@ func (n *Node) Listen(address string) (net.Listener, error) {
 		return err
 	})
 	return l, err
-}
-
-// allowNativeTX turns the two knobs without which a native XDP_TX on veth delivers nothing, both on the switch's
-// side: a native XDP program, because veth wakes the receiving end only if it has one, and no checksum offload,
-// because XDP_TX would send frames with unfinished checksums.
-func (n *Node) allowNativeTX() error {
-	return n.lab.sw.do(func() error {
-		if err := txChecksumOff(n.port()); err != nil {
-			return fmt.Errorf("switch off tx checksum of %s: %w", n.port(), err)
-		}
-		iface, err := net.InterfaceByName(n.port())
-		if err != nil {
-			return err
-		}
-		pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-			Name: "lab_pass", Type: ebpf.XDP, License: "GPL",
-			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}, // XDP_PASS
-		})
-		if err != nil {
-			return fmt.Errorf("load XDP program for the lab (is BPF allowed here?): %w", err)
-		}
-		defer pass.Close()
-		attached, err := link.AttachXDP(link.XDPOptions{Program: pass, Interface: iface.Index, Flags: link.XDPDriverMode})
-		if err != nil {
-			return fmt.Errorf("attach XDP program to %s: %w", n.port(), err)
-		}
-		n.lab.onClose(func() { _ = attached.Close() })
-		return nil
-	})
-}
-
-// txChecksumOff is `ethtool -K NAME tx off`.
-func txChecksumOff(name string) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	value := struct{ command, data uint32 }{unix.ETHTOOL_STXCSUM, 0}
-	var request struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [16]byte
-	}
-	copy(request.name[:], name)
-	request.data = unsafe.Pointer(&value)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
-	if errno != 0 {
-		return errno
-	}
-	return nil
 }
 
 // path joins a file name to the node's folder.

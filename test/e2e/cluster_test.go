@@ -1,0 +1,235 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xdirector/xdirector/pkg/status"
+	"github.com/xdirector/xdirector/test/lab"
+)
+
+const (
+	vip      = "10.77.0.100"
+	interval = 100 * time.Millisecond // between VRRPv3 adverts
+	patience = 15 * time.Second       // for a fact that has no promised time
+	fastTCP  = "{type: tcp, interval: 200ms, timeout: 200ms, retries: 1, retry_delay: 100ms}"
+)
+
+var (
+	vipAddress = netip.MustParseAddr(vip)
+	web        = netip.AddrPortFrom(vipAddress, 80)
+)
+
+// requestLimit is how long a request may take; the emulated machine is 20 times slower.
+func requestLimit() time.Duration {
+	if inVM() {
+		return 3 * time.Second
+	}
+	return 250 * time.Millisecond
+}
+
+// loadRate is the number of new connections per second.
+func loadRate() int {
+	if inVM() {
+		return 20
+	}
+	return 200
+}
+
+// cluster is a lab with directors and the wire in view.
+type cluster struct {
+	t      *testing.T
+	lab    *lab.Lab
+	plane  string // also the mode in the configuration
+	binary string
+	d      []*lab.Director
+	nginx  []*lab.Process // by real server
+	wire   *lab.Wire
+}
+
+// newCluster builds a lab with real servers that run nginx, and directors that don't run yet.
+func newCluster(t *testing.T, plane string, directors, servers int) *cluster {
+	t.Helper()
+	binary, err := filepath.Abs(os.Getenv("XDIRECTOR_BIN"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := lab.New(lab.Options{Directors: directors, RealServers: servers, VIPs: []string{vip}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	c := &cluster{t: t, lab: l, plane: plane, binary: binary}
+	for _, r := range l.RealServers {
+		p, err := r.StartNginx(80)
+		c.ok(err)
+		c.nginx = append(c.nginx, p)
+	}
+	for _, n := range l.Directors {
+		d, err := l.NewDirector(n, binary)
+		c.ok(err)
+		c.d = append(c.d, d)
+	}
+	t.Cleanup(c.showLogs)
+	c.wire, err = l.CaptureVRRP()
+	c.ok(err)
+	return c
+}
+
+// ok ends the test on an error.
+func (c *cluster) ok(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// showLogs prints what the directors said, if the test failed.
+func (c *cluster) showLogs() {
+	if !c.t.Failed() {
+		return
+	}
+	for _, d := range c.d {
+		lines := strings.SplitAfter(d.Log(), "\n")
+		c.t.Logf("log of %s:\n%s", d.Name, strings.Join(lines[max(0, len(lines)-60):], ""))
+	}
+}
+
+// instance is the one that all scenarios share; director 0 has priority 200, director 1 has 100.
+func (c *cluster) instance(director int) lab.Instance {
+	return lab.Instance{
+		Version: 3, Priority: uint8(200 - 100*director), Interval: interval, Addresses: []string{vip + "/32"},
+	}
+}
+
+// service balances port 80 of the VIP by rr over all real servers, with a check.
+func (c *cluster) service() lab.Service {
+	s := lab.Service{Address: vip, Port: 80, Check: fastTCP}
+	for _, r := range c.lab.RealServers {
+		s.RealServers = append(s.RealServers, lab.RealServer{Address: r.Address})
+	}
+	return s
+}
+
+// config is a director's configuration with the given services.
+func (c *cluster) config(director int, services ...lab.Service) lab.Config {
+	return lab.Config{Mode: c.plane, Instances: []lab.Instance{c.instance(director)}, Services: services}
+}
+
+// start configures and starts all directors with the same services, and waits until the first is MASTER and every
+// real server is known to be up.
+func (c *cluster) start(services ...lab.Service) {
+	c.t.Helper()
+	for i, d := range c.d {
+		c.ok(d.Configure(c.config(i, services...)))
+		c.ok(d.Start())
+		c.ok(d.WaitStatus(c.t.Context(), patience, serversUp))
+	}
+	c.ok(c.d[0].WaitState(c.t.Context(), "VI_1", "MASTER", patience))
+	s, err := c.d[0].Status(c.t.Context())
+	c.ok(err)
+	if len(services) > 0 && s.Plane.Name != c.plane {
+		c.t.Fatalf("plane is %q (%s), want %q", s.Plane.Name, s.Plane.Reason, c.plane)
+	}
+}
+
+// serversUp is nil when each real server passed its check, if it has one, and its MAC is known.
+func serversUp(s *status.Status) error {
+	for _, service := range s.Services {
+		for _, r := range service.RealServers {
+			if !r.Up || r.NextHopError != "" || r.Reason != "no check" && r.Checks["up"] == 0 {
+				return fmt.Errorf("real server %s: up=%v, %s, %s", r.Address, r.Up, r.Reason, r.NextHopError)
+			}
+		}
+	}
+	return nil
+}
+
+// get makes n requests, one after another, and returns the names of the servers in the order of their answers.
+func (c *cluster) get(target netip.AddrPort, n int) []string {
+	c.t.Helper()
+	var servers []string
+	for range n {
+		r := c.lab.Client.Get(target, 10*requestLimit())
+		if r.Outcome != lab.OK {
+			c.t.Fatalf("request %d: %s (%v)", len(servers)+1, r.Outcome, r.Err)
+		}
+		servers = append(servers, r.Server)
+	}
+	return servers
+}
+
+// load starts the usual load on port 80 of the VIP and waits for the first answer.
+func (c *cluster) load() *lab.Load {
+	c.t.Helper()
+	l, err := c.lab.Client.StartLoad(web, loadRate(), requestLimit())
+	c.ok(err)
+	c.ok(lab.Wait(c.t.Context(), patience, func() error {
+		if rs := l.Requests(); rs.Outcomes()[lab.OK] == 0 {
+			return fmt.Errorf("no request answered: %v", rs.Outcomes())
+		}
+		return nil
+	}))
+	return l
+}
+
+// answered waits until n requests that were started at or after from were answered.
+func (c *cluster) answered(l *lab.Load, from time.Time, n int) {
+	c.t.Helper()
+	c.ok(lab.Wait(c.t.Context(), patience, func() error {
+		if rs := l.Requests().Between(from, time.Now()); rs.Outcomes()[lab.OK] < n {
+			return fmt.Errorf("answered since %v: %v", from, rs.Outcomes())
+		}
+		return nil
+	}))
+}
+
+// takeover waits for the first gratuitous ARP of a director since from.
+func (c *cluster) takeover(d *lab.Director, from time.Time) time.Time {
+	c.t.Helper()
+	g, err := c.wire.WaitGratuitousARP(c.t.Context(), d.Node, vipAddress, from, patience)
+	c.ok(err)
+	return g.Time
+}
+
+// handover checks what a planned change of the MASTER cost. On IPVS it is printed only: there, forwarding ends with
+// the address.
+func (c *cluster) handover(what string, requests lab.Requests, garp time.Time) {
+	c.t.Helper()
+	c.t.Logf("%s: %d requests, %v", what, len(requests), requests.Outcomes())
+	if err := lab.CheckHandover(requests, garp); err != nil && c.plane != ipvs {
+		c.t.Errorf("%s: %v", what, err)
+	}
+}
+
+// oneMaster waits until one director is MASTER, the other BACKUP, and the address is on the MASTER only.
+func (c *cluster) oneMaster(master, backup *lab.Director, limit time.Duration) {
+	c.t.Helper()
+	c.ok(master.WaitState(c.t.Context(), "VI_1", "MASTER", limit))
+	c.ok(backup.WaitState(c.t.Context(), "VI_1", "BACKUP", limit))
+	c.ok(lab.Wait(c.t.Context(), limit, func() error {
+		for d, want := range map[*lab.Director]int{master: 1, backup: 0} {
+			if n, err := c.count(d.Node); err != nil || n != want {
+				return fmt.Errorf("%s holds the address %d times, want %d (%v)", d.Name, n, want, err)
+			}
+		}
+		return nil
+	}))
+}
+
+// count says how often a node's eth0 carries the VIP.
+func (c *cluster) count(n *lab.Node) (int, error) {
+	addresses, err := n.Addresses("eth0")
+	count := 0
+	for _, a := range addresses {
+		if a == vip+"/32" {
+			count++
+		}
+	}
+	return count, err
+}

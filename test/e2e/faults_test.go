@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xdirector/xdirector/pkg/status"
+	"github.com/xdirector/xdirector/test/lab"
+)
+
+func TestAddressOfTheAdministratorIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		c := newCluster(t, "", 1, 0)
+		c.ok(c.lab.Directors[0].AddAddress("eth0", vip+"/32"))
+		c.start()
+		d := c.d[0]
+		held := func() {
+			t.Helper()
+			if n, err := c.count(d.Node); err != nil || n != 1 {
+				t.Errorf("the administrator's address is there %d times (%v), want once", n, err)
+			}
+		}
+		held()
+		if log := d.Log(); strings.Count(log, "level=WARN") != 1 || !strings.Contains(log, vip) {
+			t.Errorf("want one warning that names %s", vip)
+		}
+		c.ok(d.Stop())
+		held()
+	})
+}
+
+func TestUnknownInterfaceIsAFaultNotAnEnd(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		c := newCluster(t, "", 1, 0)
+		d := c.d[0]
+		config := c.config(0)
+		config.Instances = append(config.Instances, lab.Instance{
+			Name: "VI_2", Interface: "nosuch0", VRID: 52, Version: 3, Priority: 100, Interval: interval, Addresses: []string{"10.77.0.101/32"},
+		})
+		c.ok(d.Configure(config))
+		c.ok(d.Start())
+		c.ok(d.WaitState(t.Context(), "VI_2", "FAULT", patience))
+		c.ok(d.WaitState(t.Context(), "VI_1", "MASTER", patience))
+		s, err := d.Status(t.Context())
+		c.ok(err)
+		for _, i := range s.Instances {
+			if i.Name == "VI_2" && !strings.Contains(i.Reason, "nosuch0") {
+				t.Errorf("reason of the fault: %q, want one that names nosuch0", i.Reason)
+			}
+		}
+	})
+}
+
+func TestTakenMetricsPortIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		c := newCluster(t, "", 1, 0)
+		d := c.d[0]
+		taken, err := d.Listen("127.0.0.1:9112")
+		c.ok(err)
+		c.start()
+		c.ok(d.Process().WaitLog(t.Context(), patience, "9112", 1))
+		c.ok(taken.Close())
+		client := http.Client{Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				return d.Dial(ctx, network, address)
+			},
+		}}
+		// Every 10 s.
+		c.ok(lab.Wait(t.Context(), lab.Slack*10*time.Second, func() error {
+			answer, err := client.Get("http://127.0.0.1:9112/metrics")
+			if err != nil {
+				return err
+			}
+			defer answer.Body.Close()
+			body, err := io.ReadAll(answer.Body)
+			if err != nil {
+				return err
+			}
+			if !strings.Contains(string(body), `xdirector_vrrp_state{instance="VI_1"} 2`) {
+				return fmt.Errorf("metrics don't say that VI_1 is MASTER:\n%s", body)
+			}
+			return nil
+		}))
+	})
+}
+
+func TestLeftOverControlSocketIsRemovedAndALivingOneIsKept(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		c := newCluster(t, "", 1, 0)
+		c.start()
+		d := c.d[0]
+		d.Kill()
+		c.ok(d.Start()) // over the socket of the killed one
+		c.ok(d.WaitState(t.Context(), "VI_1", "MASTER", patience))
+		living := d.Process()
+		second, err := d.Launch()
+		c.ok(err)
+		code, err := second.Wait(patience)
+		c.ok(err)
+		if log := second.Log(); code != 1 || !strings.Contains(log, "already running") {
+			t.Errorf("second process: exit code %d, want 1 and \"already running\"", code)
+		}
+		if !living.Running() {
+			t.Error("the first process ended")
+		}
+		if state := d.State(t.Context(), "VI_1"); state != "MASTER" {
+			t.Errorf("the first process is %q, want MASTER", state)
+		}
+	})
+}
+
+func TestServiceManagerIsToldTheStates(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		c := newCluster(t, "", 1, 0)
+		c.start()
+		c.ok(c.d[0].WaitStatus(t.Context(), patience, func(*status.Status) error {
+			if text := c.d[0].NotifiedStatus(); !strings.Contains(text, "VI_1") || !strings.Contains(text, "MASTER") {
+				return fmt.Errorf("STATUS=%s, want VI_1 and MASTER", text)
+			}
+			return nil
+		}))
+	})
+}

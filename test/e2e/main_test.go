@@ -1,0 +1,154 @@
+// Package e2e tests the whole xdirector in the lab: two directors, real servers, a client, and everything that can
+// happen to them. A scenario is written once and runs on every plane that this machine can have: the XDP planes on
+// the host, IPVS in the virtual machine (XDIRECTOR_VM=1). XDIRECTOR_BIN names the binary; without it, it is built.
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+)
+
+// The planes that a scenario can run on.
+const (
+	native   = "xdp-native"
+	generic  = "xdp-generic"
+	ipvs     = "ipvs"
+	election = "none" // the scenario has no services: it runs once, on the host
+)
+
+var (
+	everyPlane = []string{native, generic, ipvs}
+	hostXDP    = []string{native, generic}
+	noPlane    = []string{election}
+)
+
+// scenarios names every scenario and its planes. A run of all tests fails if one of these is missing from it.
+var scenarios = map[string][]string{
+	"TestRoundRobinServesRealServersInTurn":                 everyPlane,
+	"TestWeightedRoundRobinFollowsTheWeights":               everyPlane,
+	"TestUDPClientsStayWithTheirRealServer":                 everyPlane,
+	"TestPersistentClientStaysUntilItsRealServerFails":      everyPlane,
+	"TestMinimalConfigurationForwards":                      everyPlane,
+	"TestFailedRealServerLeavesAndComesBack":                everyPlane,
+	"TestRealServerWithoutMACGetsNoConnection":              everyPlane,
+	"TestCleanStopAndReturnLoseNoRequest":                   everyPlane,
+	"TestKilledAgentForwardsOnAndIsAdopted":                 everyPlane,
+	"TestOpenConnectionOutlivesTheAgent":                    everyPlane,
+	"TestLostDirectorIsReplacedInTime":                      everyPlane,
+	"TestPulledCableEndsWithOneMaster":                      everyPlane,
+	"TestReloadTouchesOnlyWhatChanged":                      everyPlane,
+	"TestFloodedFrameIsNotForwarded":                        hostXDP,
+	"TestDirectorsBehindEachOtherCirculateNothing":          hostXDP,
+	"TestInterfaceWithoutNativeXDPGetsGeneric":              noPlane,
+	"TestWithoutBPFCapabilityIPVSForwards":                  {ipvs},
+	"TestJoinedDirectorsEndWithOneMaster":                   noPlane,
+	"TestKeepalivedPeerFailsOverBothWays":                   noPlane,
+	"TestAddressOfTheAdministratorIsLeftAlone":              noPlane,
+	"TestUnknownInterfaceIsAFaultNotAnEnd":                  noPlane,
+	"TestTakenMetricsPortIsTriedAgain":                      noPlane,
+	"TestLeftOverControlSocketIsRemovedAndALivingOneIsKept": noPlane,
+	"TestServiceManagerIsToldTheStates":                     noPlane,
+}
+
+// inVM says that this is the virtual machine with IPVS.
+func inVM() bool { return os.Getenv("XDIRECTOR_VM") != "" }
+
+// planesHere are the planes of a scenario that this machine runs. One XDP scenario runs on the old kernel of the
+// virtual machine too.
+func planesHere(name string) []string {
+	var here []string
+	for _, plane := range scenarios[name] {
+		old := plane == native && name == "TestRoundRobinServesRealServersInTurn"
+		if inVM() == (plane == ipvs) || inVM() && old {
+			here = append(here, plane)
+		}
+	}
+	return here
+}
+
+// record is what has run, for the comparison at the end.
+type record struct {
+	mu  sync.Mutex
+	ran []string
+}
+
+var runs record
+
+func (r *record) add(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ran = append(r.ran, name)
+}
+
+// missing lists the runs that should have been and were not.
+func (r *record) missing() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var missing []string
+	for name := range scenarios {
+		for _, plane := range planesHere(name) {
+			if run := name + "/plane=" + plane; !slices.Contains(r.ran, run) {
+				missing = append(missing, run)
+			}
+		}
+	}
+	slices.Sort(missing)
+	return missing
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(runAll(m))
+}
+
+func runAll(m *testing.M) int {
+	if os.Geteuid() == 0 && os.Getenv("XDIRECTOR_BIN") == "" {
+		dir, err := os.MkdirTemp("", "xdirector-e2e-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		binary := filepath.Join(dir, "xdirector")
+		if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/xdirector").CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build xdirector: %v\n%s", err, out)
+			return 1
+		}
+		if err := os.Setenv("XDIRECTOR_BIN", binary); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	code := m.Run()
+	all := flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == ""
+	if os.Geteuid() == 0 && all {
+		for _, name := range runs.missing() {
+			fmt.Fprintf(os.Stderr, "FAIL: scenario %s did not run\n", name)
+			code = 1
+		}
+	}
+	return code
+}
+
+// onPlanes runs a scenario on each of its planes that this machine has.
+func onPlanes(t *testing.T, scenario func(t *testing.T, plane string)) {
+	t.Helper()
+	if _, ok := scenarios[t.Name()]; !ok {
+		t.Fatalf("%s is not in the table of scenarios", t.Name())
+	}
+	if os.Geteuid() != 0 && os.Getenv("LAB") == "" {
+		t.Skip("not root")
+	}
+	for _, plane := range planesHere(t.Name()) {
+		t.Run("plane="+plane, func(t *testing.T) {
+			runs.add(t.Name())
+			scenario(t, plane)
+		})
+	}
+}
