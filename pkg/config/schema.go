@@ -21,7 +21,7 @@ func (d *decoder) config(v value) *Config {
 			DeadMan:       30 * time.Second,
 		},
 		Metrics: Metrics{Listen: "127.0.0.1:9112"},
-		Control: Control{Socket: "/run/xdirector/control.sock"},
+		Control: Control{Socket: defaultSocket},
 		Log:     Log{Level: slog.LevelInfo},
 	}
 	d.object(v,

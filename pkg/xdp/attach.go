@@ -23,6 +23,7 @@ type nic struct {
 	program *ebpf.Program
 	link    link.Link // nil: not attached
 	mode    Mode
+	reason  string // why an earlier mode was not taken; empty: none was tried
 }
 
 // placeInterfaces finds the configured interfaces and gives each a slot: the one it had, or a free one with zeroed
@@ -163,7 +164,8 @@ func (p *Plane) attach(n *nic, modes []Mode) error {
 	for _, mode := range modes {
 		err := p.attachAs(n, mode)
 		if err == nil {
-			p.log.Info("XDP program attached", "interface", n.name, "mode", mode, "tried_before", strings.Join(reasons, "; "))
+			n.reason = strings.Join(reasons, "; ")
+			p.log.Info("XDP program attached", "interface", n.name, "mode", mode, "tried_before", n.reason)
 			return nil
 		}
 		reasons = append(reasons, fmt.Sprintf("%s: %v", mode, err))
@@ -214,6 +216,9 @@ func (p *Plane) adopt(n *nic) (bool, error) {
 			err := pinned.Update(n.program)
 			if err == nil {
 				n.link, n.mode = pinned, mode
+				if mode == Generic {
+					n.reason = "kept in the mode in which an earlier run attached it"
+				}
 				p.log.Info("XDP program replaced, forwarding went on", "interface", n.name, "mode", mode)
 				return true, nil
 			}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xdirector/xdirector/pkg/config"
+	"github.com/xdirector/xdirector/pkg/control"
+)
+
+// answerTime is how long a command waits for the daemon.
+const answerTime = 30 * time.Second
+
+func newStatus() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show instances, services and real servers of the running director",
+		Args:  noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return ask(c, func(ctx context.Context, client *control.Client) error {
+				s, err := client.Status(ctx)
+				if err != nil {
+					return err
+				}
+				if wantsJSON(c) {
+					return printJSON(c.OutOrStdout(), s)
+				}
+				s.Text(c.OutOrStdout())
+				return nil
+			})
+		},
+	}
+}
+
+func newReload() *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload",
+		Short: "Have the running director read its configuration file again",
+		Args:  noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return ask(c, func(ctx context.Context, client *control.Client) error {
+				if err := client.Reload(ctx); err != nil {
+					return err
+				}
+				if wantsJSON(c) {
+					return printJSON(c.OutOrStdout(), map[string]bool{"reloaded": true})
+				}
+				fmt.Fprintln(c.OutOrStdout(), "reloaded")
+				return nil
+			})
+		},
+	}
+}
+
+// ask runs question with a client of the daemon that the configuration names. The file may be invalid at the
+// moment: the daemon may run with an older one.
+func ask(c *cobra.Command, question func(context.Context, *control.Client) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	socket, err := config.ControlSocket(configFile(c))
+	if err != nil {
+		return err
+	}
+	return question(ctx, control.NewClient(socket))
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if wantsJSON(c) {
+				return printJSON(c.OutOrStdout(), map[string]string{"version": version, "go": runtime.Version()})
+			}
+			fmt.Fprintf(c.OutOrStdout(), "xdirector %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return nil
+		},
+	}
+}

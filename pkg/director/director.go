@@ -1,0 +1,469 @@
+// Package director is the loop that makes one director of the parts: it wishes a state from configuration, health
+// and next hops, has the plane apply it, reloads, and publishes the picture of the whole. One goroutine owns all
+// of that; the others send it messages.
+package director
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/xdirector/xdirector/pkg/config"
+	"github.com/xdirector/xdirector/pkg/control"
+	"github.com/xdirector/xdirector/pkg/ha"
+	"github.com/xdirector/xdirector/pkg/health"
+	"github.com/xdirector/xdirector/pkg/lb"
+	"github.com/xdirector/xdirector/pkg/metrics"
+	"github.com/xdirector/xdirector/pkg/neigh"
+	"github.com/xdirector/xdirector/pkg/status"
+	"github.com/xdirector/xdirector/pkg/vrrp"
+)
+
+const (
+	tick         = time.Second           // period of the watchdog, of retries and of an idle director's picture
+	pictureDelay = 20 * time.Millisecond // from a change to the picture that shows it: many changes, one picture
+	afterglow    = time.Second           // frames for our own MAC are forwarded so long after our addresses are gone
+	loopStuck    = 5 * time.Second       // without a turn of the loop: unhealthy
+	reportLate   = 5 * time.Second       // without a report of the election: no watchdog for the service manager
+)
+
+// Options are what a Director is made of besides its configuration file.
+type Options struct {
+	ConfigFile string
+	Version    string
+	Log        *slog.Logger
+	Level      *slog.LevelVar // set to log.level of the configuration; nil: not set
+	// Notify tells the service manager (sd_notify); nil: there is none.
+	Notify func(state string)
+}
+
+// Director is one running director.
+type Director struct {
+	opts    Options
+	log     *slog.Logger
+	picture atomic.Pointer[status.Status]
+	reloads chan reload
+	stops   chan struct{}
+	stop    sync.Once
+
+	// Owned by the goroutine of Run.
+	cfg       *config.Config
+	started   time.Time
+	reloaded  status.Reload
+	ha        *ha.Runtime
+	report    ha.Report
+	reportAt  time.Time
+	checks    *health.Runner
+	servers   map[lb.ServerKey]*server
+	neigh     *neigh.Watcher
+	hops      map[netip.Addr]neigh.Hop
+	plane     plane
+	applied   *lb.State
+	applyErr  error
+	meter     *meter
+	stopping  bool
+	notified  string
+	wasMaster bool
+}
+
+// server is what the director remembers of a real server between results.
+type server struct {
+	up       bool
+	reason   string
+	since    time.Time
+	results  map[string]uint64
+	duration time.Duration
+}
+
+// New reads the configuration and returns a director that is not running yet. An invalid file is a
+// config.Problems.
+func New(opts Options) (*Director, error) {
+	cfg, err := config.Load(opts.ConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	return &Director{
+		opts:    opts,
+		log:     opts.Log,
+		cfg:     cfg,
+		reloads: make(chan reload),
+		stops:   make(chan struct{}),
+		servers: map[lb.ServerKey]*server{},
+	}, nil
+}
+
+// Config returns the configuration that New read.
+func (d *Director) Config() *config.Config { return d.cfg }
+
+// Stop begins the orderly end: hand over, linger, detach. Run returns when it is done. It never blocks.
+func (d *Director) Stop() { d.stop.Do(func() { close(d.stops) }) }
+
+// Run directs until Stop is through, and returns nil then. When ctx ends first it leaves at once and touches
+// nothing, as a crash would: packets go on being forwarded by what is in the kernel.
+func (d *Director) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	d.started = time.Now()
+	d.reloaded = status.Reload{Success: true, Time: d.started}
+	if d.opts.Level != nil {
+		d.opts.Level.Set(d.cfg.Log.Level)
+	}
+	for _, w := range d.cfg.Warnings {
+		d.log.Warn("configuration: " + w.String())
+	}
+	if err := checkInterfaces(d.cfg); err != nil {
+		cancel(nil)
+		return err
+	}
+	listener, err := control.Listen(d.cfg.Control.Socket)
+	if err != nil {
+		cancel(nil)
+		return err
+	}
+	d.recall()
+
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer cancel(nil)
+	part := func(name string, run func(context.Context) error) {
+		parts.Go(func() {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	part("control socket", func(ctx context.Context) error { return control.Serve(ctx, listener, d, d.log) })
+
+	d.neigh = neigh.New(d.log)
+	d.neigh.Watch(targets(d.cfg), virtual(d.cfg))
+	part("next hops", d.neigh.Run)
+	select {
+	case d.hops = <-d.neigh.Changes():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := d.openPlane(ctx, d.cfg); err != nil {
+		return err
+	}
+	defer func() { d.plane.close() }()
+	d.meter = newMeter()
+	part("counters", d.meter.run)
+	d.meter.watch(d.plane.Plane)
+
+	d.checks = health.New(d.neigh.Source, d.log)
+	d.checks.Configure(d.targets(d.cfg))
+	part("checks", d.checks.Run)
+	d.ha = ha.New(haConfig(d.cfg), d.log)
+	part("election", d.ha.Run)
+	select {
+	case r := <-d.ha.Reports():
+		d.onReport(ctx, r)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	d.publish()
+	part("metrics", func(ctx context.Context) error {
+		return metrics.Serve(ctx, d.cfg.Metrics.Listen, metrics.Handler(d.Status), d.log)
+	})
+	d.notify("READY=1")
+	d.log.Info("ready", "router_id", d.routerID(), "version", d.opts.Version, "plane", d.planeName(), "reason", d.plane.reason)
+	return d.loop(ctx)
+}
+
+// loop turns until the director has stopped.
+func (d *Director) loop(ctx context.Context) error {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	stops := d.stops
+	var afterglowOver, soon <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-stops:
+			stops = nil
+			d.stopping = true
+			d.log.Info("stopping: handing over")
+			d.notify("STOPPING=1")
+			d.ha.Stop()
+		case r := <-d.ha.Reports():
+			d.onReport(ctx, r)
+			if r.Stopped && afterglowOver == nil {
+				linger := time.Duration(0)
+				if d.wasMaster {
+					linger = afterglow
+				}
+				afterglowOver = time.After(linger)
+			}
+		case <-afterglowOver:
+			d.forget()
+			err := d.plane.remove()
+			d.log.Info("stopped")
+			return err
+		case result := <-d.checks.Results():
+			d.onResult(ctx, result)
+		case d.hops = <-d.neigh.Changes():
+			d.apply(ctx)
+		case r := <-d.reloads:
+			err := d.reload(ctx, r)
+			d.publish()
+			r.reply <- err
+		case <-d.meter.readings:
+		case <-ticker.C:
+			d.apply(ctx)
+			if time.Since(d.reportAt) < reportLate {
+				d.notify("WATCHDOG=1")
+			}
+		case <-soon:
+			soon = nil
+			d.publish()
+			continue
+		}
+		if soon == nil {
+			soon = time.After(pictureDelay)
+		}
+	}
+}
+
+// apply makes the plane as wished. A failure is logged once and tried again at each tick: the plane stays as it is
+// meanwhile.
+func (d *Director) apply(ctx context.Context) {
+	if d.plane.Plane == nil {
+		return
+	}
+	state := d.wish(d.cfg)
+	if d.applied != nil && d.applyErr == nil && reflect.DeepEqual(*d.applied, state) {
+		return
+	}
+	err := d.plane.Apply(ctx, state)
+	if err != nil && (d.applyErr == nil || d.applyErr.Error() != err.Error()) {
+		d.log.Error("the plane could not be updated; it forwards as before and is tried again every second", "plane", d.planeName(), "error", err)
+	}
+	if err == nil && d.applyErr != nil {
+		d.log.Info("the plane is up to date again", "plane", d.planeName())
+	}
+	d.applied, d.applyErr = &state, err
+}
+
+func (d *Director) wish(cfg *config.Config) lb.State {
+	up := map[lb.ServerKey]bool{}
+	for key, s := range d.servers {
+		up[key] = s.up
+	}
+	held := map[netip.Addr]bool{}
+	for _, i := range cfg.Instances {
+		for _, a := range i.VirtualAddresses {
+			held[a.Addr()] = held[a.Addr()] || d.state(i.Name) == vrrp.Master
+		}
+	}
+	return wish(cfg, d.plane.name, up, d.hops, d.directors(), held)
+}
+
+func (d *Director) state(instance string) vrrp.State {
+	for _, i := range d.report.Instances {
+		if i.Name == instance {
+			return i.State
+		}
+	}
+	return vrrp.Init
+}
+
+// directors lists every other box whose adverts were accepted since the start, each once.
+func (d *Director) directors() []lb.Director {
+	var list []lb.Director
+	seen := map[lb.Director]bool{}
+	for _, i := range d.report.Instances {
+		for _, p := range i.Peers {
+			if !seen[p] {
+				seen[p] = true
+				list = append(list, p)
+			}
+		}
+	}
+	return list
+}
+
+func (d *Director) onReport(ctx context.Context, r ha.Report) {
+	d.report, d.reportAt = r, time.Now()
+	for _, i := range r.Instances {
+		d.wasMaster = d.wasMaster || i.State == vrrp.Master
+	}
+	d.apply(ctx)
+	text := ""
+	for i, instance := range r.Instances {
+		if i > 0 {
+			text += ", "
+		}
+		text += instance.Name + " " + instance.State.String()
+	}
+	if text != d.notified {
+		d.notified = text
+		d.notify("STATUS=" + text)
+	}
+}
+
+func (d *Director) onResult(ctx context.Context, r health.Result) {
+	service, ok := find(d.cfg, r.Service)
+	if !ok {
+		return // of a service that a reload has removed meanwhile
+	}
+	key := lb.ServerKey{Service: serviceKey(service), Address: r.Address}
+	s, ok := d.servers[key]
+	if !ok {
+		return
+	}
+	outcome := "down"
+	if r.OK {
+		outcome = "up"
+	}
+	s.results[outcome]++
+	s.reason, s.duration = r.Reason, r.Duration
+	if s.up != r.Up {
+		s.up, s.since = r.Up, time.Now()
+		d.apply(ctx)
+		d.remember()
+	}
+}
+
+// targets makes the health targets of a configuration, and forgets real servers that are no longer in it.
+func (d *Director) targets(cfg *config.Config) []health.Target {
+	var list []health.Target
+	keep := map[lb.ServerKey]*server{}
+	for _, s := range cfg.Services {
+		for _, r := range s.RealServers {
+			key := lb.ServerKey{Service: serviceKey(s), Address: r.Address}
+			known, ok := d.servers[key]
+			if !ok || r.Check == nil {
+				known = &server{up: true, reason: "not checked yet", since: time.Now(), results: map[string]uint64{}}
+			}
+			keep[key] = known
+			if r.Check == nil {
+				known.reason = "no check"
+				continue
+			}
+			list = append(list, health.Target{
+				Key:   health.Key{Service: s.Name, Address: r.Address},
+				Port:  r.Port,
+				Check: *r.Check,
+				Up:    known.up,
+			})
+		}
+	}
+	d.servers = keep
+	return list
+}
+
+func (d *Director) notify(state string) {
+	if d.opts.Notify != nil {
+		d.opts.Notify(state)
+	}
+}
+
+func (d *Director) routerID() string {
+	if d.cfg.RouterID != "" {
+		return d.cfg.RouterID
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
+}
+
+func find(cfg *config.Config, service string) (config.Service, bool) {
+	for _, s := range cfg.Services {
+		if s.Name == service {
+			return s, true
+		}
+	}
+	return config.Service{}, false
+}
+
+// targets lists the addresses of all real servers, each once.
+func targets(cfg *config.Config) []netip.Addr {
+	var list []netip.Addr
+	seen := map[netip.Addr]bool{}
+	for _, s := range cfg.Services {
+		for _, r := range s.RealServers {
+			if !seen[r.Address] {
+				seen[r.Address] = true
+				list = append(list, r.Address)
+			}
+		}
+	}
+	return list
+}
+
+// virtual lists every address that is or may become virtual here: none of them is ever the source of a check.
+func virtual(cfg *config.Config) []netip.Addr {
+	var list []netip.Addr
+	for _, i := range cfg.Instances {
+		for _, a := range i.VirtualAddresses {
+			list = append(list, a.Addr())
+		}
+	}
+	for _, s := range cfg.Services {
+		list = append(list, s.Address)
+	}
+	return list
+}
+
+func haConfig(cfg *config.Config) ha.Config {
+	c := ha.Config{StateDir: cfg.StateDir, DeadMan: cfg.Dataplane.DeadMan}
+	for _, i := range cfg.Instances {
+		instance := ha.Instance{
+			Name:             i.Name,
+			Interface:        i.Interface,
+			VirtualAddresses: i.VirtualAddresses,
+			VRRP: vrrp.Config{
+				Version:      i.Version,
+				VRID:         i.VirtualRouterID,
+				Priority:     i.Priority,
+				Interval:     i.AdvertInterval,
+				Preempt:      i.Preempt,
+				PreemptDelay: i.PreemptDelay,
+				Password:     i.Password,
+			},
+		}
+		for _, a := range i.VirtualAddresses {
+			instance.VRRP.Addresses = append(instance.VRRP.Addresses, a.Addr())
+		}
+		c.Instances = append(c.Instances, instance)
+	}
+	return c
+}
+
+// checkInterfaces finds every interface that the configuration names on this box.
+func checkInterfaces(cfg *config.Config) error {
+	present, err := net.Interfaces()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	names := map[string]bool{}
+	list := ""
+	for _, i := range present {
+		names[i.Name] = true
+		list += " " + i.Name
+	}
+	var missing []error
+	for _, i := range cfg.Instances {
+		if !names[i.Interface] {
+			missing = append(missing, fmt.Errorf("instance %s: interface %s does not exist; this box has:%s", i.Name, i.Interface, list))
+		}
+	}
+	if len(cfg.Services) > 0 && len(missing) == 0 {
+		for _, name := range cfg.Dataplane.Interfaces {
+			if !names[name] {
+				missing = append(missing, fmt.Errorf("dataplane.interfaces: interface %s does not exist; this box has:%s", name, list))
+			}
+		}
+	}
+	return errors.Join(missing...)
+}

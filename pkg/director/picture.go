@@ -1,0 +1,165 @@
+package director
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/xdirector/xdirector/pkg/config"
+	"github.com/xdirector/xdirector/pkg/ha"
+	"github.com/xdirector/xdirector/pkg/lb"
+	"github.com/xdirector/xdirector/pkg/neigh"
+	"github.com/xdirector/xdirector/pkg/status"
+)
+
+// Status returns the latest picture of the whole; nil before the first. It must not be changed.
+func (d *Director) Status() *status.Status {
+	s := d.picture.Load()
+	if s == nil {
+		return nil
+	}
+	if age := time.Since(s.Time); age > loopStuck {
+		stuck := *s
+		stuck.Healthy = false
+		stuck.Unhealthy = fmt.Sprintf("the director's loop has not turned for %s; restart the service if that lasts", age.Round(time.Second))
+		return &stuck
+	}
+	return s
+}
+
+// publish makes a new picture of the whole.
+func (d *Director) publish() {
+	s := &status.Status{
+		Version:  d.opts.Version,
+		RouterID: d.routerID(),
+		Started:  d.started,
+		Time:     time.Now(),
+		Stopping: d.stopping,
+		Plane:    status.Plane{Name: string(d.plane.name), Reason: d.plane.reason},
+		Reload:   d.reloaded,
+	}
+	s.Unhealthy = d.unhealthy()
+	s.Healthy = s.Unhealthy == ""
+	reports := map[string]ha.InstanceReport{}
+	for _, r := range d.report.Instances {
+		reports[r.Name] = r
+	}
+	for _, i := range d.cfg.Instances {
+		s.Instances = append(s.Instances, instancePicture(i, reports[i.Name]))
+	}
+	counters := d.meter.counters()
+	for _, service := range d.cfg.Services {
+		s.Services = append(s.Services, d.servicePicture(service, s.Plane, counters))
+	}
+	for name, mode := range d.plane.modes {
+		c := counters.Interfaces[name]
+		s.Interfaces = append(s.Interfaces, status.Interface{Name: name, Mode: string(mode), Verdicts: c.Verdicts, Drops: c.Drops})
+	}
+	sort.Slice(s.Interfaces, func(a, b int) bool { return s.Interfaces[a].Name < s.Interfaces[b].Name })
+	d.picture.Store(s)
+}
+
+// unhealthy says what is not as configured; empty: nothing.
+func (d *Director) unhealthy() string {
+	switch {
+	case d.stopping:
+		return "this director is stopping"
+	case d.applyErr != nil:
+		return "the plane could not be updated: " + d.applyErr.Error()
+	case d.meter.failure() != nil:
+		return "the plane's counters can't be read: " + d.meter.failure().Error()
+	case time.Since(d.reportAt) > reportLate:
+		return fmt.Sprintf("the election has not reported for %s", time.Since(d.reportAt).Round(time.Second))
+	}
+	return ""
+}
+
+func instancePicture(i config.Instance, r ha.InstanceReport) status.Instance {
+	p := status.Instance{
+		Name:            i.Name,
+		Interface:       i.Interface,
+		VirtualRouterID: i.VirtualRouterID,
+		Version:         i.Version,
+		State:           r.State.String(),
+		Since:           r.Since,
+		Reason:          r.Reason,
+		Priority:        i.Priority,
+		MasterPriority:  r.MasterPriority,
+		Transitions:     map[string]uint64{},
+		AdvertsSent:     r.AdvertsSent,
+		AdvertsReceived: r.AdvertsReceived,
+		AdvertsRefused:  map[string]uint64{},
+		Mismatches:      []status.Notice{},
+	}
+	if r.Source.IsValid() {
+		p.Source = r.Source.String()
+	}
+	if r.Master.IsValid() {
+		p.Master = r.Master.String()
+	}
+	for _, a := range i.VirtualAddresses {
+		p.Addresses = append(p.Addresses, a.String())
+	}
+	for to, n := range r.Transitions {
+		p.Transitions[strings.ToLower(to.String())] = n
+	}
+	for reason, n := range r.AdvertsRefused {
+		p.AdvertsRefused[string(reason)] = n
+	}
+	for _, m := range r.Mismatches {
+		p.Mismatches = append(p.Mismatches, status.Notice{Kind: m.Kind, Peer: m.Peer.String(), Text: m.Text})
+	}
+	return p
+}
+
+func (d *Director) servicePicture(s config.Service, plane status.Plane, counters lb.Counters) status.Service {
+	p := status.Service{
+		Name:        s.Name,
+		Address:     s.Address.String(),
+		Port:        s.Port,
+		Protocol:    s.Protocol.String(),
+		Scheduler:   string(s.Scheduler),
+		Persistence: s.Persistence,
+		Plane:       plane,
+	}
+	for _, r := range s.RealServers {
+		key := lb.ServerKey{Service: serviceKey(s), Address: r.Address}
+		traffic := counters.RealServers[key]
+		picture := status.RealServer{
+			Address:      r.Address.String(),
+			Port:         r.Port,
+			Weight:       r.Weight,
+			Up:           true,
+			Reason:       "no check",
+			Packets:      traffic.Packets,
+			Bytes:        traffic.Bytes,
+			FlowsCreated: traffic.FlowsCreated,
+			Flows:        traffic.Flows,
+		}
+		if known, ok := d.servers[key]; ok {
+			picture.Up, picture.Reason, picture.Since = known.up, known.reason, known.since
+			picture.CheckDuration = known.duration
+			picture.Checks = map[string]uint64{}
+			for result, n := range known.results {
+				picture.Checks[result] = n
+			}
+		}
+		picture.NextHop, picture.NextHopError = hopPicture(d.hops[r.Address])
+		p.RealServers = append(p.RealServers, picture)
+	}
+	return p
+}
+
+func hopPicture(h neigh.Hop) (text, problem string) {
+	switch {
+	case h.Local:
+		text = "this director"
+	case h.Known():
+		text = h.MAC.String() + " on " + h.InterfaceName
+	}
+	if h.Err != nil {
+		problem = h.Err.Error()
+	}
+	return text, problem
+}

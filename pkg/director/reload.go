@@ -1,0 +1,123 @@
+package director
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/xdirector/xdirector/pkg/config"
+	"github.com/xdirector/xdirector/pkg/status"
+)
+
+// reload is the outcome of reading the configuration file, on its way to the loop.
+type reload struct {
+	cfg   *config.Config
+	err   error // the file is invalid
+	reply chan error
+}
+
+// Reload reads the configuration file again. A file that is invalid, or that changes what only a restart can
+// change, is refused with all reasons, and everything goes on as it was. What the file leaves as it is, is not
+// touched.
+func (d *Director) Reload(ctx context.Context) error {
+	cfg, err := config.Load(d.opts.ConfigFile)
+	r := reload{cfg: cfg, err: err, reply: make(chan error, 1)}
+	select {
+	case d.reloads <- r:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case err := <-r.reply:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// reload makes the new configuration the one in use, or says why not.
+func (d *Director) reload(ctx context.Context, r reload) error {
+	err := r.err
+	if err == nil {
+		err = d.adopt(ctx, r.cfg)
+	}
+	if err != nil {
+		d.reloaded = status.Reload{Success: false, Time: d.reloaded.Time, Error: err.Error()}
+		d.log.Error("reload refused: everything goes on with the configuration as it was", "file", d.opts.ConfigFile, "error", err)
+		return err
+	}
+	d.reloaded = status.Reload{Success: true, Time: time.Now()}
+	d.log.Info("configuration reloaded", "file", d.opts.ConfigFile)
+	return nil
+}
+
+func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
+	if d.stopping {
+		return errors.New("this director is stopping")
+	}
+	if err := needsRestart(d.cfg, cfg); err != nil {
+		return err
+	}
+	if err := checkInterfaces(cfg); err != nil {
+		return err
+	}
+	switch had, has := d.plane.Plane != nil, len(cfg.Services) > 0; {
+	case !had && has:
+		if err := d.openPlane(ctx, cfg); err != nil {
+			return err
+		}
+	case had && !has:
+		d.meter.watch(nil)
+		if err := d.plane.remove(); err != nil {
+			d.log.Error("the plane of the removed services could not be removed", "error", err)
+		}
+	}
+	for _, w := range cfg.Warnings {
+		d.log.Warn("configuration: " + w.String())
+	}
+	if d.opts.Level != nil {
+		d.opts.Level.Set(cfg.Log.Level)
+	}
+	d.cfg = cfg
+	d.meter.watch(d.plane.Plane)
+	d.neigh.Watch(targets(cfg), virtual(cfg))
+	d.checks.Configure(d.targets(cfg))
+	d.ha.Configure(haConfig(cfg))
+	d.apply(ctx)
+	d.remember()
+	return nil
+}
+
+// needsRestart says what a new configuration changes that a running director can't.
+func needsRestart(old, new *config.Config) error {
+	var errs []error
+	refuse := func(key string, was, is any) {
+		if !reflect.DeepEqual(was, is) {
+			errs = append(errs, fmt.Errorf("%s changes from %v to %v: this needs a restart", key, was, is))
+		}
+	}
+	for _, o := range old.Instances {
+		for _, n := range new.Instances {
+			if o.Name == n.Name {
+				key := "vrrp.instances " + o.Name + ": "
+				refuse(key+"interface", o.Interface, n.Interface)
+				refuse(key+"version", o.Version, n.Version)
+				refuse(key+"virtual_router_id", o.VirtualRouterID, n.VirtualRouterID)
+			}
+		}
+	}
+	refuse("state_dir", old.StateDir, new.StateDir)
+	refuse("control.socket", old.Control.Socket, new.Control.Socket)
+	refuse("metrics.listen", old.Metrics.Listen, new.Metrics.Listen)
+	refuse("log.format", old.Log.Format, new.Log.Format)
+	refuse("dataplane.pin_path", old.Dataplane.PinPath, new.Dataplane.PinPath)
+	if len(old.Services) > 0 && len(new.Services) > 0 {
+		refuse("dataplane.mode", old.Dataplane.Mode, new.Dataplane.Mode)
+		refuse("dataplane.interfaces", strings.Join(old.Dataplane.Interfaces, ","), strings.Join(new.Dataplane.Interfaces, ","))
+		refuse("dataplane.flow_table_size", old.Dataplane.FlowTableSize, new.Dataplane.FlowTableSize)
+	}
+	return errors.Join(errs...)
+}

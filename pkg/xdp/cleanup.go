@@ -1,0 +1,34 @@
+package xdp
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Cleanup detaches and removes what an earlier run left under pinPath. Nothing there, or no bpffs, is no error.
+func Cleanup(pinPath string) error {
+	p := pins{path: filepath.Clean(pinPath)}
+	if _, err := os.Stat(p.links()); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return p.removeAll()
+}
+
+// Reason says why interfaces run in the mode in which they do, in plain words; empty: the first mode worked on all.
+func (p *Plane) Reason() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	text := ""
+	for _, n := range p.nics {
+		if n.reason == "" {
+			continue
+		}
+		if text != "" {
+			text += "; "
+		}
+		text += n.name + ": " + n.reason
+	}
+	return text
+}
