@@ -103,9 +103,6 @@ func (m *Machine) Step(now Time, event Event) []Action {
 }
 
 func (m *Machine) start(now Time, e Start) []Action {
-	if m.stopping {
-		return nil
-	}
 	m.source = e.Source
 	reason := "started"
 	switch {
@@ -174,8 +171,6 @@ func (m *Machine) silence(now Time) string {
 func (m *Machine) becomeMaster(now Time, reason string) []Action {
 	m.remove = alarm{}
 	m.preempt = alarm{}
-	m.preempting = false
-	m.master, m.masterPriority, m.leaving = netip.Addr{}, 0, netip.Addr{}
 	out := m.advertise(nil, now)
 	out = m.change(append(out, AddAddresses{}), Master, reason)
 	return m.announceTwice(out, now)

@@ -47,7 +47,6 @@ func (m *Machine) packet(now Time, p Packet) []Action {
 func (m *Machine) hearAsBackup(now Time, source netip.Addr, a Advert) {
 	if a.Priority == 0 {
 		// Its interval is not learned: the next MASTER has its own.
-		m.heard = now
 		m.timer = at(now + m.skew())
 		m.leaving = source
 		if source == m.master {
