@@ -81,7 +81,7 @@ func syntaxText(err error) string {
 		{"did not find expected key", "check the indentation of this line"},
 		{"did not find expected '-' indicator", "check the indentation of this line"},
 		{"could not find expected ':'", "write key: value, with a space after the colon"},
-		{"did not find expected ',' or", "close the bracket"},
+		{"did not find expected ',' or", "close the bracket, and quote a value that contains a bracket, a comma or a question mark"},
 		{"unexpected end of stream", "close the quote"},
 		{"unknown anchor", "define it before it is used, with &name"},
 	} {

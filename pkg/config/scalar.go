@@ -44,7 +44,7 @@ func noun(node *yaml.Node) string {
 	case "!!timestamp":
 		return "a date"
 	}
-	return "of type " + quote(node.ShortTag())
+	return "a tagged value"
 }
 
 // word reads a string whose values can never be mistaken for a number, so that a hint at quotes would mislead.

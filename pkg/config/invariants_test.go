@@ -1,0 +1,166 @@
+package config
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xdirector/xdirector/pkg/health"
+	"github.com/xdirector/xdirector/pkg/lb"
+)
+
+// checkInvariants checks what everybody who is given a Config relies on, without looking at how it was read.
+func checkInvariants(t *testing.T, c *Config) {
+	t.Helper()
+	must := func(ok bool, format string, arguments ...any) {
+		t.Helper()
+		if !ok {
+			t.Errorf(format, arguments...)
+		}
+	}
+	unicast := func(a netip.Addr) bool {
+		return a.Is4() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast()
+	}
+	must(len(c.Instances)+len(c.Services) > 0, "there is nothing to do")
+	names, routers := map[string]bool{}, map[[2]any]bool{}
+	for _, i := range c.Instances {
+		must(goodName(i.Name) && !names[i.Name], "instance name %q", i.Name)
+		must(goodInterface(i.Interface), "interface %q", i.Interface)
+		must(i.VirtualRouterID > 0 && !routers[[2]any{i.Interface, i.VirtualRouterID}], "virtual router %d", i.VirtualRouterID)
+		must(i.Priority > 0, "priority 0")
+		names[i.Name], routers[[2]any{i.Interface, i.VirtualRouterID}] = true, true
+		switch i.Version {
+		case 2:
+			must(i.AdvertInterval >= time.Second && i.AdvertInterval <= 255*time.Second && i.AdvertInterval%time.Second == 0, "interval %s", i.AdvertInterval)
+			must(len(i.Password) <= 8, "password of %d bytes", len(i.Password))
+		case 3:
+			centiseconds := i.AdvertInterval / (10 * time.Millisecond)
+			must(centiseconds >= 1 && centiseconds <= 4095 && i.AdvertInterval%(10*time.Millisecond) == 0, "interval %s", i.AdvertInterval)
+			must(i.Password == "", "password in version 3")
+		default:
+			t.Errorf("version %d", i.Version)
+		}
+		must(i.PreemptDelay >= 0 && i.PreemptDelay <= 1000*time.Second, "preempt_delay %s", i.PreemptDelay)
+		must(len(i.VirtualAddresses) > 0 && len(i.VirtualAddresses) <= 255, "%d addresses", len(i.VirtualAddresses))
+		seen := map[netip.Addr]bool{}
+		for _, p := range i.VirtualAddresses {
+			must(p.IsValid() && p.Bits() > 0 && unicast(p.Addr()) && !seen[p.Addr()], "address %s", p)
+			seen[p.Addr()] = true
+		}
+		must(slices.Contains(c.Dataplane.Interfaces, i.Interface) || len(c.Dataplane.Interfaces) > 0, "no interface for the data plane")
+	}
+	names = map[string]bool{}
+	keys := map[lb.ServiceKey]bool{}
+	for _, s := range c.Services {
+		key := lb.ServiceKey{Address: s.Address, Port: s.Port, Protocol: s.Protocol}
+		must(goodName(s.Name) && !names[s.Name], "service name %q", s.Name)
+		must(unicast(s.Address) && s.Port > 0 && !keys[key], "service %s", key)
+		must(s.Protocol == lb.TCP || s.Protocol == lb.UDP, "protocol %s", s.Protocol)
+		must(s.Scheduler == lb.RoundRobin || s.Scheduler == lb.WeightedRoundRobin, "scheduler %q", s.Scheduler)
+		must(s.Persistence >= 0 && s.Persistence%time.Second == 0, "persistence %s", s.Persistence)
+		must(len(s.RealServers) > 0, "service %s has no real server", s.Name)
+		names[s.Name], keys[key] = true, true
+		checkCheck(t, s.Check)
+		seen := map[netip.Addr]bool{s.Address: true}
+		for _, r := range s.RealServers {
+			must(unicast(r.Address) && !seen[r.Address], "real server %s", r.Address)
+			must(r.Port == s.Port, "real server's port %d", r.Port)
+			must(s.Check == nil || r.Check != nil, "real server %s has no check", r.Address)
+			seen[r.Address] = true
+			checkCheck(t, r.Check)
+		}
+	}
+	d := c.Dataplane
+	must(slices.Contains([]string{ModeAuto, ModeXDPNative, ModeXDPGeneric, ModeIPVS}, d.Mode), "mode %q", d.Mode)
+	must(d.FlowTableSize >= 1024 && d.FlowTableSize <= 1<<24, "flow_table_size %d", d.FlowTableSize)
+	must(d.DeadMan >= 3*time.Second && d.DeadMan <= time.Hour && d.DeadMan%time.Second == 0, "dead_man %s", d.DeadMan)
+	must(len(d.Interfaces) > 0 || len(c.Instances) == 0, "no interface")
+	for _, name := range d.Interfaces {
+		must(goodInterface(name), "interface %q", name)
+	}
+	must(len(slices.Compact(slices.Sorted(slices.Values(d.Interfaces)))) == len(d.Interfaces), "interfaces %v", d.Interfaces)
+	for _, path := range []string{c.StateDir, d.PinPath, c.Control.Socket} {
+		must(filepath.IsAbs(path) && path == filepath.Clean(path), "path %q", path)
+	}
+	must(len(c.Control.Socket) <= 107, "socket %q", c.Control.Socket)
+	_, _, err := net.SplitHostPort(c.Metrics.Listen)
+	must(err == nil, "listen %q", c.Metrics.Listen)
+	must(slices.Contains([]string{"", "text", "json", "journal"}, c.Log.Format), "format %q", c.Log.Format)
+}
+
+func checkCheck(t *testing.T, c *health.Check) {
+	t.Helper()
+	if c == nil {
+		return
+	}
+	http := c.Kind == health.HTTP || c.Kind == health.HTTPS
+	switch {
+	case !http && c.Kind != health.TCP && c.Kind != health.ICMP,
+		c.Interval <= 0, c.Timeout <= 0, c.RetryDelay < 0, c.Retries < 0, c.Rise < 1,
+		http != (c.Method != ""), http != (len(c.Status) > 0), http != strings.HasPrefix(c.Path, "/"),
+		!http && (c.Host != "" || c.Body != ""), c.Insecure && c.Kind != health.HTTPS,
+		c.Kind == health.ICMP && c.Port != 0:
+		t.Errorf("check %+v", *c)
+	}
+	for _, s := range c.Status {
+		if s.From < 100 || s.To > 599 || s.From > s.To {
+			t.Errorf("status %v", s)
+		}
+	}
+}
+
+func goodName(s string) bool {
+	return s != "" && len(s) <= 63 && s[0] != '-' && s[0] != '.' &&
+		strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == ""
+}
+
+func goodInterface(s string) bool {
+	return s != "" && len(s) <= 15 && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n\v\f\r\x00")
+}
+
+// FuzzParse feeds anything: it never panics, a refusal has problems with their places, and what is accepted is valid.
+func FuzzParse(f *testing.F) {
+	for _, pattern := range []string{reference, examples + "*.yaml", "testdata/minimal.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			f.Fatalf("no files %s: %v", pattern, err)
+		}
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+		}
+	}
+	for _, file := range []string{"testdata/wrong.txt", "testdata/warnings.txt"} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, part := range strings.Split(string(data), "\n"+caseMark) {
+			_, rest, _ := strings.Cut(part, "\n")
+			yaml, _, _ := strings.Cut(rest, wantsMark)
+			f.Add([]byte(yaml))
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse("f", data)
+		if err == nil {
+			checkInvariants(t, c)
+			checkProblems(t, string(data), c.Warnings)
+			return
+		}
+		var problems Problems
+		if !errors.As(err, &problems) || len(problems) == 0 || c != nil {
+			t.Fatalf("refused with %T %v", err, err)
+		}
+		checkProblems(t, string(data), problems)
+	})
+}

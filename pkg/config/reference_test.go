@@ -1,0 +1,166 @@
+package config
+
+import (
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+)
+
+const reference = "../../configs/config.yaml"
+
+// leaf is one key of the reference whose value is a scalar or a list of scalars.
+type leaf struct {
+	path    string // with [] for any index
+	mapping *yaml.Node
+	at      int    // index of the key in mapping.Content
+	comment string // on the line of the value
+}
+
+func (l leaf) key() string { return l.mapping.Content[l.at].Value }
+
+// leaves returns the document and the first leaf of each path in it.
+func leaves(t *testing.T) (*yaml.Node, []leaf) {
+	t.Helper()
+	data, err := os.ReadFile(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(data, &document); err != nil {
+		t.Fatal(err)
+	}
+	var found []leaf
+	seen := map[string]bool{}
+	var walk func(node *yaml.Node, path string)
+	walk = func(node *yaml.Node, path string) {
+		switch node.Kind {
+		case yaml.SequenceNode:
+			for _, element := range node.Content {
+				walk(element, path+"[]")
+			}
+		case yaml.MappingNode:
+			for i := 0; i < len(node.Content); i += 2 {
+				value, path := node.Content[i+1], join(path, node.Content[i].Value)
+				scalars := value.Kind == yaml.SequenceNode && value.Content[0].Kind == yaml.ScalarNode
+				if (value.Kind == yaml.ScalarNode || scalars) && !seen[path] {
+					seen[path] = true
+					comment := value.LineComment
+					if comment == "" {
+						comment = node.Content[i].LineComment
+					}
+					found = append(found, leaf{path, node, i, strings.TrimPrefix(comment, "# ")})
+				}
+				walk(value, path)
+			}
+		}
+	}
+	walk(document.Content[0], "")
+	return &document, found
+}
+
+func parseNode(t *testing.T, document *yaml.Node) (*Config, error) {
+	t.Helper()
+	data, err := yaml.Marshal(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Parse("f", data)
+	if c != nil {
+		c.Warnings = nil // their lines are those of the edited file
+	}
+	return c, err
+}
+
+func TestReferenceIsValidAndWithoutWarnings(t *testing.T) {
+	c, err := Load(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range c.Warnings {
+		t.Error(w)
+	}
+	checkInvariants(t, c)
+}
+
+func TestReferenceHoldsEveryKeyThatTheDecoderKnows(t *testing.T) {
+	data, err := os.ReadFile(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDecoder("f", len(data))
+	d.offered = map[string]bool{}
+	root := d.document(data)
+	d.config(value{node: root})
+	// A real server's own check is the same mapping as the service's.
+	plain := func(path string) string {
+		return strings.Replace(index.ReplaceAllString(path, "[]"), "real_servers[].check.", "check.", 1)
+	}
+	written := map[string]bool{}
+	for path := range d.places {
+		written[plain(path)] = true
+	}
+	for _, path := range slices.Sorted(maps.Keys(d.offered)) {
+		if !written[plain(path)] {
+			t.Errorf("%s is missing in %s", path, reference)
+		}
+	}
+	if len(d.offered) < 50 {
+		t.Errorf("the decoder knows only %d keys, so the walk went wrong", len(d.offered))
+	}
+}
+
+var annotation = regexp.MustCompile(`^(?:(required); |default ([^;]+); |(absent): )`)
+
+func TestReferenceTellsTheTrueDefaults(t *testing.T) {
+	document, all := leaves(t)
+	told := 0
+	for _, l := range all {
+		if strings.HasPrefix(l.path, "services[].real_servers[].check.") && l.key() != "insecure" {
+			continue
+		}
+		t.Run(l.path, func(t *testing.T) {
+			m := annotation.FindStringSubmatch(l.comment)
+			if m == nil {
+				t.Fatalf("comment %q begins with none of: required; default VALUE; absent:", l.comment)
+			}
+			key, value := l.mapping.Content[l.at], l.mapping.Content[l.at+1]
+			whole := l.mapping.Content
+			l.mapping.Content = slices.Delete(slices.Clone(whole), l.at, l.at+2)
+			without, err := parseNode(t, document)
+			l.mapping.Content = whole
+			switch {
+			case m[1] != "":
+				if err == nil || !strings.Contains(err.Error(), key.Value+": missing; write ") {
+					t.Fatalf("without the key: %v, want that it is missing", err)
+				}
+			case err != nil:
+				t.Fatalf("without the key: %v", err)
+			case m[2] != "":
+				told++
+				l.mapping.Content = slices.Clone(whole)
+				l.mapping.Content[l.at+1] = &yaml.Node{Kind: yaml.ScalarNode, Value: m[2]}
+				with, err := parseNode(t, document)
+				l.mapping.Content = whole
+				if err != nil {
+					t.Fatalf("with %s: %v", m[2], err)
+				}
+				if !reflect.DeepEqual(with, without) {
+					t.Errorf("without the key:\n%+v\nwith %s:\n%+v", without, m[2], with)
+				}
+			default: // absent: the words tell what happens, and TestDefaults what the words mean
+				if with, err := parseNode(t, document); err != nil || reflect.DeepEqual(with, without) && value.Value != "80" && l.path != "dataplane.interfaces" {
+					t.Errorf("the key makes no difference (error %v)", err)
+				}
+			}
+		})
+	}
+	if told < 25 {
+		t.Errorf("only %d defaults are told", told)
+	}
+}
