@@ -2,20 +2,32 @@ package ipvs
 
 import (
 	"errors"
-	"io/fs"
+	"fmt"
 	"log/slog"
-	"os"
 )
 
-// Cleanup deletes the services that an earlier run made, as stateFile has them, for a director that now forwards
-// otherwise. Without the file there are none, and IPVS is not even asked for.
+// Cleanup deletes the services that stateFile names, without a Plane: for a director that forwards by XDP now, or an
+// operator. Where the file names none of this boot, IPVS isn't even asked for, so it need not exist.
 func Cleanup(stateFile string, log *slog.Logger) error {
-	if _, err := os.Stat(stateFile); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	p, err := Open(stateFile, log)
+	return cleanup(stateFile, log, dial)
+}
+
+func cleanup(stateFile string, log *slog.Logger, dial func() (kernel, error)) error {
+	r := record{path: stateFile}
+	recorded, err := r.load()
 	if err != nil {
-		return err
+		return fmt.Errorf("clean up ipvs: %w", err)
+	}
+	if len(recorded) == 0 {
+		return r.save(nil)
+	}
+	k, err := dial()
+	if err != nil {
+		return fmt.Errorf("clean up ipvs: %w", err)
+	}
+	p, err := open(k, stateFile, log)
+	if err != nil {
+		return errors.Join(fmt.Errorf("clean up ipvs: %w", err), k.Close())
 	}
 	return errors.Join(p.Remove(), p.Close())
 }

@@ -52,7 +52,8 @@ func (p *Plane) observe(key lb.ServiceKey, destinations []ipvs.DestinationExtend
 }
 
 // Counters reads what was forwarded to the real servers of the last wish, also to those that are out of the kernel
-// because they are down. Counts include those of earlier runs, as long as the service lived on in the kernel.
+// because they are down. Counts include those of earlier runs, as long as the service lived on in the kernel. The kernel
+// renews the numbers of packets, bytes and flows created every two seconds.
 func (p *Plane) Counters() (lb.Counters, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -2,6 +2,7 @@ package ipvs
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -256,7 +257,7 @@ func TestSettingsAreChangedOnlyWhileNobodyElseUsesIPVS(t *testing.T) {
 			}
 		}
 		differences := strings.Join(p.Differences(), "\n")
-		for _, word := range []string{"sloppy_tcp", "expire_nodest_conn", "expire_quiescent_template", "conn_reuse_mode", "tcp 10.77.0.200:80", "sysctl -w net.ipv4.vs.sloppy_tcp=1"} {
+		for _, word := range []string{"sloppy_tcp", "expire_nodest_conn", "conn_reuse_mode", "tcp 10.77.0.200:80", "sysctl -w net.ipv4.vs.sloppy_tcp=1"} {
 			if !strings.Contains(differences, word) {
 				t.Errorf("differences lack %q:\n%s", word, differences)
 			}
@@ -266,10 +267,36 @@ func TestSettingsAreChangedOnlyWhileNobodyElseUsesIPVS(t *testing.T) {
 			t.Fatal(err)
 		}
 		apply(t, p, web)
-		same(t, "writes", k.taken(), []string{"sloppy_tcp=1", "expire_nodest_conn=1", "expire_quiescent_template=1", "conn_reuse_mode=2"})
+		same(t, "writes", k.taken(), []string{"sloppy_tcp=1", "expire_nodest_conn=1", "conn_reuse_mode=2"})
 		same(t, "differences", p.Differences(), nil)
 		apply(t, p, web)
 		same(t, "writes of one more Apply", k.taken(), nil)
+	})
+}
+
+func TestCleanupDeletesWhatTheRecordNamesAndNeedsNoIPVSWithoutOne(t *testing.T) {
+	onEach(t, func(t *testing.T, k *watched) {
+		file := stateFile(t)
+		apply(t, opened(t, k, file), service(tcpKey, lb.RoundRobin, server(3, 1)))
+		makeForeign(t, k, otherKey)
+		k.taken()
+		log := slog.New(slog.DiscardHandler)
+		if err := cleanup(file, log, func() (kernel, error) { return k, nil }); err != nil {
+			t.Fatal(err)
+		}
+		same(t, "writes", k.taken(), []string{"delete 10.77.0.100:80"})
+		earlier := `{"boot_id": "00000000-0000-0000-0000-000000000000", "services": ["tcp 10.77.0.200:80"]}`
+		if err := os.WriteFile(file, []byte(earlier), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // with the record of an earlier boot, then with none
+			if err := cleanup(file, log, func() (kernel, error) { return nil, errors.New("IPVS was asked for") }); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := os.Stat(file); !os.IsNotExist(err) {
+			t.Errorf("the record of an earlier boot is still there: %v", err)
+		}
 	})
 }
 

@@ -20,7 +20,7 @@ type setting struct {
 var wantedSettings = [...]setting{
 	{"sloppy_tcp", "1", "connections open at a takeover are dropped in silence"},
 	{"expire_nodest_conn", "1", "connections to a real server that went down hang instead of being scheduled afresh"},
-	{"expire_quiescent_template", "1", "persistent clients keep opening connections to a real server with weight 0"},
+	{"expire_quiescent_template", "0", "persistent clients leave a real server as soon as its weight is 0, while XDP keeps them there"},
 	{"conn_reuse_mode", "2", "a connection from a port that was used before goes to the same real server, whatever its weight"},
 }
 
