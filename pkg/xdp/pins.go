@@ -158,8 +158,13 @@ func (p pins) removePath() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil || len(entries) > 0 {
+	if err != nil {
 		return err
+	}
+	for _, entry := range entries {
+		if name := entry.Name(); name != "maps.debug" && name != "progs.debug" { // the kernel puts these into each bpffs
+			return nil
+		}
 	}
 	ours, err := isOurMount(p.path)
 	if err != nil {

@@ -1,0 +1,292 @@
+package xdp
+
+import (
+	"bytes"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/xdirector/xdirector/pkg/lb"
+)
+
+// reopen closes a plane and opens the next one on its pins, as a restarted agent does.
+func reopen(t *testing.T, p *Plane, change func(*Config)) *Plane {
+	t.Helper()
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := p.config
+	if change != nil {
+		change(&cfg)
+	}
+	return openPlane(t, cfg, twoInterfaces)
+}
+
+func TestRestartedAgentKeepsFlowsTurnsClientsAndCounters(t *testing.T) {
+	wish := state(service(webKey, server(1), server(2), server(3)), service(dnsKey, server(1)))
+	p := newTestPlane(t, wish)
+	before := newFlows(t, p, 1000, 4) // 1 2 3 1
+	counted := counters(t, p)
+
+	p = reopen(t, p, nil)
+	if got := counters(t, p); !reflect.DeepEqual(got, counted) {
+		t.Errorf("counters after the restart\n%v, want\n%v", got, counted)
+	}
+	for round, when := range []string{"before the first Apply", "after it"} {
+		if round == 1 {
+			apply(t, p, wish)
+		}
+		for i, want := range before {
+			if got := sentTo(t, p, packet{flags: ack, fromPort: uint16(1000 + i)}); got != want {
+				t.Errorf("%s, flow %d went to server %d, want %d", when, i, got, want)
+			}
+		}
+		if got, want := newFlows(t, p, 2000+round, 1)[0], 2+round; got != want {
+			t.Errorf("%s, a new flow went to server %d, want %d", when, got, want)
+		}
+	}
+}
+
+func TestWhatChangedWhileTheAgentWasAwayIsAppliedAfterARestart(t *testing.T) {
+	p := newTestPlane(t, state(service(webKey, server(1), server(2)), service(dnsKey, server(1))))
+	newFlows(t, p, 1000, 2)
+	p = reopen(t, p, nil)
+	apply(t, p, state(service(webKey, server(3), server(2))))
+
+	if got := sentTo(t, p, packet{flags: ack, fromPort: 1001}); got != 2 {
+		t.Errorf("flow of a kept server went to server %d, want 2", got)
+	}
+	if got := sentTo(t, p, packet{flags: ack, fromPort: 1000}); got == 1 {
+		t.Error("flow of a removed server still goes there")
+	}
+	if action, _ := run(t, p, packet{protocol: lb.UDP, toPort: 53}.bytes()); action != xdpPass {
+		t.Errorf("packet of a removed service: action %d, want %d", action, xdpPass)
+	}
+}
+
+func TestNextHopIsKeptOverARestartUntilANewOneIsKnown(t *testing.T) {
+	p := newTestPlane(t, state(service(webKey, server(1), server(2))))
+	p = reopen(t, p, nil)
+	apply(t, p, state(service(webKey, unknown(1), unknown(2))))
+	if got := newFlows(t, p, 1000, 2); !reflect.DeepEqual(got, []int{1, 2}) {
+		t.Errorf("new flows went to %v, want 1, 2", got)
+	}
+}
+
+// contents reads every map that user space writes.
+func contents(t *testing.T, p *Plane) map[string][]byte {
+	t.Helper()
+	all := map[string][]byte{}
+	for name, m := range map[string]*ebpf.Map{
+		"services": p.maps.Services, "servers": p.maps.Servers, "boxes": p.maps.Boxes,
+		"interfaces": p.maps.Interfaces, "rings": p.maps.Rings, "turns": p.maps.Turns,
+	} {
+		var key, value []byte
+		for entries := m.Iterate(); entries.Next(&key, &value); {
+			all[name+string(key)] = bytes.Clone(value) // of rings: the id of the inner map, new with each swap
+		}
+	}
+	return all
+}
+
+func TestApplyingTheSameStateAgainWritesNothing(t *testing.T) {
+	wish := state(persistent(service(webKey, server(1), weighted(2, 0), downServer(3), unknown(4))), service(dnsKey, server(1)))
+	p := newTestPlane(t, wish)
+	before := contents(t, p)
+	if len(before) == 0 {
+		t.Fatal("the maps look empty")
+	}
+	apply(t, p, wish)
+	if after := contents(t, p); !reflect.DeepEqual(after, before) {
+		t.Errorf("maps changed:\n%v\n%v", before, after)
+	}
+}
+
+func TestChangingOneServiceLeavesTheOthersUntouched(t *testing.T) {
+	p := newTestPlane(t, state(service(webKey, server(1), server(2)), service(dnsKey, server(1), server(2))))
+	id := p.tables.services[dnsKey].id
+	var before, after ebpf.MapID
+	if err := p.maps.Rings.Lookup(id, &before); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, p, state(service(webKey, server(1), downServer(2)), service(dnsKey, server(1), server(2))))
+	if err := p.maps.Rings.Lookup(id, &after); err != nil {
+		t.Fatal(err)
+	}
+	if before != after {
+		t.Error("the ring of an unchanged service was swapped")
+	}
+}
+
+func TestEmptyStateLeavesEmptyTables(t *testing.T) {
+	p := newTestPlane(t, tableState())
+	apply(t, p, lb.State{})
+	for name, m := range map[string]*ebpf.Map{"services": p.maps.Services, "boxes": p.maps.Boxes} {
+		var key []byte
+		if err := m.NextKey(nil, &key); err == nil {
+			t.Errorf("%s is not empty", name)
+		}
+	}
+	for id := range p.maps.Rings.MaxEntries() {
+		var ring ebpf.MapID
+		if err := p.maps.Rings.Lookup(id, &ring); err == nil {
+			t.Errorf("service id %d still has a ring", id)
+		}
+	}
+	if n := len(p.tables.freeServers); n != int(p.maps.Servers.MaxEntries())-1 {
+		t.Errorf("%d server ids are free, want all but id 0", n)
+	}
+	if action, _ := run(t, p, packet{flags: syn}.bytes()); action != xdpPass {
+		t.Errorf("packet of a removed service: action %d, want %d", action, xdpPass)
+	}
+}
+
+func TestServerOfAServiceThatVanishedInACrashIsFreed(t *testing.T) {
+	p := newTestPlane(t, state(service(webKey, server(1)), service(dnsKey, server(1))))
+	if err := p.maps.Services.Delete(wireService(dnsKey)); err != nil { // and the agent died here
+		t.Fatal(err)
+	}
+	p = reopen(t, p, nil)
+	if n, want := len(p.tables.freeServers), int(p.maps.Servers.MaxEntries())-2; n != want {
+		t.Errorf("%d server ids are free, want %d", n, want)
+	}
+	apply(t, p, state(service(webKey, server(1)), service(dnsKey, server(2))))
+	if got := sentTo(t, p, packet{protocol: lb.UDP, toPort: 53}); got != 2 {
+		t.Errorf("the service made again sends to server %d, want 2", got)
+	}
+}
+
+func TestMapsThatDoNotFitAreMadeAnewAndSaidSo(t *testing.T) {
+	for name, change := range map[string]func(t *testing.T, p *Plane, cfg *Config){
+		"another flow table size": func(_ *testing.T, _ *Plane, cfg *Config) { cfg.FlowTableSize *= 2 },
+		"another layout version": func(t *testing.T, p *Plane, _ *Config) {
+			if err := p.maps.Layout.Put(uint32(0), xdirectorLayout{Version: 99}); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"making of the maps cut short": func(t *testing.T, p *Plane, _ *Config) {
+			if err := p.maps.Layout.Unpin(); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newTestPlane(t, state(service(webKey, server(1))))
+			newFlows(t, p, 1000, 1)
+			cfg := p.config
+			change(t, p, &cfg)
+			if err := p.Close(); err != nil {
+				t.Fatal(err)
+			}
+			var said bytes.Buffer
+			next, err := open(cfg, slog.New(slog.NewTextHandler(&said, nil)), twoInterfaces)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer next.Close()
+			if !strings.Contains(said.String(), "level=WARN") || !strings.Contains(said.String(), cfg.PinPath) {
+				t.Errorf("the log says %q, want a warning with the path", said.String())
+			}
+			if n := len(counters(t, next).RealServers); n != 0 {
+				t.Errorf("%d real servers in new maps, want 0", n)
+			}
+			apply(t, next, state(service(webKey, server(2))))
+			if got := sentTo(t, next, packet{flags: syn}); got != 2 {
+				t.Errorf("a flow went to server %d, want 2", got)
+			}
+		})
+	}
+}
+
+func TestRestartWithTheSameConfigurationIsSilent(t *testing.T) {
+	p := newTestPlane(t, state(service(webKey, server(1))))
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	next, err := open(p.config, slog.New(slog.NewTextHandler(&said, nil)), twoInterfaces)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if said.Len() > 0 {
+		t.Errorf("the log says %q, want nothing", said.String())
+	}
+}
+
+func TestChangedAddressOfAnOwnInterfaceIsUsed(t *testing.T) {
+	mac := eth0MAC
+	system := func() ([]net.Interface, error) {
+		return []net.Interface{{Index: eth0Index, Name: "eth0", HardwareAddr: mac[:]}}, nil
+	}
+	p := openPlane(t, testConfig(mountBPFFS(t)), system)
+	apply(t, p, state(service(webKey, server(1))))
+	mac[5] = 0x77
+	apply(t, p, state(service(webKey, server(1))))
+	action, out := run(t, p, packet{destination: mac, flags: syn}.bytes())
+	if action != xdpTX || lb.MAC(out[6:12]) != mac {
+		t.Errorf("frame for the new address: action %d from %s, want %d from %s", action, lb.MAC(out[6:12]), xdpTX, mac)
+	}
+	if action, _ := run(t, p, packet{flags: syn}.bytes()); action != xdpPass {
+		t.Errorf("frame for the old address: action %d, want %d", action, xdpPass)
+	}
+}
+
+func TestOpenRefusesWhatItCanNotUse(t *testing.T) {
+	folder := mountBPFFS(t)
+	for name, change := range map[string]func(*Config){
+		"no interface":      func(c *Config) { c.Interfaces = nil },
+		"unknown interface": func(c *Config) { c.Interfaces = []string{"eth0", "eth9"} },
+		"interface twice":   func(c *Config) { c.Interfaces = []string{"eth0", "eth0"} },
+		"relative path":     func(c *Config) { c.PinPath = "here" },
+		"no flow table":     func(c *Config) { c.FlowTableSize = 0 },
+	} {
+		cfg := testConfig(folder)
+		change(&cfg)
+		if p, err := open(cfg, quiet(), twoInterfaces); err == nil {
+			p.Close()
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if _, err := os.Stat(testConfig(folder).PinPath); err == nil {
+		t.Error("failed opens left the pin path, want nothing")
+	}
+}
+
+func TestOpenFailureNamesTheMissingInterface(t *testing.T) {
+	cfg := testConfig(mountBPFFS(t))
+	cfg.Interfaces = []string{"eth9"}
+	if _, err := open(cfg, quiet(), twoInterfaces); err == nil || !strings.Contains(err.Error(), "eth9") {
+		t.Errorf("error %v, want one that names eth9", err)
+	}
+}
+
+func TestRemoveLeavesNothingButWhatIsNotOurs(t *testing.T) {
+	p := newTestPlane(t, tableState())
+	folder := filepath.Dir(p.config.PinPath)
+	if err := p.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(p.config.PinPath); err == nil {
+		t.Error("the pin path is still there")
+	}
+
+	cfg := testConfig(folder)
+	p = openPlane(t, cfg, twoInterfaces)
+	foreign := filepath.Join(cfg.PinPath, "somebody-elses")
+	if err := os.Mkdir(foreign, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(cfg.PinPath); err != nil || len(entries) != 1 {
+		t.Errorf("left %v (%v), want the folder that is not ours alone", entries, err)
+	}
+}
