@@ -53,9 +53,7 @@ func TestTwoDirectorsElectFailOverAndHandOver(t *testing.T) {
 	if n := low.last.Instances[0].Transitions[vrrp.Master]; n != 2 {
 		t.Errorf("%d transitions to MASTER counted, want 2", n)
 	}
-	if low.log.count("state changed", "instance=VI_1", "to=MASTER") != 2 {
-		t.Error("want a log line for each transition")
-	}
+	low.logged(2, "state changed", "instance=VI_1", "to=MASTER")
 }
 
 func TestAdvertAndGratuitousARPOnTheWire(t *testing.T) {
@@ -94,15 +92,6 @@ func TestAdvertAndGratuitousARPOnTheWire(t *testing.T) {
 	second := nextFrame(t, adverts, "second advert", isAdvert)
 	if second[18] != 0 || second[19] != 2 {
 		t.Errorf("IP id % x, want 2", second[18:20])
-	}
-
-	// Five of each at once, the addresses in turn.
-	for n := range 10 {
-		want := gratuitousARP(mac, []netip.Prefix{vip1, vip2}[n%2].Addr())
-		f := nextFrame(t, arps, "gratuitous ARP", func(f []byte) bool { return bytes.Equal(f[28:32], f[38:42]) })
-		if !bytes.Equal(f[:42], want) {
-			t.Fatalf("ARP frame %d is % x, want % x", n, f, want)
-		}
 	}
 }
 

@@ -6,10 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -90,7 +87,7 @@ func (h *holder) run() {
 	case <-h.abandon:
 		return
 	}
-	renew := time.NewTicker(w.deadMan / 6)
+	renew := time.NewTicker(renewal(w.deadMan))
 	defer renew.Stop()
 	for {
 		due := false
@@ -103,7 +100,7 @@ func (h *holder) run() {
 		}
 		now := h.current()
 		if now.deadMan != w.deadMan {
-			renew.Reset(now.deadMan / 6)
+			renew.Reset(renewal(now.deadMan))
 		}
 		if w = now; !w.decided {
 			continue
@@ -113,7 +110,7 @@ func (h *holder) run() {
 		h.announce(w)
 		if w.quit {
 			if len(h.held) == 0 { // else the next start must know what could not be removed
-				if err := removeRecord(h.stateDir, w.instance.Name); err != nil {
+				if err := removeRecord(recordPath(h.stateDir, w.instance.Name)); err != nil {
 					h.log.Warn("record not removed", "error", err)
 				}
 			}
@@ -171,7 +168,10 @@ func (h *holder) claim(w wish) claim {
 
 // reconcile makes the kernel as wished. due says that lifetimes must be renewed.
 func (h *holder) reconcile(w wish, due bool) {
-	if w.index != h.index { // another interface of the name, or none: the addresses went with the old one
+	if w.index != h.index { // another interface has the name, or none
+		for p := range h.held { // they went with the old one, unless that only changed its name
+			_ = h.handle.AddrDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: h.index}}, &netlink.Addr{IPNet: ipNet(p)})
+		}
 		clear(h.held)
 		clear(h.foreign)
 		h.index = w.index
@@ -345,19 +345,24 @@ func (h *holder) announce(w wish) {
 	if !w.hold || w.arp == nil || len(w.mac) != 6 {
 		return
 	}
-	sent := 0
+	sent, missed := 0, 0
+	var missing error
 	for range arpRepeats {
 		for _, p := range w.instance.VirtualAddresses {
 			if now := h.current(); !now.hold || now.arp != w.arp {
 				return
 			}
 			if err := h.sendARP(w, p.Addr()); err != nil {
-				h.fail(p, fmt.Errorf("send gratuitous ARP for %s on %s: %w", p.Addr(), w.instance.Interface, err))
+				missed, missing = missed+1, err
 			}
 			if sent++; sent%arpBatch == 0 {
 				time.Sleep(arpPause)
 			}
 		}
+	}
+	if missed > 0 {
+		h.log.Warn("gratuitous ARP not sent: neighbours may send to the old MASTER until they ask again", "frames", missed, "of", sent,
+			"interface", w.instance.Interface, "error", missing)
 	}
 }
 
@@ -369,49 +374,12 @@ func (h *holder) sendARP(w wish, a netip.Addr) error {
 	return err
 }
 
-// sweep removes what a former run held for instances that are not in the configuration any more.
-func sweep(log *slog.Logger, handle *netlink.Handle, stateDir, boot string, now snapshot, instances []Instance) error {
-	paths, err := recordPaths(stateDir)
-	if err != nil {
-		return err
-	}
-	for _, path := range paths {
-		if slices.ContainsFunc(instances, func(i Instance) bool { return recordPath(stateDir, i.Name) == path }) {
-			continue
-		}
-		rec, valid, err := readRecord(path, boot)
-		if err != nil {
-			log.Warn("record of a former run is of no use; its addresses go when their lifetime ends", "error", err)
-		}
-		for _, p := range rec.Addresses {
-			k, ok := now[rec.Interface]
-			if !valid || !ok || k.Index != rec.Index || !slices.ContainsFunc(k.Addresses, func(a ownAddress) bool { return a.Prefix == p }) {
-				continue
-			}
-			dev := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: rec.Index}}
-			if err := handle.AddrDel(dev, &netlink.Addr{IPNet: ipNet(p)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-				return fmt.Errorf("remove address %s of former instance %s from %s: %w", p, rec.Instance, rec.Interface, err)
-			}
-			log.Info("virtual address removed", "instance", rec.Instance, "address", p, "interface", rec.Interface,
-				"reason", "its instance is not in the configuration any more")
-		}
-		if err := errors.Join(os.Remove(path), removeIfThere(strings.TrimSuffix(path, recordSuffix)+".last")); err != nil {
-			return fmt.Errorf("remove record %s: %w", filepath.Base(path), err)
-		}
-	}
-	return nil
-}
-
-func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
 func device(w wish) netlink.Link {
 	return &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: w.index, Name: w.instance.Interface}}
 }
+
+// renewal is the time between two renewals of a lifetime.
+func renewal(deadMan time.Duration) time.Duration { return max(100*time.Millisecond, deadMan/6) }
 
 // lifetime is the address as we add it: it goes by itself when nobody renews it.
 func lifetime(p netip.Prefix, deadMan time.Duration) *netlink.Addr {

@@ -177,7 +177,9 @@ func (b *box) sniff(ethertype int) <-chan []byte {
 	var conn *packet.Conn
 	var err error
 	index := b.eth0().Attrs().Index
-	b.do(func() { conn, err = packet.Listen(&net.Interface{Index: index, Name: "eth0"}, packet.Raw, ethertype, nil) })
+	b.do(func() {
+		conn, err = packet.Listen(&net.Interface{Index: index, Name: "eth0"}, packet.Raw, ethertype, nil)
+	})
 	must(b.t, err)
 	frames := make(chan []byte, 4096)
 	b.t.Cleanup(func() { conn.Close() })
@@ -234,6 +236,15 @@ func (l *testLog) count(parts ...string) int {
 		}
 	}
 	return n
+}
+
+// logged waits until so many lines contain all parts; more are an error.
+func (r *running) logged(n int, parts ...string) {
+	r.t.Helper()
+	eventually(r.t, fmt.Sprintf("%d log lines with %q", n, parts), func() bool { return r.log.count(parts...) >= n })
+	if got := r.log.count(parts...); got != n {
+		r.t.Errorf("%d log lines with %q, want %d", got, parts, n)
+	}
 }
 
 // running is a Runtime at work in a box.

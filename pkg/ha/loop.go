@@ -115,7 +115,7 @@ func (l *loop) open(cfg Config) (*watcher, error) {
 	if err := l.openPorts(cfg); err != nil {
 		return w, err
 	}
-	if err := sweep(l.log, l.handle, cfg.StateDir, l.bootID, first, cfg.Instances); err != nil {
+	if err := l.sweep(cfg); err != nil {
 		return w, err
 	}
 	l.apply(cfg)
@@ -144,7 +144,7 @@ func (l *loop) openPorts(cfg Config) error {
 		}
 		k, ok := l.snapshot[name]
 		if !ok {
-			continue
+			continue // FAULT, until the interface comes
 		}
 		p, err := openPort(name, k, ids)
 		if err != nil {
@@ -331,32 +331,31 @@ func (l *loop) released(h *holder) {
 // look takes a new state of the interfaces.
 func (l *loop) look(s snapshot) {
 	l.snapshot = s
+	moved := map[string]bool{}
 	for name, p := range l.ports {
 		k, ok := s[name]
-		if ok && k.Index == p.index {
-			continue
+		switch {
+		case !ok || k.Index != p.index:
+			delete(l.ports, name) // the sockets belong to an interface that is no more
+			p.close()
+		case !slices.Equal(p.mac, k.MAC):
+			p.mac = k.MAC
+			moved[name] = true
 		}
-		delete(l.ports, name) // the sockets belong to an interface that is no more
-		p.close()
 	}
 	if err := l.openPorts(l.cfg); err != nil {
 		l.log.Error("sockets of an instance not open", "error", err)
 	}
 	for _, i := range l.instances {
 		p := l.ports[i.cfg.Interface]
-		moved := p != i.port
-		i.port = p
-		if p != nil && !slices.Equal(p.mac, s[i.cfg.Interface].MAC) {
-			p.mac = s[i.cfg.Interface].MAC
-			moved = true
-		}
-		if moved {
+		if i.port == p && !moved[i.cfg.Interface] {
+			poke(i.holder.wake) // an address may have gone or come
+		} else {
+			i.port = p
 			i.tellPort()
 			if i.machine.State() == vrrp.Master {
-				i.holder.set(func(w *wish) { w.bursts++ }) // neighbours know the old MAC
+				i.holder.set(func(w *wish) { w.bursts++ }) // the neighbours know the old MAC
 			}
-		} else {
-			poke(i.holder.wake) // an address may have gone or come
 		}
 		l.evaluate(i)
 	}
@@ -389,8 +388,11 @@ func (l *loop) evaluate(i *instance) {
 		if why != i.broken {
 			i.running, i.broken, i.changed = false, why, true
 			i.source = netip.Addr{}
+			if i.machine.State() == vrrp.Fault { // one failure follows another: no transition
+				i.reason = why
+				i.log.Warn("still in FAULT", "reason", why)
+			}
 			i.step(now, vrrp.Fail{Reason: why}, lb.MAC{})
-			i.reason = why // of the present failure, when one follows another
 		}
 	case !i.running && i.leaving:
 	case !i.running:

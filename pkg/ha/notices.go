@@ -14,6 +14,7 @@ import (
 // Senders can be forged, so what is kept about them is bounded.
 const (
 	maxSaid       = 1024 // (sender, reason) pairs with a log line
+	maxLines      = 1024 // log lines in an hour
 	maxMismatches = 64
 	maxPeers      = 64
 )
@@ -24,6 +25,8 @@ type notices struct {
 	said       map[saying]bool
 	mismatches map[saying]*noticed
 	peers      map[lb.Director]vrrp.Time // when heard last
+	lines      int                       // logged since
+	since      vrrp.Time
 }
 
 type saying struct {
@@ -51,7 +54,7 @@ func (n *notices) refused(now vrrp.Time, r vrrp.Refused) (changed bool) {
 	if slices.Contains(differences[:], r.Reason) {
 		return n.differs(now, saying{r.Source, string(r.Reason)}, r.Text)
 	}
-	n.say(saying{r.Source, string(r.Reason)}, r.Text)
+	n.say(now, saying{r.Source, string(r.Reason)}, r.Text)
 	return false
 }
 
@@ -60,7 +63,7 @@ func (n *notices) mismatch(now vrrp.Time, m vrrp.Mismatch) (changed bool) {
 	for s := range n.mismatches {
 		// An accepted advert ends whatever an older one of the same sender differed in; a collision may be a refusal.
 		if s.sender == m.Source && s.kind != m.Kind {
-			n.over(s)
+			n.over(now, s)
 			changed = true
 		}
 	}
@@ -71,7 +74,7 @@ func (n *notices) mismatch(now vrrp.Time, m vrrp.Mismatch) (changed bool) {
 }
 
 func (n *notices) differs(now vrrp.Time, s saying, text string) (changed bool) {
-	n.say(s, text)
+	n.say(now, s, text)
 	if old := n.mismatches[s]; old != nil {
 		changed = old.text != text
 		old.text, old.heard = text, now
@@ -84,30 +87,40 @@ func (n *notices) differs(now vrrp.Time, s saying, text string) (changed bool) {
 	return true
 }
 
-func (n *notices) over(s saying) {
+func (n *notices) over(now vrrp.Time, s saying) {
 	delete(n.mismatches, s)
 	delete(n.said, s) // worth a line again if it comes back
-	n.log.Info("mismatch is over", "sender", s.sender, "kind", s.kind)
+	if n.mayLog(now) {
+		n.log.Info("mismatch is over", "sender", s.sender, "kind", s.kind)
+	}
 }
 
 // say logs a line once per sender and reason.
-func (n *notices) say(s saying, text string) {
-	if n.said[s] || len(n.said) > maxSaid {
+func (n *notices) say(now vrrp.Time, s saying, text string) {
+	if n.said[s] || len(n.said) >= maxSaid || !n.mayLog(now) {
 		return
 	}
 	n.said[s] = true
-	if len(n.said) > maxSaid {
-		n.log.Warn("too many different senders of bad adverts: no more of them are logged, all are counted; adverts are being forged here")
-		return
-	}
 	n.log.Warn(text, "sender", s.sender, "reason", s.kind)
+	if len(n.said) == maxSaid {
+		n.log.Warn("too many senders of bad adverts: new ones are not logged any more, all are counted; somebody forges adverts here")
+	}
+}
+
+// mayLog bounds the lines that others can make us write.
+func (n *notices) mayLog(now vrrp.Time) bool {
+	if now-n.since > time.Hour {
+		n.lines, n.since = 0, now
+	}
+	n.lines++
+	return n.lines <= maxLines
 }
 
 // expire ends the mismatches that nobody has shown for that long.
 func (n *notices) expire(now vrrp.Time, after time.Duration) (changed bool) {
 	for s, m := range n.mismatches {
 		if now-m.heard > after {
-			n.over(s)
+			n.over(now, s)
 			changed = true
 		}
 	}

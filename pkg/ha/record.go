@@ -38,6 +38,7 @@ func (r record) equal(o record) bool {
 const (
 	recordPrefix = "vrrp-"
 	recordSuffix = ".json"
+	advertSuffix = ".last"
 )
 
 // recordPath names the record of an instance; the escape keeps a name with a slash inside the folder.
@@ -47,7 +48,7 @@ func recordPath(dir, instance string) string {
 
 // advertPath names the file with the time of the instance's last advert.
 func advertPath(dir, instance string) string {
-	return filepath.Join(dir, recordPrefix+url.PathEscape(instance)+".last")
+	return filepath.Join(dir, recordPrefix+url.PathEscape(instance)+advertSuffix)
 }
 
 // writeRecord replaces the record in one step.
@@ -83,11 +84,11 @@ func readRecord(path, bootID string) (record, bool, error) {
 	return r, r.BootID == bootID, nil
 }
 
-// removeRecord removes both files of an instance.
-func removeRecord(dir, instance string) error {
-	for _, p := range []string{recordPath(dir, instance), advertPath(dir, instance)} {
+// removeRecord removes the record at path and the time of the last advert beside it.
+func removeRecord(path string) error {
+	for _, p := range []string{path, strings.TrimSuffix(path, recordSuffix) + advertSuffix} {
 		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove record of instance %s: %w", instance, err)
+			return fmt.Errorf("remove record: %w", err)
 		}
 	}
 	return nil

@@ -1,0 +1,244 @@
+package ha
+
+import (
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/bpf"
+
+	"github.com/xdirector/xdirector/pkg/lb"
+	"github.com/xdirector/xdirector/pkg/vrrp"
+)
+
+func TestGratuitousARPIsTheRequestThatKeepalivedSends(t *testing.T) {
+	got := gratuitousARP(net.HardwareAddr{0x02, 0, 0, 0x77, 0, 1}, netip.MustParseAddr("10.9.0.100"))
+	want := "ffffffffffff" + "020000770001" + "0806" +
+		"0001" + "0800" + "06" + "04" + "0001" +
+		"020000770001" + "0a090064" + "ffffffffffff" + "0a090064"
+	if hex.EncodeToString(got) != want {
+		t.Errorf("frame %x, want %s", got, want)
+	}
+}
+
+func TestParseIPChecksTheHeader(t *testing.T) {
+	source := netip.MustParseAddr("10.9.0.1")
+	payload, _ := hex.DecodeString("31336401000a75610a090064")
+	good := frame(source, 255, 32, payload)
+	change := func(at int, b byte) []byte {
+		f := append([]byte{}, good...)
+		f[at] = b
+		f[10], f[11] = 0, 0
+		sum := ^internetSum(f[:20])
+		f[10], f[11] = byte(sum>>8), byte(sum)
+		return f
+	}
+	options := append([]byte{0x46}, good[1:20]...)
+	options = append(append(options, 0x94, 4, 0, 0), payload...) // router alert
+	options[3], options[10], options[11] = 36, 0, 0
+	sum := ^internetSum(options[:24])
+	options[10], options[11] = byte(sum>>8), byte(sum)
+	broken := append([]byte{}, good...)
+	broken[8] = 254
+
+	for _, c := range []struct {
+		name    string
+		in      []byte
+		vrid    uint8
+		reason  vrrp.Reason
+		payload int
+	}{
+		{"good", good, 51, "", 12},
+		{"with padding of the frame", append(append([]byte{}, good...), make([]byte, 14)...), 51, "", 12},
+		{"with options", options, 51, "", 12},
+		{"version 6", change(0, 0x65), 0, vrrp.RefusedLength, 0},
+		{"header of 16 bytes", change(0, 0x44), 0, vrrp.RefusedLength, 0},
+		{"another protocol", change(9, 17), 0, vrrp.RefusedLength, 0},
+		{"total length beyond the packet", change(3, 33), 51, vrrp.RefusedLength, 0},
+		{"total length within the header", change(3, 19), 51, vrrp.RefusedLength, 0},
+		{"header checksum", broken, 51, vrrp.RefusedChecksum, 0},
+		{"no VRID", good[:21], 0, vrrp.RefusedLength, 0},
+		{"empty", nil, 0, vrrp.RefusedLength, 0},
+	} {
+		p, vrid, reason := parseIP(c.in)
+		if vrid != c.vrid || reason != c.reason || len(p.Payload) != c.payload {
+			t.Errorf("%s: VRID %d, reason %q, payload %x", c.name, vrid, reason, p.Payload)
+		}
+	}
+	p, _, _ := parseIP(good)
+	if p.Source != source || p.Destination != group || p.TTL != 255 || p.Fragment {
+		t.Errorf("%+v", p)
+	}
+	for at, b := range map[int]byte{6: 0x20, 7: 1} { // more fragments; an offset
+		if p, _, reason := parseIP(change(at, b)); !p.Fragment || reason != "" {
+			t.Errorf("fragment by byte %d: %+v, %q", at, p, reason)
+		}
+	}
+	if p, _, _ := parseIP(change(6, 0x40)); p.Fragment {
+		t.Error("don't-fragment is no fragment")
+	}
+}
+
+func FuzzParseIP(f *testing.F) {
+	f.Add(frame(netip.MustParseAddr("10.9.0.1"), 255, 28, make([]byte, 8)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, vrid, reason := parseIP(b)
+		if reason != "" {
+			return
+		}
+		if len(p.Payload)+20 > len(b) || len(p.Payload) > 1 && vrid != p.Payload[1] {
+			t.Errorf("payload of %d bytes and VRID %d out of %x", len(p.Payload), vrid, b)
+		}
+	})
+}
+
+func TestFilterPassesOnlyOurVirtualRouters(t *testing.T) {
+	var program []bpf.Instruction
+	vrids := []uint8{1, 51, 255}
+	for _, raw := range advertFilter(vrids) {
+		program = append(program, raw.Disassemble())
+	}
+	vm, err := bpf.NewVM(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := netip.MustParseAddr("10.9.0.1")
+	for vrid := range 256 {
+		n, err := vm.Run(frame(source, 255, 28, []byte{0x31, byte(vrid), 0, 0, 0, 0, 0, 0}))
+		ours := vrid == 1 || vrid == 51 || vrid == 255
+		if err != nil || (n > 0) != ours {
+			t.Errorf("VRID %d: passed %d, %v", vrid, n, err)
+		}
+	}
+	udp := frame(source, 255, 28, []byte{0, 51, 0, 0, 0, 0, 0, 0})
+	udp[9] = 17
+	if n, _ := vm.Run(udp); n > 0 {
+		t.Error("UDP passed")
+	}
+}
+
+func TestChooseSource(t *testing.T) {
+	p := netip.MustParsePrefix
+	global := func(s string) ownAddress { return ownAddress{Prefix: p(s), Global: true} }
+	secondary := func(s string) ownAddress { return ownAddress{Prefix: p(s), Global: true, Secondary: true} }
+	local := func(s string) ownAddress { return ownAddress{Prefix: p(s)} }
+	virtual := map[netip.Addr]bool{netip.MustParseAddr("10.0.0.100"): true}
+	for _, c := range []struct {
+		name, current, want string
+		owned               []netip.Addr
+		addresses           []ownAddress
+	}{
+		{name: "the first", want: "10.0.0.1", addresses: []ownAddress{global("10.0.0.1/24"), global("10.1.0.1/24")}},
+		{name: "never a virtual one", want: "10.0.0.1", addresses: []ownAddress{global("10.0.0.100/24"), secondary("10.0.0.1/24")}},
+		{name: "a primary one", want: "10.1.0.1", addresses: []ownAddress{secondary("10.0.0.1/24"), global("10.1.0.1/24")}},
+		{name: "of global scope, even if secondary", want: "10.1.0.1", addresses: []ownAddress{local("169.254.0.1/16"), secondary("10.1.0.1/24")}},
+		{name: "the current one, while it is there", current: "10.0.0.2", want: "10.0.0.2", addresses: []ownAddress{global("10.0.0.1/24"), secondary("10.0.0.2/24")}},
+		{name: "another when it is gone", current: "10.0.0.2", want: "10.0.0.1", addresses: []ownAddress{global("10.0.0.1/24")}},
+		{name: "not the current one when it became virtual", current: "10.0.0.100", want: "10.0.0.1", addresses: []ownAddress{global("10.0.0.100/32"), global("10.0.0.1/24")}},
+		{name: "none", addresses: []ownAddress{global("10.0.0.100/24")}},
+		{name: "the owner's real address", want: "10.0.0.100", owned: []netip.Addr{netip.MustParseAddr("10.0.0.100")}, addresses: []ownAddress{global("10.0.0.100/24")}},
+		{name: "the owner's other address first", want: "10.0.0.1", owned: []netip.Addr{netip.MustParseAddr("10.0.0.100")}, addresses: []ownAddress{global("10.0.0.100/24"), secondary("10.0.0.1/24")}},
+	} {
+		var current, want netip.Addr
+		if c.current != "" {
+			current = netip.MustParseAddr(c.current)
+		}
+		if c.want != "" {
+			want = netip.MustParseAddr(c.want)
+		}
+		if got := chooseSource(c.addresses, virtual, current, c.owned); got != want {
+			t.Errorf("%s: %s, want %s", c.name, got, want)
+		}
+	}
+}
+
+func TestForgedSendersFillNeitherMemoryNorLog(t *testing.T) {
+	log := &testLog{}
+	n := newNotices(slog.New(slog.NewTextHandler(log, nil)))
+	now := vrrp.Time(0)
+	for i := range 20000 {
+		now += 10 * time.Millisecond
+		s := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		n.refused(now, vrrp.Refused{Source: s, Reason: vrrp.RefusedTTL, Text: "ttl"})
+		n.refused(now, vrrp.Refused{Source: s, Reason: vrrp.RefusedPassword, Text: "password"})
+		n.peer(now, lb.Director{Address: s})
+		n.expire(now, 300*time.Millisecond)
+	}
+	if len(n.said) > maxSaid || len(n.mismatches) > maxMismatches || len(n.peers) > maxPeers {
+		t.Errorf("kept %d lines, %d mismatches, %d peers", len(n.said), len(n.mismatches), len(n.peers))
+	}
+	if len(log.lines) > maxLines+1 {
+		t.Errorf("%d log lines", len(log.lines))
+	}
+	if _, ok := n.peers[lb.Director{Address: netip.AddrFrom4([4]byte{10, 0, 0x4e, 0x1f})}]; !ok {
+		t.Error("the newest peer is not kept")
+	}
+}
+
+func TestRecordIsReadBackOnlyInTheSameBoot(t *testing.T) {
+	dir := t.TempDir()
+	r := record{BootID: "boot", Instance: "../net", Interface: "eth0", Index: 7, Version: 2, VRID: 51,
+		Interval: time.Second, Addresses: []netip.Prefix{vip1, vip2}}
+	if err := writeRecord(dir, r); err != nil {
+		t.Fatal(err)
+	}
+	paths, err := recordPaths(dir)
+	if err != nil || len(paths) != 1 || paths[0] != recordPath(dir, "../net") {
+		t.Fatalf("records %v, %v", paths, err)
+	}
+	got, valid, err := readRecord(paths[0], "boot")
+	if !got.equal(r) || !valid || err != nil {
+		t.Errorf("read back %+v, %v, %v", got, valid, err)
+	}
+	if _, valid, err := readRecord(paths[0], "another"); valid || err != nil {
+		t.Errorf("another boot: %v, %v", valid, err)
+	}
+	if err := os.WriteFile(paths[0], []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, valid, err := readRecord(paths[0], "boot"); valid || err == nil || !strings.Contains(err.Error(), paths[0]) {
+		t.Errorf("broken record: %v, %v", valid, err)
+	}
+	if err := removeRecord(paths[0]); err != nil {
+		t.Error(err)
+	}
+	if _, valid, err := readRecord(paths[0], "boot"); valid || err != nil {
+		t.Errorf("missing record: %v, %v", valid, err)
+	}
+}
+
+func TestTimeOfTheLastAdvertOutlivesTheProcess(t *testing.T) {
+	dir := t.TempDir()
+	for run := range 3 {
+		l, before, err := openLastAdvert(dir, "VI_1")
+		if err != nil || before != time.Duration(run)*time.Hour {
+			t.Fatalf("run %d: %s, %v", run, before, err)
+		}
+		l.note(time.Duration(run+1) * time.Hour)
+		l.close()
+		l.note(0) // after the end: nothing happens
+	}
+}
+
+func TestLogLinesThatDontFitAreCounted(t *testing.T) {
+	q := newLogQueue()
+	out, until := &testLog{}, make(chan struct{})
+	log := q.logger(slog.New(gate{slog.NewTextHandler(out, nil), until})).With("instance", "VI_1")
+	for i := range 2000 {
+		log.Info(fmt.Sprint("line ", i))
+	}
+	close(until)
+	q.close()
+	if n := out.count("instance=VI_1", "line"); n < 1024 || n > 1025 {
+		t.Errorf("%d lines written", n)
+	}
+	if out.count("log lines lost", fmt.Sprintf("lines=%d", 2000-out.count("instance=VI_1", "line"))) != 1 {
+		t.Errorf("want one line about the lost ones, have %q", out.lines[1:3])
+	}
+}
