@@ -87,8 +87,7 @@ func parseRoute(m []byte) (netip.Prefix, bool) {
 		return netip.Prefix{}, false
 	}
 	header := nl.DeserializeRtMsg(m)
-	attributes, err := nl.ParseRouteAttr(m[unix.SizeofRtMsg:])
-	if err != nil || header.Flags&unix.RTM_F_CLONED != 0 {
+	if header.Flags&unix.RTM_F_CLONED != 0 {
 		return netip.Prefix{}, false
 	}
 	var destination netip.Addr
@@ -100,9 +99,9 @@ func parseRoute(m []byte) (netip.Prefix, bool) {
 	default:
 		return netip.Prefix{}, false
 	}
-	for _, a := range attributes {
-		if a.Attr.Type == unix.RTA_DST {
-			destination, _ = netip.AddrFromSlice(a.Value)
+	for kind, value := range attributes(m[unix.SizeofRtMsg:]) {
+		if kind == unix.RTA_DST {
+			destination, _ = netip.AddrFromSlice(value)
 		}
 	}
 	prefix := netip.PrefixFrom(destination, int(header.Dst_len))

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -261,21 +262,36 @@ func parseNeighbour(m []byte) (at key, e entry, ok bool) {
 	at.index = int(binary.NativeEndian.Uint32(m[4:]))
 	e.state = binary.NativeEndian.Uint16(m[8:])
 	e.flags = m[10]
-	attributes, err := nl.ParseRouteAttr(m[header:])
-	if err != nil || e.flags&netlink.NTF_PROXY != 0 {
+	if e.flags&netlink.NTF_PROXY != 0 {
 		return key{}, entry{}, false
 	}
-	for _, a := range attributes {
+	for kind, value := range attributes(m[header:]) {
 		switch {
-		case a.Attr.Type == netlink.NDA_DST:
-			at.address, ok = netip.AddrFromSlice(a.Value)
-		case a.Attr.Type == netlink.NDA_LLADDR && len(a.Value) == len(e.mac):
-			e.mac = lb.MAC(a.Value)
-		case a.Attr.Type == netlink.NDA_FLAGS_EXT && len(a.Value) >= 4:
-			e.managed = binary.NativeEndian.Uint32(a.Value)&netlink.NTF_EXT_MANAGED != 0
-		case a.Attr.Type == netlink.NDA_PROTOCOL && len(a.Value) >= 1:
-			e.protocol = a.Value[0]
+		case kind == netlink.NDA_DST:
+			at.address, ok = netip.AddrFromSlice(value)
+		case kind == netlink.NDA_LLADDR && len(value) == len(e.mac):
+			e.mac = lb.MAC(value)
+		case kind == netlink.NDA_FLAGS_EXT && len(value) >= 4:
+			e.managed = binary.NativeEndian.Uint32(value)&netlink.NTF_EXT_MANAGED != 0
+		case kind == netlink.NDA_PROTOCOL && len(value) >= 1:
+			e.protocol = value[0]
 		}
 	}
 	return at, e, ok
+}
+
+// attributes yields the type and the value of each attribute in b. It ends at one that is cut; the netlink package's
+// own parser panics there.
+func attributes(b []byte) iter.Seq2[int, []byte] {
+	return func(yield func(int, []byte) bool) {
+		const header, align = unix.SizeofRtAttr, unix.RTA_ALIGNTO
+		for len(b) >= header {
+			length := int(binary.NativeEndian.Uint16(b))
+			kind := int(binary.NativeEndian.Uint16(b[2:])) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+			if length < header || length > len(b) || !yield(kind, b[header:length]) {
+				return
+			}
+			b = b[min((length+align-1)/align*align, len(b)):]
+		}
+	}
 }

@@ -29,6 +29,7 @@ func newLab(t *testing.T) *lab {
 	if os.Geteuid() != 0 {
 		t.Skip("not root: network namespaces are needed")
 	}
+	t.Parallel()
 	l := &lab{director: newNamespace(t), lan: newNamespace(t)}
 	l.onDirector, l.onLAN = newHandle(t, l.director), newHandle(t, l.lan)
 	l.connect(t)
@@ -75,8 +76,9 @@ func newHandle(t *testing.T, ns netns.NsHandle) *netlink.Handle {
 // within runs f in a namespace and waits for it.
 func within(t *testing.T, ns netns.NsHandle, f func() error) {
 	t.Helper()
-	done := make(chan error)
+	done := make(chan error, 1)
 	go func() {
+		defer close(done) // also if f ends the test
 		runtime.LockOSThread()
 		if err := netns.Set(ns); err != nil {
 			done <- err
@@ -146,6 +148,30 @@ func (l *lab) mac(t *testing.T) lb.MAC {
 	return lb.MAC(find(t, l.onLAN, "eth0").Attrs().HardwareAddr)
 }
 
+// announce sends gratuitous ARP from the LAN: all addresses are at mac from now on.
+func (l *lab) announce(t *testing.T, mac lb.MAC, all []netip.Addr) {
+	t.Helper()
+	device := find(t, l.onLAN, "eth0").Attrs().Index
+	within(t, l.lan, func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		for _, a := range all {
+			frame := []byte{255, 255, 255, 255, 255, 255}
+			frame = append(frame, mac[:]...)
+			frame = append(frame, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1) // a request
+			frame = append(append(frame, mac[:]...), a.AsSlice()...)
+			frame = append(append(frame, make([]byte, 6)...), a.AsSlice()...)
+			if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: device, Halen: 6}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // index is that of the director's eth0.
 func (l *lab) index(t *testing.T) int {
 	t.Helper()
@@ -204,7 +230,7 @@ func (l *lab) start(t *testing.T) (w *Watcher, stop func()) {
 // await reads pictures until one is as wanted, and returns it.
 func await(t *testing.T, w *Watcher, what string, wanted func(map[netip.Addr]Hop) bool) map[netip.Addr]Hop {
 	t.Helper()
-	limit := time.After(5 * time.Second)
+	limit := time.After(15 * time.Second)
 	var last map[netip.Addr]Hop
 	for {
 		select {

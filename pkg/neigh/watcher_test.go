@@ -1,7 +1,9 @@
 package neigh
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -142,7 +144,7 @@ func TestKnownMACIsKeptWhenTheServerIsGone(t *testing.T) {
 	mac := lb.MAC{2, 0, 0, 0, 2, 1}
 	must(t, l.onLAN.LinkSetHardwareAddr(find(t, l.onLAN, "eth0"), mac[:]))
 	l.address(t, l.onLAN, "eth0", "10.1.0.101/16")
-	known(t, w, server1, mac)
+	known(t, w, server1, mac) // it asks every 5 s
 }
 
 func TestKnownHopIsKeptWhileTheLinkIsDown(t *testing.T) {
@@ -406,15 +408,10 @@ func TestManyTargetsFitIntoTheNeighbourTable(t *testing.T) {
 	})
 	t.Logf("%d next hops known after %v", many, time.Since(begin))
 
+	// All of them move at once, as when a switch of racks announces itself.
 	next := lb.MAC{2, 0, 0, 0, 4, 1}
 	begin = time.Now()
-	must(t, l.onLAN.LinkSetHardwareAddr(find(t, l.onLAN, "eth0"), next[:]))
-	for _, a := range targets {
-		must(t, l.onDirector.NeighSet(&netlink.Neigh{
-			LinkIndex: l.index(t), IP: a.AsSlice(), HardwareAddr: net.HardwareAddr(next[:]), State: netlink.NUD_REACHABLE,
-			Flags: netlink.NTF_EXT_LEARNED, FlagsExt: netlink.NTF_EXT_MANAGED,
-		}))
-	}
+	l.announce(t, next, targets)
 	await(t, w, "all have the new MAC", func(p map[netip.Addr]Hop) bool {
 		for _, a := range targets {
 			if p[a].MAC != next {
@@ -423,5 +420,45 @@ func TestManyTargetsFitIntoTheNeighbourTable(t *testing.T) {
 		}
 		return true
 	})
-	t.Logf("%d changes told after %v, with the changes themselves", many, time.Since(begin))
+	t.Logf("%d changes told after %v", many, time.Since(begin))
+}
+
+func TestLostEventsAreMadeUpFor(t *testing.T) {
+	l := newLab(t)
+	l.address(t, l.onLAN, "eth0", "10.1.0.101/16")
+	within(t, l.director, func() error {
+		k, err := openKernel()
+		if err != nil {
+			return err
+		}
+		defer k.close()
+		var log bytes.Buffer
+		table := newTable(k, slog.New(slog.NewTextHandler(&log, nil)))
+		now := time.Now()
+		table.watch(now, &wish{targets: []netip.Addr{server1}})
+		table.settle(now)
+		// From here on nobody reads the events, as if the kernel had dropped them.
+		mac := lb.MAC{2, 0, 0, 0, 5, 1}
+		l.announce(t, mac, []netip.Addr{server1})
+		eventually(t, "the kernel has the new MAC", func() bool {
+			e, _ := l.entry(t, "10.1.0.101")
+			return e.mac == mac
+		})
+		l.address(t, l.onDirector, "eth0", "10.1.0.2/16")
+		now = now.Add(time.Second)
+		if table.settle(now); table.hops[server1].MAC == mac {
+			t.Error("the new MAC is known without an event: this test proves nothing")
+		}
+		table.take(now, []event{{kind: lost}})
+		if !table.due(now.Add(coalesce)) || !table.settle(now.Add(coalesce)) || table.hops[server1].MAC != mac {
+			t.Errorf("hop %+v, want the new MAC %v", table.hops[server1], mac)
+		}
+		if len(table.box.own[l.index(t)]) < 2 {
+			t.Errorf("own addresses %v, want the new one too", table.box.own)
+		}
+		if n := strings.Count(log.String(), "netlink events were lost"); n != 1 {
+			t.Errorf("%d log lines about lost events, want 1:\n%s", n, &log)
+		}
+		return nil
+	})
 }
