@@ -2,17 +2,12 @@ package ha
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"reflect"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -87,93 +82,6 @@ func (r *Runtime) Run(ctx context.Context) error {
 		l.stop()
 	}
 	return l.run(ctx, w)
-}
-
-// open does what can fail at the start.
-func (l *loop) open(cfg Config) (*watcher, error) {
-	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
-		return nil, fmt.Errorf("create state_dir: %w", err)
-	}
-	var err error
-	if l.bootID, err = bootID(); err != nil {
-		return nil, err
-	}
-	if l.handle, err = newHandle(); err != nil {
-		return nil, err
-	}
-	log := l.log
-	w, first, err := watch(func(err error) { log.Warn("state of interfaces not read", "error", err) })
-	if err != nil {
-		return nil, err
-	}
-	l.snapshot = first
-	for _, c := range cfg.Instances {
-		if _, ok := first[c.Interface]; !ok {
-			return w, fmt.Errorf("interface %s of instance %s does not exist; interfaces here: %s", c.Interface, c.Name, first.names())
-		}
-	}
-	if err := l.openPorts(cfg); err != nil {
-		return w, err
-	}
-	if err := l.sweep(cfg); err != nil {
-		return w, err
-	}
-	l.apply(cfg)
-	return w, nil
-}
-
-// openPorts opens the sockets of every interface of the configuration that is there and has none, and has the others
-// listen to the VRIDs of the configuration too.
-func (l *loop) openPorts(cfg Config) error {
-	var errs []error
-	vrids := map[string][]uint8{}
-	for _, i := range l.instances {
-		vrids[i.cfg.Interface] = append(vrids[i.cfg.Interface], i.cfg.VRRP.VRID)
-	}
-	for _, c := range cfg.Instances {
-		vrids[c.Interface] = append(vrids[c.Interface], c.VRRP.VRID)
-	}
-	for name, ids := range vrids {
-		slices.Sort(ids)
-		ids = slices.Compact(ids)
-		if p := l.ports[name]; p != nil {
-			if err := p.recv.SetBPF(advertFilter(ids)); err != nil {
-				errs = append(errs, fmt.Errorf("filter adverts on %s: %w", name, err))
-			}
-			continue
-		}
-		k, ok := l.snapshot[name]
-		if !ok {
-			continue // FAULT, until the interface comes
-		}
-		p, err := openPort(name, k, ids)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		l.ports[name] = p
-		l.promote(name)
-		go p.wait(l.readable)
-	}
-	return errors.Join(errs...)
-}
-
-// promote sets promote_secondaries: without it the kernel takes all addresses of a prefix away, the box's own
-// included, when the first of them is removed.
-func (l *loop) promote(name string) {
-	path := filepath.Join("/proc/sys/net/ipv4/conf", name, "promote_secondaries")
-	if b, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(b)) != "0" {
-		return
-	}
-	err := os.WriteFile(path, []byte("1\n"), 0)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		l.log.Error(fmt.Sprintf("promote_secondaries not set: removing a virtual address may remove the others of its prefix; set it with: sysctl net.ipv4.conf.%s.promote_secondaries=1",
-			strings.ReplaceAll(name, ".", "/")), "interface", name, "error", err)
-	default:
-		l.log.Info("promote_secondaries set, so that removing a virtual address removes no other of its prefix", "interface", name)
-	}
 }
 
 // apply makes the instances those of the configuration.
