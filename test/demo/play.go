@@ -46,7 +46,7 @@ func play(ctx context.Context, binary string) error {
 	}
 	s.screen.follow(s.picture)
 	for _, step := range []func(context.Context) error{
-		s.steady, s.cleanStop, s.failback, s.agentKilled, s.failback, s.linkDown, s.linkUp,
+		s.steady, s.cleanStop, s.failback, s.agentKilled, s.failback, s.linkDown,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -79,7 +79,7 @@ func (s *stage) raise(ctx context.Context, binary string) error {
 				Version: 3, Priority: uint8(200 - 100*i), Interval: interval, Addresses: []string{vip + "/32"},
 			}},
 			Services: []lab.Service{{
-				Address: vip, Port: 80, Check: "{type: http, interval: 500ms, timeout: 250ms}", RealServers: servers,
+				Address: vip, Port: 80, Check: "{type: http, interval: 200ms, timeout: 200ms}", RealServers: servers,
 			}},
 		})
 		if err != nil {
@@ -125,7 +125,7 @@ func (s *stage) cleanStop(ctx context.Context) error {
 }
 
 func (s *stage) failback(ctx context.Context) error {
-	a := s.begin("failback", "d1 is started again. It has the higher priority, so it takes over from d2.")
+	a := s.begin("failback", "Act 2: d1 is started again. It has the higher priority, so it takes over from d2.")
 	if err := s.d1.Start(); err != nil {
 		return err
 	}
@@ -145,14 +145,6 @@ func (s *stage) linkDown(ctx context.Context) error {
 	}
 	a.cut = true
 	return s.switched(ctx, a, s.d2)
-}
-
-func (s *stage) linkUp(ctx context.Context) error {
-	a := s.begin("failback", "The cable is plugged in again, and d1 takes over.")
-	if err := s.d1.SetLink(true); err != nil {
-		return err
-	}
-	return s.switched(ctx, a, s.d1)
 }
 
 // begin starts an act; the one before it ends here.

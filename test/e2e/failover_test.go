@@ -209,7 +209,9 @@ func TestPulledCableEndsWithOneMaster(t *testing.T) {
 		c.oneMaster(first, second, patience)
 		requests := load.Stop()
 		c.outage(requests.Between(pulled.Add(-time.Second), plugged), first, pulled)
-		c.handover("cable back", requests.Between(plugged, time.Now()), returned)
+		// What this one may cost is not promised: its checks have to see the real servers again, and it may be MASTER
+		// before that.
+		t.Logf("cable back: %v", requests.Between(plugged, time.Now()).Outcomes())
 	})
 }
 

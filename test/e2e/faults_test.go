@@ -36,25 +36,23 @@ func TestAddressOfTheAdministratorIsLeftAlone(t *testing.T) {
 	})
 }
 
-func TestUnknownInterfaceIsAFaultNotAnEnd(t *testing.T) {
+func TestUnknownInterfaceIsRefusedAtTheStart(t *testing.T) {
 	t.Parallel()
 	onPlanes(t, func(t *testing.T, _ string) {
 		c := newCluster(t, "", 1, 0)
 		d := c.d[0]
 		config := c.config(0)
-		config.Instances = append(config.Instances, lab.Instance{
-			Name: "VI_2", Interface: "nosuch0", VRID: 52, Version: 3, Priority: 100, Interval: interval, Addresses: []string{"10.77.0.101/32"},
-		})
+		config.Instances[0].Interface = "nosuch0"
 		c.ok(d.Configure(config))
-		c.ok(d.Start())
-		c.ok(d.WaitState(t.Context(), "VI_2", "FAULT", patience))
-		c.ok(d.WaitState(t.Context(), "VI_1", "MASTER", patience))
-		s, err := d.Status(t.Context())
+		if _, err := d.Command("check"); err != nil {
+			t.Errorf("check looks at the file alone: %v", err)
+		}
+		p, err := d.Launch()
 		c.ok(err)
-		for _, i := range s.Instances {
-			if i.Name == "VI_2" && !strings.Contains(i.Reason, "nosuch0") {
-				t.Errorf("reason of the fault: %q, want one that names nosuch0", i.Reason)
-			}
+		code, err := p.Wait(patience)
+		c.ok(err)
+		if log := p.Log(); code != 1 || !strings.Contains(log, "VI_1") || !strings.Contains(log, "nosuch0") || !strings.Contains(log, "eth0") {
+			t.Errorf("exit code %d, want 1 and an error that names the instance, its interface, and those there are", code)
 		}
 	})
 }

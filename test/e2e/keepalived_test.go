@@ -111,6 +111,11 @@ func (c *cluster) keepalivedPeer(version int, priority uint8) peer {
 	every, password := peerInterval(version)
 	n := c.lab.Directors[1]
 	var p *lab.Process
+	c.t.Cleanup(func() {
+		if c.t.Failed() && p != nil {
+			c.t.Logf("log of keepalived:\n%s", p.Log())
+		}
+	})
 	seen := make(map[string]int) // times that a state was waited for
 	return peer{
 		name: "keepalived", node: n,

@@ -50,7 +50,7 @@ var scenarios = map[string][]string{
 	"TestJoinedDirectorsEndWithOneMaster":                   noPlane,
 	"TestKeepalivedPeerFailsOverBothWays":                   noPlane,
 	"TestAddressOfTheAdministratorIsLeftAlone":              noPlane,
-	"TestUnknownInterfaceIsAFaultNotAnEnd":                  noPlane,
+	"TestUnknownInterfaceIsRefusedAtTheStart":               noPlane,
 	"TestTakenMetricsPortIsTriedAgain":                      noPlane,
 	"TestLeftOverControlSocketIsRemovedAndALivingOneIsKept": noPlane,
 	"TestServiceManagerIsToldTheStates":                     noPlane,

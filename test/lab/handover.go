@@ -25,19 +25,25 @@ func MaxOutage(interval time.Duration, priority uint8) time.Duration {
 // The moment of the change is the new MASTER's first gratuitous ARP; zero: there was none.
 func CheckHandover(requests Requests, garp time.Time) error {
 	var problems []error
-	resets := 0
+	resets, others := 0, 0
 	for _, r := range requests.Failed() {
-		away := r.End.Sub(garp).Abs()
+		when := r.End.Sub(garp)
 		switch {
 		case r.Outcome != Reset:
-			problems = append(problems, fmt.Errorf("a request failed %v after its start: %s (%v)", r.End.Sub(r.Start), r.Outcome, r.Err))
+			if others++; others == 1 {
+				problems = append(problems, fmt.Errorf("a request failed %v after its start and %v after the change of the MASTER: %s (%v)",
+					r.End.Sub(r.Start), when, r.Outcome, r.Err))
+			}
 		case garp.IsZero():
 			problems = append(problems, errors.New("a connection was reset without a change of the MASTER"))
-		case away > Slack*ResetWindow:
-			problems = append(problems, fmt.Errorf("a connection was reset %v away from the change of the MASTER", away))
+		case when.Abs() > Slack*ResetWindow:
+			problems = append(problems, fmt.Errorf("a connection was reset %v after the change of the MASTER", when))
 		default:
 			resets++
 		}
+	}
+	if others > 1 {
+		problems = append(problems, fmt.Errorf("%d more requests failed", others-1))
 	}
 	if resets > MaxResets {
 		problems = append(problems, fmt.Errorf("%d connections were reset, more than %d", resets, MaxResets))

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -41,6 +42,12 @@ func (n *Node) StartKeepalived(k Keepalived) (*Process, error) {
 	conf := n.path("keepalived.conf")
 	if err := os.WriteFile(conf, []byte(b.String()), 0o644); err != nil {
 		return nil, fmt.Errorf("start keepalived on %s: %w", n.Name, err)
+	}
+	// Those of a killed one count as long as nobody has reaped its children.
+	for _, file := range []string{"keepalived.pid", "vrrp.pid"} {
+		if err := os.Remove(n.path(file)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("start keepalived on %s: %w", n.Name, err)
+		}
 	}
 	return n.lab.start(n.t, n.Name+"/keepalived", n.Dir, nil, "keepalived", "--dont-fork", "--log-console", "--log-detail",
 		"--vrrp", "--use-file", conf, "--pid", n.path("keepalived.pid"), "--vrrp_pid", n.path("vrrp.pid"))

@@ -72,7 +72,8 @@ func (p *Process) Signal(s os.Signal) error {
 
 // Kill ends the process and its children by SIGKILL and waits for it.
 func (p *Process) Kill() {
-	// Children first, so that a parent has no time to start them again.
+	// Children first: those of keepalived end in good order if their parent dies. It must not start them again.
+	_ = p.cmd.Process.Signal(syscall.SIGSTOP)
 	for _, pid := range children(p.PID()) {
 		_ = unix.Kill(pid, unix.SIGKILL)
 	}
