@@ -34,7 +34,7 @@ func (d *decoder) document(data []byte) *yaml.Node {
 	}
 	root := first.Content[0]
 	if root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" {
-		d.report(place{root.Line, root.Column}, "", empty)
+		d.report(place{1, 1}, "", empty)
 		return nil
 	}
 	return root
