@@ -249,12 +249,12 @@ func eventually(t *testing.T, what string, fact func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(5 * time.Second)
+	limit := time.After(15 * time.Second)
 	for !fact() {
 		select {
 		case <-tick.C:
 		case <-limit:
-			t.Fatalf("not so within 5 s: %s", what)
+			t.Fatalf("not so within 15 s: %s", what)
 		}
 	}
 }

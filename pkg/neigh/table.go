@@ -135,13 +135,11 @@ func (t *table) settle(now time.Time) bool {
 		t.log.Error("next hops may be out of date, trying again in a second", "error", err)
 		t.retryAt = now.Add(addAgain)
 	}
-	moved := false
-	for _, target := range t.targets {
-		if target.dirty && t.box.links != nil {
-			moved = t.lookUp(target) || moved
-		}
+	moved, complete := t.lookUpSome()
+	if !complete {
+		t.flushAt = now
 	}
-	t.keepEntries(now)
+	t.keepEntries(now, complete)
 	changed := t.resolve()
 	if !t.ready && !t.began.IsZero() && (t.answered() || !now.Before(t.began.Add(patience))) {
 		t.ready, changed = true, true
@@ -162,7 +160,9 @@ func (t *table) refresh() error {
 	if err != nil {
 		return err
 	}
-	if t.stale || !maps.Equal(links, t.box.links) || !reflect.DeepEqual(own, t.box.own) {
+	// Virtual addresses come and go with each switch of MASTER and are no source: that is no reason to look up
+	// everything. (One that brings a network with it also brings a route event.)
+	if t.stale || !maps.Equal(links, t.box.links) || !reflect.DeepEqual(t.box.lasting(own), t.box.lasting(t.box.own)) {
 		t.dirtyAll()
 	}
 	t.box.links, t.box.own, t.relinked = links, own, false
@@ -178,6 +178,27 @@ func (t *table) refresh() error {
 	return nil
 }
 
+// lookUpSome looks up the ways of some dirty targets, and says whether any is new and whether that was all. 2,000
+// lookups take 100 ms: a changed MAC address must not wait for them.
+func (t *table) lookUpSome() (moved, complete bool) {
+	if t.box.links == nil {
+		return false, true // could not be read yet: settle tries again
+	}
+	const some = 200
+	done := 0
+	for _, target := range t.targets {
+		if !target.dirty {
+			continue
+		}
+		if done == some {
+			return moved, false
+		}
+		done++
+		moved = t.lookUp(target) || moved
+	}
+	return moved, true
+}
+
 // lookUp asks for the way to a target and says whether that is another one than before.
 func (t *table) lookUp(target *target) bool {
 	route, err := t.kernel.route(target.address)
@@ -189,8 +210,8 @@ func (t *table) lookUp(target *target) bool {
 }
 
 // keepEntries makes the kernel resolve every target that has a way, and deletes the entries of ours that are not
-// wanted any more. What somebody else takes care of is left alone.
-func (t *table) keepEntries(now time.Time) {
+// wanted any more, unless it is not yet complete which are. What somebody else takes care of is left alone.
+func (t *table) keepEntries(now time.Time, complete bool) {
 	wanted := make(map[key]bool, len(t.targets))
 	for _, target := range t.targets {
 		if target.way.err != nil || target.way.local || target.way.index == 0 {
@@ -229,7 +250,7 @@ func (t *table) keepEntries(now time.Time) {
 		t.orphans = t.orphans || !wanted[at]
 	}
 	t.wanted = wanted
-	if !t.orphans {
+	if !t.orphans || !complete {
 		return
 	}
 	t.orphans = false
@@ -321,11 +342,13 @@ func (t *table) answered() bool {
 	return true
 }
 
-// ways copies what Source needs.
+// ways copies what Source needs, of the targets that were looked up.
 func (t *table) ways() map[netip.Addr]way {
 	ways := make(map[netip.Addr]way, len(t.targets))
 	for a, target := range t.targets {
-		ways[a] = target.way
+		if target.way.index != 0 || target.way.err != nil {
+			ways[a] = target.way
+		}
 	}
 	return ways
 }

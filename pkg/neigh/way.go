@@ -68,6 +68,19 @@ func (b box) judge(target netip.Addr, r route, failed error) way {
 
 func noWay(err error) way { return way{err: err, sourceErr: err} }
 
+// lasting returns the addresses in own that are not virtual.
+func (b box) lasting(own map[int][]netip.Prefix) map[int][]netip.Prefix {
+	kept := map[int][]netip.Prefix{}
+	for index, list := range own {
+		for _, p := range list {
+			if !b.virtual[p.Addr()] {
+				kept[index] = append(kept[index], p)
+			}
+		}
+	}
+	return kept
+}
+
 // source chooses the own address for checks: the kernel's choice, unless that one is virtual and may be on another box
 // by the time the answer comes; then another address of the interface, first one in the target's network.
 func (b box) source(target netip.Addr, r route) (netip.Addr, error) {
