@@ -3,9 +3,14 @@ package ha
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/vrrp"
 )
@@ -13,8 +18,9 @@ import (
 func TestTwoDirectorsElectFailOverAndHandOver(t *testing.T) {
 	a, b := twoBoxes(t)
 	cfgA := config(t, fast(150, vip1))
-	high, low := a.start(cfgA), b.start(config(t, fast(100, vip1)))
+	high := a.start(cfgA)
 	first := high.state(vrrp.Master)
+	low := b.start(config(t, fast(100, vip1)))
 	if first.Source != netip.MustParseAddr("10.9.0.1") || first.Master != first.Source || first.MasterPriority != 150 {
 		t.Errorf("report of the MASTER: %+v", first)
 	}
@@ -104,6 +110,44 @@ func TestUnknownInterfaceIsAnErrorOfTheStart(t *testing.T) {
 	if err == nil || err.Error() != "interface eth7 of instance VI_1 does not exist; interfaces here: eth0, lo" {
 		t.Errorf("error %v", err)
 	}
+}
+
+func TestMissingPermissionIsAnErrorOfTheStart(t *testing.T) {
+	a, _ := twoBoxes(t)
+	a.do(func() {
+		none := [2]unix.CapUserData{} // of this thread, which ends with the test
+		if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		err := New(config(t, fast(100, vip1)), slog.New(slog.DiscardHandler)).Run(t.Context())
+		if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "run as root, or with CAP_NET_RAW and CAP_NET_ADMIN") {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestStopBeforeTheElectionBegan(t *testing.T) {
+	a, _ := twoBoxes(t)
+	r := launch(a, config(t, fast(255, vip1)))
+	r.Stop()
+	r.stopped()
+	if a.has(vip1.String()) {
+		t.Error("address is there after Stop")
+	}
+}
+
+func TestInterfaceThatIsDownAtTheStartIsUsedWhenItComesUp(t *testing.T) {
+	a, b := twoBoxes(t)
+	b.down()
+	high, low := a.start(config(t, fast(200, vip1))), b.start(config(t, fast(100, vip1)))
+	low.state(vrrp.Fault)
+	high.state(vrrp.Fault)
+	b.up()
+	high.state(vrrp.Master)
+	low.report("the MASTER heard", func(rep Report) bool {
+		return rep.Instances[0].State == vrrp.Backup && rep.Instances[0].MasterPriority == 200
+	})
 }
 
 func TestLostCarrierIsAFaultUntilItIsBack(t *testing.T) {

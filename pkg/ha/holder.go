@@ -154,9 +154,10 @@ func (h *holder) claim(w wish) claim {
 	case same && last > 0 && age < 3*rec.Interval:
 		c.resume, h.adopted = true, true
 	default:
-		for p := range h.held {
+		for _, p := range sorted(h.held) {
 			h.remove(w, p, "left by a former run")
 		}
+		present = slices.DeleteFunc(slices.Clone(present), func(a ownAddress) bool { return slices.Contains(rec.Addresses, a.Prefix) })
 	}
 	h.findForeign(w, present)
 	for a := range h.foreign {

@@ -48,7 +48,7 @@ func (b *box) injector() func([]byte) {
 }
 
 func TestFloodOfBadAdvertsChangesNothingAndStopsNoAdvert(t *testing.T) {
-	a, b := twoBoxes(t)
+	a, b := twoBoxesAlone(t)
 	cfg := config(t, fast(100, vip1))
 	r := a.start(cfg)
 	r.state(vrrp.Master)

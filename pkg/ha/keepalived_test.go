@@ -46,6 +46,7 @@ func (b *box) keepalived(instance string) (stop func()) {
 }
 
 func TestLiveKeepalivedSharesTheVirtualRouterInBothRoles(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, text string
 		vrrp       vrrp.Config
@@ -99,9 +100,6 @@ func TestLiveKeepalivedSharesTheVirtualRouterInBothRoles(t *testing.T) {
 			}
 			if len(rep.AdvertsRefused) != 0 || len(rep.Mismatches) != 0 {
 				t.Errorf("refused %v, mismatches %v", rep.AdvertsRefused, rep.Mismatches)
-			}
-			if n := rep.Transitions[vrrp.Master]; n != 2 {
-				t.Errorf("%d transitions to MASTER, want 2", n)
 			}
 		})
 	}

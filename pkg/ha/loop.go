@@ -37,6 +37,7 @@ type loop struct {
 	handle   *netlink.Handle // of the holders
 	snapshot snapshot
 	stopping bool
+	changed  bool // an instance is gone: a report is due
 	opened   bool // all sockets of the first configuration are open: reports may go out
 
 	instances []*instance
@@ -86,6 +87,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 
 // apply makes the instances those of the configuration.
 func (l *loop) apply(cfg Config) {
+	sameLife := cfg.DeadMan == l.cfg.DeadMan
 	l.cfg = cfg
 	now := clock(unix.CLOCK_MONOTONIC)
 	for _, i := range slices.Clone(l.instances) {
@@ -105,8 +107,11 @@ func (l *loop) apply(cfg Config) {
 		if i.leaving {
 			continue // comes back when it is gone: see released
 		}
-		i.holder.set(func(w *wish) { w.instance, w.deadMan = c, cfg.DeadMan })
-		if !reflect.DeepEqual(i.cfg, c) {
+		same := reflect.DeepEqual(i.cfg, c)
+		if !same || !sameLife {
+			i.holder.set(func(w *wish) { w.instance, w.deadMan = c, cfg.DeadMan })
+		}
+		if !same {
 			i.cfg, i.changed = c, true
 			i.step(now, vrrp.Configure{Config: c.VRRP}, lb.MAC{})
 		}
@@ -158,7 +163,7 @@ func (l *loop) run(ctx context.Context, w *watcher) error {
 				l.receive(p, receiveBatch)
 			}
 			poke(p.again)
-		case s := <-w.snapshots:
+		case s := <-w.sightings:
 			l.look(s)
 		case c := <-l.claimed:
 			l.claim(c)
@@ -225,7 +230,7 @@ func (l *loop) released(h *holder) {
 	if l.stopping {
 		return // stays for the last report
 	}
-	l.instances = slices.Delete(l.instances, at, at+1)
+	l.instances, l.changed = slices.Delete(l.instances, at, at+1), true
 	if !slices.ContainsFunc(l.instances, func(o *instance) bool { return o.cfg.Interface == i.cfg.Interface }) && i.port != nil {
 		delete(l.ports, i.port.name)
 		i.port.close()
@@ -237,7 +242,8 @@ func (l *loop) released(h *holder) {
 }
 
 // look takes a new state of the interfaces.
-func (l *loop) look(s snapshot) {
+func (l *loop) look(seen sighting) {
+	before, s := l.snapshot, seen.snapshot
 	l.snapshot = s
 	moved := map[string]bool{}
 	for name, p := range l.ports {
@@ -257,7 +263,9 @@ func (l *loop) look(s snapshot) {
 	for _, i := range l.instances {
 		p := l.ports[i.cfg.Interface]
 		if i.port == p && !moved[i.cfg.Interface] {
-			poke(i.holder.wake) // an address may have gone or come
+			if seen.blind || i.concerned(seen.removed, before, s) {
+				poke(i.holder.wake)
+			}
 		} else {
 			i.port = p
 			i.tellPort()
@@ -267,6 +275,16 @@ func (l *loop) look(s snapshot) {
 		}
 		l.evaluate(i)
 	}
+}
+
+// concerned says whether a virtual address of the instance came or went, by us or by somebody else.
+func (i *instance) concerned(removed map[netip.Addr]bool, before, after snapshot) bool {
+	there := func(s snapshot, v netip.Addr) bool {
+		return slices.ContainsFunc(s[i.cfg.Interface].Addresses, func(a ownAddress) bool { return a.Prefix.Addr() == v })
+	}
+	return slices.ContainsFunc(i.cfg.VirtualAddresses, func(p netip.Prefix) bool {
+		return removed[p.Addr()] || there(before, p.Addr()) != there(after, p.Addr())
+	})
 }
 
 // evaluate tells the machine whether it can take part, and from which source.
@@ -385,7 +403,7 @@ func (l *loop) fire() {
 // report publishes when something changed or it is time. It returns true when everything is handed over.
 func (l *loop) report(tick bool) (stopped bool) {
 	now := clock(unix.CLOCK_MONOTONIC)
-	due, ready := tick, true
+	due, ready := tick || l.changed, true
 	stopped = l.stopping
 	for _, i := range l.instances {
 		if i.notices.expire(now, i.patience()) || i.changed {
@@ -407,6 +425,7 @@ func (l *loop) report(tick bool) (stopped bool) {
 	if !due || !l.opened {
 		return false
 	}
+	l.changed = false
 	rep := Report{Stopped: stopped}
 	for _, i := range l.instances {
 		i.changed = false

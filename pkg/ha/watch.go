@@ -3,6 +3,7 @@ package ha
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -94,15 +96,26 @@ func prefixOf(a netlink.Addr) netip.Prefix {
 // resync is how often interfaces are read without an event, in case that one was lost unseen.
 const resync = 30 * time.Second
 
+// sighting is a new state of the interfaces, and what a snapshot can't show.
+type sighting struct {
+	snapshot snapshot
+	removed  map[netip.Addr]bool // addresses removed since the last sighting, maybe there again
+	blind    bool                // events were lost: anything may have been removed
+}
+
 // watcher turns netlink events into snapshots. Events only say that something changed; everything is read again
 // then, so a lost event (a full socket buffer) needs nothing but one more reading.
 type watcher struct {
 	handle    *netlink.Handle
 	socket    *nl.NetlinkSocket
-	snapshots chan snapshot // capacity 1, the newest
+	sightings chan sighting // capacity 1, the newest
 	dirty     chan struct{}
 	closed    chan struct{}
 	wg        sync.WaitGroup
+
+	mu      sync.Mutex
+	removed map[netip.Addr]bool
+	blind   bool
 }
 
 // watch subscribes in the network namespace of the calling thread and reads the first snapshot.
@@ -116,7 +129,8 @@ func watch(onError func(error)) (*watcher, snapshot, error) {
 		h.Close()
 		return nil, nil, fmt.Errorf("subscribe to interface events: %w", err)
 	}
-	w := &watcher{handle: h, socket: s, snapshots: make(chan snapshot, 1), dirty: make(chan struct{}, 1), closed: make(chan struct{})}
+	w := &watcher{handle: h, socket: s, sightings: make(chan sighting, 1), dirty: make(chan struct{}, 1),
+		closed: make(chan struct{}), removed: map[netip.Addr]bool{}}
 	first, err := takeSnapshot(h)
 	if err != nil {
 		s.Close()
@@ -137,10 +151,18 @@ func (w *watcher) close() {
 
 func (w *watcher) listen() {
 	for {
-		_, _, err := w.socket.Receive()
+		messages, _, err := w.socket.Receive()
 		if errors.Is(err, os.ErrClosed) {
 			return
 		}
+		w.mu.Lock()
+		w.blind = w.blind || err != nil
+		for _, m := range messages {
+			if a, ok := removedAddress(m); ok {
+				w.removed[a] = true
+			}
+		}
+		w.mu.Unlock()
 		poke(w.dirty)
 		if err != nil && !errors.Is(err, unix.ENOBUFS) {
 			select { // not expected; must not spin
@@ -150,6 +172,23 @@ func (w *watcher) listen() {
 			}
 		}
 	}
+}
+
+// removedAddress returns the address that an event says was removed.
+func removedAddress(m syscall.NetlinkMessage) (netip.Addr, bool) {
+	if m.Header.Type != unix.RTM_DELADDR || len(m.Data) < unix.SizeofIfAddrmsg {
+		return netip.Addr{}, false
+	}
+	attributes, err := nl.ParseRouteAttr(m.Data[unix.SizeofIfAddrmsg:])
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	for _, a := range attributes {
+		if a.Attr.Type == unix.IFA_LOCAL {
+			return netip.AddrFromSlice(a.Value)
+		}
+	}
+	return netip.Addr{}, false
 }
 
 func (w *watcher) read(last snapshot, onError func(error)) {
@@ -162,20 +201,29 @@ func (w *watcher) read(last snapshot, onError func(error)) {
 		case <-w.dirty:
 		case <-ticker.C:
 		}
-		s, err := takeSnapshot(w.handle)
-		if err != nil {
+		w.mu.Lock()
+		next := sighting{removed: w.removed, blind: w.blind}
+		w.removed, w.blind = map[netip.Addr]bool{}, false
+		w.mu.Unlock()
+		var err error
+		if next.snapshot, err = takeSnapshot(w.handle); err != nil {
 			onError(err)
+			w.mu.Lock()
+			w.blind = true // for the next reading
+			w.mu.Unlock()
 			continue
 		}
-		if reflect.DeepEqual(s, last) {
+		if len(next.removed) == 0 && !next.blind && reflect.DeepEqual(next.snapshot, last) {
 			continue
 		}
-		last = s
+		last = next.snapshot
 		select {
-		case <-w.snapshots:
+		case unread := <-w.sightings:
+			maps.Copy(next.removed, unread.removed)
+			next.blind = next.blind || unread.blind
 		default:
 		}
-		w.snapshots <- s // only this goroutine sends, so there is room
+		w.sightings <- next // only this goroutine sends, so there is room
 	}
 }
 
