@@ -1,0 +1,38 @@
+package vm_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestUnitRunsUnderSystemdForwardsAndIsRestartedByTheWatchdog(t *testing.T) {
+	needLab(t)
+	t.Parallel()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := os.Getenv("XDIRECTOR_BIN")
+	if binary == "" {
+		binary = filepath.Join(t.TempDir(), "xdirector")
+		build := exec.Command("go", "build", "-o", binary, "./cmd/xdirector")
+		build.Dir = root
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("build: %v\n%s", err, out)
+		}
+	}
+	script, err := os.ReadFile("testdata/unit.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, out, errout := run(t, string(script), "VM_SYSTEMD=1", "VM_MEMORY=1024",
+		"XDIRECTOR_BIN="+binary, "XDIRECTOR_UNIT="+filepath.Join(root, "configs", "xdirector.service"))
+	if code != 0 || !strings.Contains(out, "fact: a clean stop leaves nothing") {
+		t.Fatalf("exit code %d\n%s%s", code, out, errout)
+	}
+	t.Log(out)
+}
