@@ -44,7 +44,7 @@ func (n *Node) Get(target netip.AddrPort, limit time.Duration) Request {
 
 func get(t *thread, target netip.AddrPort, limit time.Duration) Request {
 	r := Request{Start: time.Now()}
-	body, err := r.exchange(t, target, r.Start.Add(limit))
+	body, err := r.exchange(t, target, limit)
 	r.finish(body, err)
 	return r
 }
@@ -66,7 +66,7 @@ func (r *Request) finish(server string, err error) {
 }
 
 // exchange makes only the socket on the thread: a connect that hangs must not hold up the next request.
-func (r *Request) exchange(t *thread, target netip.AddrPort, deadline time.Time) (string, error) {
+func (r *Request) exchange(t *thread, target netip.AddrPort, limit time.Duration) (string, error) {
 	var f *os.File
 	err := t.do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -86,7 +86,7 @@ func (r *Request) exchange(t *thread, target netip.AddrPort, deadline time.Time)
 		return "", err
 	}
 	defer f.Close()
-	if err := f.SetDeadline(deadline); err != nil {
+	if err := f.SetDeadline(r.Start.Add(limit)); err != nil {
 		return "", err
 	}
 	if err := r.connected(f); err != nil {
