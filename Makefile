@@ -11,7 +11,8 @@ VERSION := $(shell git -c safe.directory='*' describe --tags --always --dirty 2>
 STEP := @tools/step
 VM := $(CURDIR)/test/vm/exec
 STATICCHECK := go tool -modfile=tools/go.mod staticcheck
-# What runs on the host in a few seconds a package; the rest of test/ has steps of its own.
+# What runs on the host in seconds, one package at a time, because elections are about time; the rest of test/ has steps of
+# its own.
 UNIT := ./cmd/... ./pkg/... ./test/arch ./test/lab
 FUZZTIME ?= 30s
 
@@ -47,7 +48,7 @@ test-static: deps-generate ## Format, vet, staticcheck, generated files
 	$(STEP) 'the generated files are those of bpf/' tools/check-generate
 
 test-unit: ready-test-unit ## Packages, packet tables, lab, architecture (root)
-	$(STEP) 'packages on this kernel' env LAB=1 go test -count=1 -timeout 5m $(UNIT)
+	$(STEP) 'packages on this kernel' env LAB=1 go test -p 1 -count=1 -timeout 5m $(UNIT)
 
 test-e2e: ready-test-e2e build ## The whole system on the XDP plane, in namespaces (root)
 	$(STEP) 'end to end on XDP, on this kernel' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e.txt -v -count=1 -timeout 8m ./test/e2e
@@ -60,7 +61,7 @@ test-vm: ready-test-vm build ## The whole system on the IPVS plane and on kernel
 	$(STEP) 'which scenario has passed on which plane' tools/planes 'xdp-native xdp-generic ipvs none' bin/test/e2e.txt bin/test/e2e-vm.txt
 
 test-long: ready-test-long deps-long build ## What takes longer: race detector, fuzzing, repetitions (root)
-	$(STEP) 'packages with the race detector' env LAB=1 CGO_ENABLED=1 go test -race -count=1 -timeout 20m $(UNIT)
+	$(STEP) 'packages with the race detector' env LAB=1 CGO_ENABLED=1 go test -race -p 1 -count=1 -timeout 20m $(UNIT)
 	$(STEP) 'fuzzing' tools/fuzz 2m
 	$(STEP) 'end to end, five times' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e-long.txt -v -count=5 -timeout 60m ./test/e2e
 	@echo "test-long: passed on $$(date -u +%F), version $(VERSION)"
