@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,12 +36,4 @@ func fullPort(t *testing.T) uint16 {
 	}
 	t.Fatalf("port %d takes connections without end although its accept queue has one place", address.Port())
 	return 0
-}
-
-func TestTCPCheckOfAFullAcceptQueueEndsInTime(t *testing.T) {
-	begin := time.Now()
-	run(t, tcpProber{}, fullPort(t), Check{Timeout: short})
-	if took := time.Since(begin); took > 3*time.Second {
-		t.Errorf("took %v", took)
-	}
 }
