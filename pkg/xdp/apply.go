@@ -51,10 +51,10 @@ func (p *Plane) apply(w *wish, macs map[int]lb.MAC) error {
 	if err := p.writeServers(w, macs, true); err != nil {
 		return err
 	}
+	if err := p.writeRings(w); err != nil {
+		return err
+	}
 	for _, service := range w.services {
-		if err := p.writeRing(service); err != nil {
-			return err
-		}
 		if err := p.writeService(service); err != nil {
 			return err
 		}
@@ -162,32 +162,70 @@ func (p *Plane) writeService(service wishedService) error {
 	return nil
 }
 
-// writeRing swaps the ring of a service. The kernel returns only when no packet uses the old one any more.
-func (p *Plane) writeRing(service wishedService) error {
-	entry := p.tables.services[service.key]
-	ring := make([]uint32, 0, len(service.ring))
-	for _, i := range service.ring {
-		key := lb.ServerKey{Service: service.key, Address: service.servers[i].Address}
-		ring = append(ring, p.tables.servers[key].id)
+// ringSwap is the new ring of one service.
+type ringSwap struct {
+	entry *serviceEntry
+	ring  []uint32 // server ids
+}
+
+// writeRings swaps the rings that differ. The kernel returns only when no packet uses the old ones any more, which
+// takes some 20 ms however many they are; so they go together.
+func (p *Plane) writeRings(w *wish) error {
+	var swaps []ringSwap
+	for _, service := range w.services {
+		swap := ringSwap{entry: p.tables.services[service.key]}
+		for _, i := range service.ring {
+			key := lb.ServerKey{Service: service.key, Address: service.servers[i].Address}
+			swap.ring = append(swap.ring, p.tables.servers[key].id)
+		}
+		switch {
+		case swap.entry.ringKnown && slices.Equal(swap.entry.ring, swap.ring):
+		case len(swap.ring) > 0:
+			swaps = append(swaps, swap)
+		default:
+			if err := p.removeRing(swap.entry.id); err != nil {
+				return fmt.Errorf("remove ring of service %s: %w", service.key, err)
+			}
+			swap.entry.ringKnown, swap.entry.ring = true, nil
+		}
 	}
-	if entry.ringKnown && slices.Equal(entry.ring, ring) {
-		return nil
+	for chunk := range slices.Chunk(swaps, ringsPerBatch) {
+		if err := p.putRings(chunk); err != nil {
+			return fmt.Errorf("write rings: %w", err)
+		}
 	}
-	if err := p.putRing(entry.id, ring); err != nil {
-		return fmt.Errorf("write ring of service %s: %w", service.key, err)
-	}
-	entry.ringKnown, entry.ring = true, ring
 	return nil
 }
 
-// putRing replaces the ring of a service id; an empty one is removed.
-func (p *Plane) putRing(id uint32, ring []uint32) error {
-	if len(ring) == 0 {
-		if err := p.maps.Rings.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+func (p *Plane) removeRing(id uint32) error {
+	if err := p.maps.Rings.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (p *Plane) putRings(swaps []ringSwap) error {
+	var ids, descriptors []uint32
+	for _, swap := range swaps {
+		m, err := p.newRing(swap.ring)
+		if err != nil {
 			return err
 		}
-		return nil
+		defer m.Close() // the outer map holds it
+		ids = append(ids, swap.entry.id)
+		descriptors = append(descriptors, uint32(m.FD()))
+		swap.entry.ringKnown = false // until all are written
 	}
+	if _, err := p.maps.Rings.BatchUpdate(ids, descriptors, nil); err != nil {
+		return err
+	}
+	for _, swap := range swaps {
+		swap.entry.ringKnown, swap.entry.ring = true, swap.ring
+	}
+	return nil
+}
+
+func (p *Plane) newRing(ring []uint32) (*ebpf.Map, error) {
 	words := append([]uint32{uint32(len(ring))}, ring...)
 	var lines []xdirectorRingLine
 	var indexes []uint32
@@ -197,17 +235,17 @@ func (p *Plane) putRing(id uint32, ring []uint32) error {
 		indexes = append(indexes, uint32(len(lines)))
 		lines = append(lines, line)
 	}
-	inner := p.ring.Copy()
-	inner.MaxEntries = uint32(len(lines))
-	m, err := ebpf.NewMap(inner)
+	spec := p.ring.Copy()
+	spec.MaxEntries = uint32(len(lines))
+	m, err := ebpf.NewMap(spec)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer m.Close() // the outer map holds it
 	if _, err := m.BatchUpdate(indexes, lines, nil); err != nil {
-		return err
+		m.Close()
+		return nil, err
 	}
-	return p.maps.Rings.Put(id, m)
+	return m, nil
 }
 
 func (p *Plane) removeServices(w *wish) error {
@@ -222,7 +260,7 @@ func (p *Plane) removeServices(w *wish) error {
 		if err := p.maps.Services.Delete(wireService(key)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("remove service %s: %w", key, err)
 		}
-		if err := p.putRing(entry.id, nil); err != nil {
+		if err := p.removeRing(entry.id); err != nil {
 			return fmt.Errorf("remove ring of service %s: %w", key, err)
 		}
 		p.tables.freeServices = append(p.tables.freeServices, entry.id)

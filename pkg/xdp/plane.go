@@ -28,6 +28,7 @@ const (
 	udpTimeout       = 5 * time.Minute
 	flowCountBudget  = 50 // counting flows may take one part in so many of the time
 	flowsPerBatch    = 4096
+	ringsPerBatch    = 256 // each is an open file for a moment
 	maxFlowTableSize = 1 << 28
 )
 

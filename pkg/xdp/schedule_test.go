@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -170,6 +171,58 @@ func TestFlowOfARemovedServerDoesNotHitTheNextOwnerOfItsID(t *testing.T) {
 	}
 	if got := sentTo(t, p, packet{flags: ack}); got != 2 {
 		t.Errorf("the old flow went to server %d, want 2: scheduled afresh, and it is at its turn", got)
+	}
+}
+
+func TestPersistentClientOfARemovedServerDoesNotHitTheNextOwnerOfItsID(t *testing.T) {
+	p := newTestPlane(t, state(persistent(service(webKey, server(1), server(2)))))
+	sentTo(t, p, packet{flags: syn, fromPort: 1000})
+	apply(t, p, state(persistent(service(webKey, server(2)))))
+	apply(t, p, state(persistent(service(webKey, server(3), server(2)))))
+	if got := sentTo(t, p, packet{flags: syn, fromPort: 1001}); got != 2 {
+		t.Errorf("the client's next flow went to server %d, want 2: scheduled afresh, and it is at its turn", got)
+	}
+}
+
+func TestNoPacketMeetsAServiceThatPointsAtNothing(t *testing.T) {
+	keeper := func(servers ...lb.RealServer) lb.Service { return service(webKey, servers...) }
+	states := []lb.State{
+		state(keeper(server(1), server(2)), service(dnsKey, server(1))),
+		state(keeper(server(2), downServer(1)), service(dnsKey, server(2))),
+		state(keeper(server(3), server(2))),
+		state(keeper(server(4)), service(dnsKey, server(5))),
+		state(keeper(server(1), weighted(4, 0))),
+	}
+	p := newTestPlane(t, states[0])
+	program := p.Program("eth0")
+	stop, wrong := make(chan struct{}), make(chan string, 1)
+	go func() {
+		defer close(wrong)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			// Every packet opens a flow; UDP belongs to a service that comes and goes.
+			web := packet{flags: syn, fromPort: uint16(1 + i%60000)}
+			if action, _, err := program.Test(web.bytes()); err != nil || action != xdpTX {
+				wrong <- fmt.Sprintf("SYN %d: action %d, %v", i, action, err)
+				return
+			}
+			dns := packet{protocol: lb.UDP, toPort: 53, fromPort: uint16(1 + i%60000)}
+			if action, _, err := program.Test(dns.bytes()); err != nil || action == xdpDrop {
+				wrong <- fmt.Sprintf("datagram %d: action %d, %v", i, action, err)
+				return
+			}
+		}
+	}()
+	for i := range 100 {
+		apply(t, p, states[i%len(states)])
+	}
+	close(stop)
+	for problem := range wrong {
+		t.Error(problem)
 	}
 }
 
