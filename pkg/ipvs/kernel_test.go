@@ -235,6 +235,18 @@ func TestKernelConnectionFromAPortUsedBeforeIsANewFlow(t *testing.T) {
 	}
 }
 
+func TestKernelConnectionOpenAtATakeoverIsScheduled(t *testing.T) {
+	l := newLAN(t, 1)
+	p := l.openOn(t)
+	l.apply(t, p, service(tcpKey, lb.RoundRobin, real(1, 1)))
+	l.sendTo(l.servers[0]) // as if another director had sent it there
+	c, _ := l.open(t, anyPort)
+	l.sendTo(l.director)
+	if got := again(t, c); got != "1" {
+		t.Errorf("the open connection is answered by %s, want 1", got)
+	}
+}
+
 func TestKernelWithoutARealServerRefusesAtOnce(t *testing.T) {
 	l := newLAN(t, 1)
 	p := l.openOn(t)

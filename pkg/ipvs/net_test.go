@@ -89,6 +89,7 @@ const (
 // lan is a client with two addresses, a director that has the virtual address, and real servers, on one switch.
 type lan struct {
 	client, director *box
+	servers          []*box
 }
 
 func newLAN(t *testing.T, servers int) *lan {
@@ -134,8 +135,19 @@ func newLAN(t *testing.T, servers int) *lan {
 			return addAddress("lo", vip+"/32")
 		})
 		b.serve(byte('0' + i))
+		l.servers = append(l.servers, b)
 	}
 	return l
+}
+
+// sendTo makes the client send to the virtual address by way of a box, whoever answers ARP requests for it.
+func (l *lan) sendTo(b *box) {
+	l.client.t.Helper()
+	var mac net.HardwareAddr
+	b.must("find the MAC", func() error { mac = link("eth0").Attrs().HardwareAddr; return nil })
+	l.client.must("set neighbour", func() error {
+		return netlink.NeighSet(&netlink.Neigh{LinkIndex: link("eth0").Attrs().Index, IP: net.ParseIP(vip), HardwareAddr: mac, State: netlink.NUD_PERMANENT})
+	})
 }
 
 // serve answers with a name of one byte: on TCP when a connection opens and for each byte that comes, until the client

@@ -471,4 +471,14 @@ func TestCountersOnlyGrowWhenTheKernelStartsAnew(t *testing.T) {
 
 	count(0, 1, 10, 0, 0) // ipvsadm --zero, and a packet since
 	want(lb.Traffic{FlowsCreated: 5, Packets: 141, Bytes: 4110})
+
+	// However busy the new life is: one number below the last reading is enough.
+	count(7, 7, 70, 0, 0)
+	want(lb.Traffic{FlowsCreated: 12, Packets: 147, Bytes: 4170})
+	count(7, 6, 70, 0, 0)
+	want(lb.Traffic{FlowsCreated: 19, Packets: 153, Bytes: 4240})
+	count(7, 6, 69, 0, 0)
+	want(lb.Traffic{FlowsCreated: 26, Packets: 159, Bytes: 4309})
+	count(6, 6, 69, 0, 0)
+	want(lb.Traffic{FlowsCreated: 32, Packets: 165, Bytes: 4378})
 }

@@ -18,7 +18,7 @@ type setting struct {
 // old one ended; but of direct return IPVS sees one direction only, and its last state is FIN_WAIT, which counts as
 // ended only with bit 2. So 2 (which includes 1): a new connection is a new flow, as round robin has it.
 var wantedSettings = [...]setting{
-	{"sloppy_tcp", "1", "connections open at a takeover are dropped in silence"},
+	{"sloppy_tcp", "1", "connections open at a takeover are reset, even if they would come to the same real server again"},
 	{"expire_nodest_conn", "1", "connections to a real server that went down hang instead of being scheduled afresh"},
 	{"expire_quiescent_template", "0", "persistent clients leave a real server as soon as its weight is 0, while XDP keeps them there"},
 	{"conn_reuse_mode", "2", "a connection from a port that was used before goes to the same real server, whatever its weight"},

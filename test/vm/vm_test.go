@@ -5,11 +5,14 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // needLab skips without root on a developer's machine, and only there.
@@ -113,6 +116,71 @@ func TestHangIsEndedByTheTimeLimit(t *testing.T) {
 	if code != 124 || !strings.Contains(errout, "no end after 7 s (VM_TIMEOUT)") {
 		t.Errorf("exit code %d, stderr %q, want 124 and the limit's name", code, errout)
 	}
+}
+
+func TestKilledRunnerTakesItsMachineAlong(t *testing.T) {
+	needLab(t)
+	t.Parallel()
+	cmd, _, _ := guest(t, `echo started; sleep infinity`, "TMPDIR="+t.TempDir()) // it leaves its folder behind
+	cmd.Stdout, cmd.Stderr = nil, nil
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(pipe).ReadString('\n'); err != nil {
+		t.Fatalf("first line %q: %v", line, err)
+	}
+	started := descendants(t, cmd.Process.Pid)
+	if machines := len(started); machines < 2 {
+		t.Fatalf("%d processes below the runner, want qemu and its guard", machines)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); ; <-tick.C {
+		alive := slices.DeleteFunc(slices.Clone(started), func(pid int) bool {
+			_, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid)) // a zombie has none
+			return err != nil
+		})
+		if len(alive) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("processes %v outlive their runner", alive)
+		}
+	}
+}
+
+// descendants lists the processes below pid.
+func descendants(t *testing.T, pid int) (list []int) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		var child, parent int
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		// PID (NAME) STATE PPID, where the name may hold anything.
+		_, rest, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
+		if _, err := fmt.Sscanf(rest, "%1s %d", new(string), &parent); err != nil || parent != pid {
+			continue
+		}
+		if _, err := fmt.Sscan(string(stat), &child); err != nil {
+			t.Fatal(err)
+		}
+		list = append(append(list, child), descendants(t, child)...)
+	}
+	return list
 }
 
 func TestDeathOfTheGuestIsAFailureWithItsConsole(t *testing.T) {
