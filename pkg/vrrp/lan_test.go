@@ -195,11 +195,15 @@ func (l *lan) highestPriority() uint8 {
 }
 
 func (l *lan) largestSkew() time.Duration {
-	largest := time.Duration(0)
+	lowest := uint8(Owner)
 	for _, n := range l.taking() {
-		largest = max(largest, n.m.skew())
+		lowest = min(lowest, n.cfg.Priority)
 	}
-	return largest
+	unit := l.interval
+	if l.nodes[0].cfg.Version == 2 {
+		unit = time.Second
+	}
+	return time.Duration(256-int(lowest)) * unit / 256
 }
 
 func (l *lan) onlyMaster() *node {
