@@ -157,7 +157,7 @@ func (d *Director) Run(ctx context.Context) error {
 	part("counters", d.meter.run)
 	d.meter.watch(d.plane.Plane)
 
-	d.checks = health.New(d.neigh.Source, d.log)
+	d.checks = health.New(d.checkSource, d.log)
 	d.checks.Configure(d.targets(d.cfg))
 	part("checks", d.checks.Run)
 	d.ha = ha.New(haConfig(d.cfg), d.log)
@@ -288,6 +288,15 @@ func (d *Director) directors() []lb.Director {
 		}
 	}
 	return list
+}
+
+// checkSource is the own address for checks of a real server.
+func (d *Director) checkSource(target netip.Addr) (netip.Addr, error) {
+	source, err := d.neigh.Source(target)
+	if errors.Is(err, neigh.ErrLinkDown) {
+		err = fmt.Errorf("%w: %w", health.ErrBlind, err)
+	}
+	return source, err
 }
 
 func (d *Director) onReport(ctx context.Context, r ha.Report) {

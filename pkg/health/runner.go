@@ -3,6 +3,7 @@ package health
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -13,8 +14,14 @@ import (
 )
 
 // Source returns the own address that a probe of target must be sent from: never a virtual one, which another
-// director may hold. An error is the reason of a failed probe, for example that there is no on-link route.
+// director may hold. An error is the reason of a failed probe, for example that there is no on-link route; one that
+// is ErrBlind means that a failure would say nothing about the target.
 type Source func(target netip.Addr) (netip.Addr, error)
+
+// ErrBlind is in the error of a Source while this box can't reach anything in the target's network, because its own
+// link is down. Real servers keep what they counted as: else a director whose cable was pulled would come back, and
+// perhaps become MASTER, believing that all of them are dead.
+var ErrBlind = errors.New("this box is cut off")
 
 // prober does one kind of check.
 type prober interface {
@@ -222,13 +229,25 @@ func (l *loop) run(t *target) error {
 	check := withDefaults(t.Check)
 	ctx, cancel := context.WithTimeout(t.ctx, check.Timeout)
 	defer cancel()
-	return prober.probe(ctx, probe{source: source, address: t.Address, port: t.port(), check: check})
+	err = prober.probe(ctx, probe{source: source, address: t.Address, port: t.port(), check: check})
+	if err != nil {
+		// The link may have gone while the probe was under way.
+		if _, blind := l.source(t.Address); errors.Is(blind, ErrBlind) {
+			return blind
+		}
+	}
+	return err
 }
 
 func (l *loop) finish(now time.Time, o outcome) {
 	t := o.target
 	if l.targets[t.Key] != t {
 		return // configured away while its outcome was on the way
+	}
+	if errors.Is(o.err, ErrBlind) {
+		t.tracker.Skipped(now)
+		heap.Push(&l.waiting, t)
+		return
 	}
 	result := Result{Key: t.Key, OK: o.err == nil, Duration: o.duration}
 	result.Changed = t.tracker.Finished(now, result.OK)

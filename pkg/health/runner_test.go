@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -330,5 +331,41 @@ func TestRunnerEndsWhileProbesHang(t *testing.T) {
 		f.set(server(1), time.Hour, nil)
 		r.Configure([]Target{newTarget(1, Check{Interval: time.Hour, Timeout: time.Hour})})
 		synctest.Wait()
+	})
+}
+
+func TestRunnerLeavesRealServersAsTheyAreWhileThisBoxIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var cut atomic.Bool
+		source := func(netip.Addr) (netip.Addr, error) {
+			if cut.Load() {
+				return netip.Addr{}, fmt.Errorf("eth0: %w", ErrBlind)
+			}
+			return netip.MustParseAddr("10.0.0.1"), nil
+		}
+		f := newFakeProber()
+		r := newRunner(source, slog.New(slog.DiscardHandler), map[Kind]prober{TCP: f})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- r.Run(ctx) }()
+		c := Check{Kind: TCP, Interval: 10 * time.Second, Timeout: 5 * time.Second, Retries: 0, Rise: 1}
+		r.Configure([]Target{newTarget(1, c)})
+		if first := <-r.Results(); !first.OK {
+			t.Fatalf("first result %+v", first)
+		}
+		// The second probe is under way when the cable is pulled.
+		f.set(server(1), 3*time.Second, errors.New("connect: timeout"))
+		time.Sleep(9 * time.Second)
+		synctest.Wait()
+		time.Sleep(2 * time.Second)
+		cut.Store(true)
+		time.Sleep(time.Minute)
+		cut.Store(false)
+		f.set(server(1), 0, nil)
+		if next := <-r.Results(); !next.OK || !next.Up || next.Changed {
+			t.Errorf("the first result after the cut is %+v, want a success and no change", next)
+		}
+		cancel()
+		<-ended
 	})
 }

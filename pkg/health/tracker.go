@@ -57,6 +57,13 @@ func (t *Tracker) Finished(now time.Time, ok bool) (changed bool) {
 	return changed
 }
 
+// skipPause is between probes that can't find out anything: what the real server is worth is wanted soon after the
+// obstacle is gone.
+const skipPause = time.Second
+
+// Skipped notes that the running probe could not find out anything: nothing but the time of the next one changes.
+func (t *Tracker) Skipped(now time.Time) { t.due = now.Add(skipPause) }
+
 // withDefaults keeps a Check that was not made by the configuration from probing without pause or without limit.
 func withDefaults(c Check) Check {
 	if c.Interval <= 0 {

@@ -2,6 +2,7 @@ package neigh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -76,6 +77,10 @@ func (w *Watcher) Watch(targets []netip.Addr, virtual []netip.Addr) {
 // Changes delivers the whole picture after each change; a newer one replaces one that was not read. The first comes
 // when every address has answered or can't, at the latest a second after the first Watch. The channel is never closed.
 func (w *Watcher) Changes() <-chan map[netip.Addr]Hop { return w.changes }
+
+// ErrLinkDown is in the error of Source when the target's network is cut off from this box: a check would say
+// something about this box's cable, nothing about the target.
+var ErrLinkDown = errors.New("is down or has no carrier")
 
 // Source returns the own address that a check of target must use. An error is the reason why there is none. For an
 // address that was given to Watch only just now it waits, a second at most. Any goroutine may call it.

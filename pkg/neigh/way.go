@@ -38,6 +38,32 @@ type box struct {
 
 // judge says which way leads to a real server, from the result of the route lookup. It has no side effect.
 func (b box) judge(target netip.Addr, r route, failed error) way {
+	w := b.follow(target, r, failed)
+	if name := b.cut(target); name != "" {
+		w.sourceErr = fmt.Errorf("real server %s can't be checked: %s, on whose network it is, %w", target, name, ErrLinkDown)
+	}
+	return w
+}
+
+// cut names the interface on whose network a target is, if it is down or has no carrier; empty: it is not so.
+func (b box) cut(target netip.Addr) string {
+	name := ""
+	for index, own := range b.own {
+		for _, p := range own {
+			if !p.Contains(target) || p.IsSingleIP() {
+				continue
+			}
+			if b.links[index].up {
+				return ""
+			}
+			name = b.links[index].name
+		}
+	}
+	return name
+}
+
+// follow judges the route alone.
+func (b box) follow(target netip.Addr, r route, failed error) way {
 	if failed != nil {
 		reason := failed
 		if errors.Is(failed, unix.EINVAL) {

@@ -1,6 +1,7 @@
 package neigh
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -147,5 +148,34 @@ func TestCutNetlinkMessagesDoNoHarm(t *testing.T) {
 	}
 	if p, ok := parseRoute(routeMessage); !ok || p != netip.MustParsePrefix("10.9.0.0/16") {
 		t.Errorf("route %v %v, want 10.9.0.0/16", p, ok)
+	}
+}
+
+func TestCheckOfATargetBehindADownLinkIsBlind(t *testing.T) {
+	target := netip.MustParseAddr("10.0.0.7")
+	routed := route{2, unix.RTN_UNICAST, netip.Addr{}, netip.MustParseAddr("10.0.0.1")}
+	for _, tt := range []struct {
+		name   string
+		up     bool
+		route  route
+		failed error
+		blind  bool
+	}{
+		{"link up", true, routed, nil, false},
+		{"no carrier, the route stays", false, routed, nil, true},
+		{"link down, no route is left", false, route{}, unix.ENETUNREACH, true},
+		{"link down, the default route is left", false, route{3, unix.RTN_UNICAST, netip.MustParseAddr("10.3.0.1"), netip.MustParseAddr("10.3.0.100")}, nil, true},
+		{"link up, no route", true, route{}, unix.ENETUNREACH, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := testBox()
+			eth0 := b.links[2]
+			eth0.up = tt.up
+			b.links[2] = eth0
+			w := b.judge(target, tt.route, tt.failed)
+			if got := errors.Is(w.sourceErr, ErrLinkDown); got != tt.blind {
+				t.Errorf("blind %v, want %v: %v", got, tt.blind, w.sourceErr)
+			}
+		})
 	}
 }
