@@ -28,6 +28,10 @@ type wish struct {
 	hold     bool         // the addresses shall be on the interface
 	bursts   int          // of gratuitous ARP not sent yet
 	quit     bool         // let go of everything and end
+
+	// What happened to its addresses since it looked last, as netlink told: also what it did itself.
+	came, went []netip.Addr
+	blind      bool // maybe more than that
 }
 
 // holder keeps the virtual addresses of one instance on its interface, or off it. It has a goroutine of its own, so
@@ -78,6 +82,15 @@ func (h *holder) current() wish {
 	return h.wish
 }
 
+// take returns the wish and forgets what happened.
+func (h *holder) take() wish {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := h.wish
+	h.wish.came, h.wish.went, h.wish.blind = nil, nil, false
+	return w
+}
+
 func (h *holder) run() {
 	w := h.current()
 	h.held, h.foreign, h.failed = map[netip.Prefix]bool{}, map[netip.Addr]bool{}, map[netip.Prefix]string{}
@@ -98,13 +111,14 @@ func (h *holder) run() {
 		case <-renew.C:
 			due = true
 		}
-		now := h.current()
+		if !h.current().decided {
+			continue
+		}
+		now := h.take()
 		if now.deadMan != w.deadMan {
 			renew.Reset(renewal(now.deadMan))
 		}
-		if w = now; !w.decided {
-			continue
-		}
+		w = now
 		h.reconcile(w, due || h.adopted)
 		h.adopted = false
 		h.announce(w)
@@ -193,8 +207,7 @@ func (h *holder) reconcile(w wish, due bool) {
 			h.remove(w, p, "not in the configuration any more")
 		}
 	}
-	first := w.hold && len(h.held) == 0
-	if !first { // who takes over loses no time on looking around
+	if h.surprised(w) {
 		h.look(w)
 	}
 	h.record(w)
@@ -209,6 +222,22 @@ func (h *holder) reconcile(w wish, due bool) {
 			h.add(w, p)
 		}
 	}
+}
+
+// surprised says whether somebody else changed the addresses. Reading all addresses of a box takes time that who
+// takes over does not have, so it is done only then.
+func (h *holder) surprised(w wish) bool {
+	holds := func(a netip.Addr) bool {
+		for p := range h.held {
+			if p.Addr() == a {
+				return true
+			}
+		}
+		return false
+	}
+	return w.blind ||
+		slices.ContainsFunc(w.came, func(a netip.Addr) bool { return !holds(a) && !h.foreign[a] }) ||
+		slices.ContainsFunc(w.went, func(a netip.Addr) bool { return holds(a) || h.foreign[a] })
 }
 
 // look compares what we think with what is there: an address of ours that somebody removed is put back by the caller,

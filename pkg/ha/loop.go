@@ -36,6 +36,7 @@ type loop struct {
 	bootID   string
 	handle   *netlink.Handle // of the holders
 	snapshot snapshot
+	owns     map[int][]ownAddress // see own; by interface index, until something changes
 	stopping bool
 	changed  bool // an instance is gone: a report is due
 	opened   bool // all sockets of the first configuration are open: reports may go out
@@ -65,6 +66,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 		runtime:   r,
 		log:       queue.logger(r.log),
 		ports:     map[string]*port{},
+		owns:      map[int][]ownAddress{},
 		readable:  make(chan *port),
 		claimed:   make(chan claim),
 		gone:      make(chan *holder),
@@ -87,6 +89,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 
 // apply makes the instances those of the configuration.
 func (l *loop) apply(cfg Config) {
+	clear(l.owns)
 	sameLife := cfg.DeadMan == l.cfg.DeadMan
 	l.cfg = cfg
 	now := clock(unix.CLOCK_MONOTONIC)
@@ -245,9 +248,11 @@ func (l *loop) released(h *holder) {
 func (l *loop) look(seen sighting) {
 	before, s := l.snapshot, seen.snapshot
 	l.snapshot = s
-	moved := map[string]bool{}
+	clear(l.owns)
+	moved, added := map[string]bool{}, map[string]map[netip.Addr]bool{}
 	for name, p := range l.ports {
 		k, ok := s[name]
+		added[name] = came(before[name], k)
 		switch {
 		case !ok || k.Index != p.index:
 			delete(l.ports, name) // the sockets belong to an interface that is no more
@@ -263,9 +268,7 @@ func (l *loop) look(seen sighting) {
 	for _, i := range l.instances {
 		p := l.ports[i.cfg.Interface]
 		if i.port == p && !moved[i.cfg.Interface] {
-			if seen.blind || i.concerned(seen.removed, before, s) {
-				poke(i.holder.wake)
-			}
+			i.tellAddresses(added[i.cfg.Interface], seen.removed, seen.blind)
 		} else {
 			i.port = p
 			i.tellPort()
@@ -277,14 +280,22 @@ func (l *loop) look(seen sighting) {
 	}
 }
 
-// concerned says whether a virtual address of the instance came or went, by us or by somebody else.
-func (i *instance) concerned(removed map[netip.Addr]bool, before, after snapshot) bool {
-	there := func(s snapshot, v netip.Addr) bool {
-		return slices.ContainsFunc(s[i.cfg.Interface].Addresses, func(a ownAddress) bool { return a.Prefix.Addr() == v })
+// tellAddresses tells the holder which of its addresses came or went, by itself or by somebody else.
+func (i *instance) tellAddresses(came, went map[netip.Addr]bool, blind bool) {
+	var in, out []netip.Addr
+	for _, p := range i.cfg.VirtualAddresses {
+		if came[p.Addr()] {
+			in = append(in, p.Addr())
+		}
+		if went[p.Addr()] {
+			out = append(out, p.Addr())
+		}
 	}
-	return slices.ContainsFunc(i.cfg.VirtualAddresses, func(p netip.Prefix) bool {
-		return removed[p.Addr()] || there(before, p.Addr()) != there(after, p.Addr())
-	})
+	if in != nil || out != nil || blind {
+		i.holder.set(func(w *wish) {
+			w.came, w.went, w.blind = append(w.came, in...), append(w.went, out...), w.blind || blind
+		})
+	}
 }
 
 // evaluate tells the machine whether it can take part, and from which source.
@@ -304,7 +315,7 @@ func (l *loop) evaluate(i *instance) {
 		if i.cfg.VRRP.Priority == vrrp.Owner {
 			owned = i.owned
 		}
-		source = chooseSource(k.Addresses, l.virtual(), i.source, owned)
+		source = chooseSource(k.Addresses, l.own(k), i.source, owned)
 		if !source.IsValid() {
 			why = fmt.Sprintf("%s has no IPv4 address of its own; add one", i.cfg.Interface)
 		}
@@ -333,15 +344,20 @@ func (l *loop) evaluate(i *instance) {
 	i.holder.set(func(w *wish) { w.decided = true })
 }
 
-// virtual is every virtual address of this director.
-func (l *loop) virtual() map[netip.Addr]bool {
-	v := map[netip.Addr]bool{}
+// own returns the addresses of the link that are no virtual ones of this director.
+func (l *loop) own(k link) []ownAddress {
+	if own, ok := l.owns[k.Index]; ok {
+		return own
+	}
+	virtual := map[netip.Addr]bool{}
 	for _, i := range l.instances {
 		for _, p := range i.cfg.VirtualAddresses {
-			v[p.Addr()] = true
+			virtual[p.Addr()] = true
 		}
 	}
-	return v
+	own := slices.DeleteFunc(slices.Clone(k.Addresses), func(a ownAddress) bool { return virtual[a.Prefix.Addr()] })
+	l.owns[k.Index] = own
+	return own
 }
 
 // receive takes up to limit packets from the queue.

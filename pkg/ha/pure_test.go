@@ -128,7 +128,7 @@ func TestChooseSource(t *testing.T) {
 	global := func(s string) ownAddress { return ownAddress{Prefix: p(s), Global: true} }
 	secondary := func(s string) ownAddress { return ownAddress{Prefix: p(s), Global: true, Secondary: true} }
 	local := func(s string) ownAddress { return ownAddress{Prefix: p(s)} }
-	virtual := map[netip.Addr]bool{netip.MustParseAddr("10.0.0.100"): true}
+	l := &loop{owns: map[int][]ownAddress{}, instances: []*instance{{cfg: fast(100, p("10.0.0.100/32"))}}}
 	for _, c := range []struct {
 		name, current, want string
 		owned               []netip.Addr
@@ -152,7 +152,8 @@ func TestChooseSource(t *testing.T) {
 		if c.want != "" {
 			want = netip.MustParseAddr(c.want)
 		}
-		if got := chooseSource(c.addresses, virtual, current, c.owned); got != want {
+		clear(l.owns)
+		if got := chooseSource(c.addresses, l.own(link{Addresses: c.addresses}), current, c.owned); got != want {
 			t.Errorf("%s: %s, want %s", c.name, got, want)
 		}
 	}

@@ -14,30 +14,23 @@ type ownAddress struct {
 	Secondary bool
 }
 
-// chooseSource returns the source of the adverts on a link: an address that is nobody's virtual one, of global scope
-// and primary if there is such, in the kernel's order. The current one is kept while it is there: peers use it to
-// break ties. An owner whose only address is the virtual one, put there by somebody else, uses that: it is its real
-// address. invalid: there is none.
-func chooseSource(addresses []ownAddress, virtual map[netip.Addr]bool, current netip.Addr, owned []netip.Addr) netip.Addr {
-	var own []ownAddress
-	for _, a := range addresses {
-		if virtual[a.Prefix.Addr()] {
-			continue
-		}
-		if a.Prefix.Addr() == current {
-			return current
-		}
-		own = append(own, a)
+// chooseSource returns the source of the adverts on a link: one of its addresses that are nobody's virtual ones
+// (own), of global scope and primary if there is such, in the kernel's order. The current one is kept while it is
+// there: peers use it to break ties. An owner whose only address is the virtual one, put there by somebody else
+// (owned), uses that: it is its real address. invalid: there is none.
+func chooseSource(all, own []ownAddress, current netip.Addr, owned []netip.Addr) netip.Addr {
+	if slices.ContainsFunc(own, func(a ownAddress) bool { return a.Prefix.Addr() == current }) {
+		return current
 	}
-	if len(own) == 0 {
-		for _, a := range addresses {
-			if slices.Contains(owned, a.Prefix.Addr()) {
-				return a.Prefix.Addr()
-			}
-		}
-		return netip.Addr{}
+	if len(own) > 0 {
+		return slices.MinFunc(own, func(a, b ownAddress) int { return cmp.Compare(a.rank(), b.rank()) }).Prefix.Addr()
 	}
-	return slices.MinFunc(own, func(a, b ownAddress) int { return cmp.Compare(a.rank(), b.rank()) }).Prefix.Addr()
+	for _, a := range all {
+		if slices.Contains(owned, a.Prefix.Addr()) {
+			return a.Prefix.Addr()
+		}
+	}
+	return netip.Addr{}
 }
 
 func (a ownAddress) rank() int {

@@ -93,6 +93,10 @@ func prefixOf(a netlink.Addr) netip.Prefix {
 	return netip.PrefixFrom(addr, bits)
 }
 
+// readPause is the shortest time between two readings: a thousand addresses that come one by one are not read a
+// thousand times.
+const readPause = 5 * time.Millisecond
+
 // resync is how often interfaces are read without an event, in case that one was lost unseen.
 const resync = 30 * time.Second
 
@@ -101,6 +105,21 @@ type sighting struct {
 	snapshot snapshot
 	removed  map[netip.Addr]bool // addresses removed since the last sighting, maybe there again
 	blind    bool                // events were lost: anything may have been removed
+}
+
+// came returns the addresses that are on the link now and were not before.
+func came(before, after link) map[netip.Addr]bool {
+	there := map[netip.Addr]bool{}
+	for _, a := range before.Addresses {
+		there[a.Prefix.Addr()] = true
+	}
+	added := map[netip.Addr]bool{}
+	for _, a := range after.Addresses {
+		if !there[a.Prefix.Addr()] {
+			added[a.Prefix.Addr()] = true
+		}
+	}
+	return added
 }
 
 // watcher turns netlink events into snapshots. Events only say that something changed; everything is read again
@@ -224,6 +243,11 @@ func (w *watcher) read(last snapshot, onError func(error)) {
 		default:
 		}
 		w.sightings <- next // only this goroutine sends, so there is room
+		select {
+		case <-w.closed:
+			return
+		case <-time.After(readPause):
+		}
 	}
 }
 
