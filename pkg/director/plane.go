@@ -148,7 +148,7 @@ func (d *Director) planeName() string {
 	return string(d.plane.name)
 }
 
-// meter reads the counters of the plane beside the loop, which never waits for a large table: at most a tenth of
+// meter reads the counters of the plane beside the loop, which never waits for a large table: at most a fifth of
 // one CPU's time is spent on it.
 type meter struct {
 	plane    atomic.Pointer[Plane]
@@ -177,7 +177,7 @@ func (m *meter) run(ctx context.Context) error {
 		}
 		began := time.Now()
 		counters, err := (*p).Counters()
-		wait = max(tick, 10*time.Since(began))
+		wait = max(tick, 4*time.Since(began))
 		m.err.Store(&err)
 		if err == nil {
 			m.latest.Store(&counters)
