@@ -92,8 +92,11 @@ type snapshot struct {
 func read(k kernel) (snapshot, error) {
 	found := snapshot{services: map[lb.ServiceKey]virtual{}}
 	list, err := k.Services()
-	if err != nil && !errors.Is(err, os.ErrNotExist) { // the library's word for an empty list
-		return snapshot{}, fmt.Errorf("list services: %w (CAP_NET_ADMIN is needed)", err)
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return snapshot{}, fmt.Errorf("list services: %w: run as root or with CAP_NET_ADMIN", err)
+	case err != nil && !errors.Is(err, os.ErrNotExist): // the library's word for an empty list
+		return snapshot{}, fmt.Errorf("list services: %w", err)
 	}
 	for _, s := range list {
 		key := lb.ServiceKey{Address: s.Address, Port: s.Port, Protocol: lb.Protocol(s.Protocol)}

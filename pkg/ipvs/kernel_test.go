@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/cloudflare/ipvs"
 	"github.com/xdirector/xdirector/pkg/lb"
+	"golang.org/x/sys/unix"
 )
 
 // These tests forward real packets through the kernel's IPVS; see TestMain.
@@ -84,6 +86,17 @@ func TestKernelModulesAreLoadedByOpenAndAnErrorNamesTheCure(t *testing.T) {
 			t.Errorf("module %s is not loaded: %v", module, err)
 		}
 	}
+}
+
+func TestKernelRightThatIsMissingIsNamed(t *testing.T) {
+	runtime.LockOSThread() // for good: the rights are the thread's
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(filepath.Join(t.TempDir(), "ipvs.json"), slog.New(slog.DiscardHandler))
+	wantError(t, err, "CAP_NET_ADMIN")
 }
 
 func TestKernelSchedulesInTheOrderThatPkgLBSays(t *testing.T) {
