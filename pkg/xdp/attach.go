@@ -96,6 +96,9 @@ func (p *Plane) writeInterface(n *nic) error {
 func (p *Plane) Attach(modes ...Mode) (map[string]Mode, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.clock == nil {
+		return nil, errClosed
+	}
 	attached := map[string]Mode{}
 	err := p.detachStale(modes)
 	for _, n := range p.nics {

@@ -34,6 +34,9 @@ var dropNames = [xdirectorDropReasonDROP_COUNT]string{
 func (p *Plane) Counters() (lb.Counters, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.clock == nil {
+		return lb.Counters{}, errClosed
+	}
 	read := lb.Counters{RealServers: map[lb.ServerKey]lb.Traffic{}, Interfaces: map[string]lb.InterfaceCounters{}}
 	if err := p.countFlows(); err != nil {
 		return read, err

@@ -258,6 +258,9 @@ func (p *Plane) Program(name string) *ebpf.Program {
 	return nil
 }
 
+// errClosed is returned by what is called after Close or Remove.
+var errClosed = errors.New("xdp plane is closed")
+
 // Close lets go of everything. What is pinned stays, and forwards.
 func (p *Plane) Close() error {
 	p.mu.Lock()
