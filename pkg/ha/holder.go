@@ -397,7 +397,7 @@ func (h *holder) announce(w wish) {
 }
 
 func (h *holder) sendARP(w wish, a netip.Addr) error {
-	if err := w.arp.SetWriteDeadline(time.Now().Add(sendLimit)); err != nil {
+	if err := w.arp.SetWriteDeadline(time.Now().Add(arpLimit)); err != nil {
 		return err
 	}
 	_, err := w.arp.WriteTo(gratuitousARP(w.mac, a), &packet.Addr{HardwareAddr: net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}})

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendLimit is how long the sending of an advert may hold up the others. It takes microseconds unless the queue of
-// the interface is full; an advert that comes later than this is of no use.
-const sendLimit = 5 * time.Millisecond
+// arpLimit is how long the sending of one gratuitous ARP may take. It takes microseconds unless the queue of the
+// interface is full.
+const arpLimit = 100 * time.Millisecond
 
 // port is the sockets of one interface, shared by all instances on it: one packet socket that receives adverts with
 // their Ethernet source, one raw IP socket that sends them and is a member of the group, so that the NIC and the
@@ -31,6 +31,7 @@ type port struct {
 	recv   *packet.Conn
 	raw    syscall.RawConn // of recv
 	send   *ipv4.RawConn
+	sendFD syscall.RawConn // of send
 	arp    *packet.Conn
 	id     uint16        // of the last IP packet sent
 	again  chan struct{} // capacity 1: the loop has emptied the queue
@@ -69,14 +70,14 @@ func openPort(name string, k link, vrids []uint8) (*port, error) {
 	if p.arp, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ARP, &packet.Config{Filter: nothing}); err != nil {
 		return fail("open a packet socket for gratuitous ARP", err)
 	}
-	if p.send, err = openSender(ifi); err != nil {
+	if p.send, p.sendFD, err = openSender(ifi); err != nil {
 		return fail("open a raw socket for adverts", err)
 	}
 	return p, nil
 }
 
 // openSender opens the raw IP socket. It receives nothing: its queue would only fill up.
-func openSender(ifi *net.Interface) (*ipv4.RawConn, error) {
+func openSender(ifi *net.Interface) (*ipv4.RawConn, syscall.RawConn, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var optErr error
 		err := c.Control(func(fd uintptr) {
@@ -92,18 +93,22 @@ func openSender(ifi *net.Interface) (*ipv4.RawConn, error) {
 	}}
 	conn, err := config.ListenPacket(context.Background(), fmt.Sprintf("ip4:%d", protocolVRRP), "0.0.0.0")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	raw, err := ipv4.NewRawConn(conn)
 	if err == nil {
 		err = errors.Join(raw.SetMulticastInterface(ifi), raw.SetMulticastLoopback(false),
 			raw.JoinGroup(ifi, &net.IPAddr{IP: group.AsSlice()}))
 	}
+	var fd syscall.RawConn
+	if err == nil {
+		fd, err = conn.(*net.IPConn).SyscallConn()
+	}
 	if err != nil {
 		conn.Close()
-		return nil, err
+		return nil, nil, err
 	}
-	return raw, nil
+	return raw, fd, nil
 }
 
 // nothing is a socket filter that drops every packet.
@@ -181,13 +186,11 @@ func (p *port) receive(b []byte) (packet []byte, mac [6]byte, err error) {
 	return b[:n], [6]byte(sender.Addr[:6]), nil
 }
 
-// advertise sends an advert: TTL 255, TOS 0xc0, no flags, an identification of its own, as keepalived does.
+// advertise sends an advert: TTL 255, TOS 0xc0, no flags, an identification of its own, as keepalived does. It never
+// waits: when the queue of the interface is full, the advert is lost, and the others are in time.
 func (p *port) advertise(source netip.Addr, payload []byte) error {
 	if p.id++; p.id == 0 {
 		p.id = 1 // the kernel would replace a 0
-	}
-	if err := p.send.SetWriteDeadline(time.Now().Add(sendLimit)); err != nil {
-		return fmt.Errorf("send advert on %s: %w", p.name, err)
 	}
 	header := &ipv4.Header{
 		Version:  ipv4.Version,
@@ -200,7 +203,16 @@ func (p *port) advertise(source netip.Addr, payload []byte) error {
 		Src:      source.AsSlice(),
 		Dst:      group.AsSlice(),
 	}
-	if err := p.send.WriteTo(header, payload, nil); err != nil {
+	packet, err := header.Marshal()
+	if err == nil {
+		var sendErr error
+		err = p.sendFD.Control(func(fd uintptr) {
+			to := &unix.SockaddrInet4{Addr: group.As4()}
+			sendErr = unix.Sendto(int(fd), append(packet, payload...), unix.MSG_DONTWAIT, to)
+		})
+		err = errors.Join(err, sendErr)
+	}
+	if err != nil {
 		return fmt.Errorf("send advert on %s: %w", p.name, err)
 	}
 	return nil
