@@ -17,7 +17,6 @@ const (
 	vip      = "10.77.0.100"
 	interval = 100 * time.Millisecond // between VRRPv3 adverts
 	patience = 15 * time.Second       // for a fact that has no promised time
-	fastTCP  = "{type: tcp, interval: 200ms, timeout: 200ms, retries: 1, retry_delay: 100ms}"
 )
 
 var (
@@ -33,6 +32,14 @@ func requestLimit() time.Duration {
 	return 250 * time.Millisecond
 }
 
+// check finds a failed real server quickly, but takes no busy one for failed.
+func check() string {
+	if inVM() {
+		return "{type: tcp, interval: 500ms, timeout: 3s, retries: 1, retry_delay: 500ms}"
+	}
+	return "{type: tcp, interval: 200ms, timeout: 500ms, retries: 1, retry_delay: 100ms}"
+}
+
 // loadRate is the number of new connections per second.
 func loadRate() int {
 	if inVM() {
@@ -43,13 +50,12 @@ func loadRate() int {
 
 // cluster is a lab with directors and the wire in view.
 type cluster struct {
-	t      *testing.T
-	lab    *lab.Lab
-	plane  string // also the mode in the configuration
-	binary string
-	d      []*lab.Director
-	nginx  []*lab.Process // by real server
-	wire   *lab.Wire
+	t     *testing.T
+	lab   *lab.Lab
+	plane string // also the mode in the configuration
+	d     []*lab.Director
+	nginx []*lab.Process // by real server
+	wire  *lab.Wire
 }
 
 // newCluster builds a lab with real servers that run nginx, and directors that don't run yet.
@@ -64,7 +70,7 @@ func newCluster(t *testing.T, plane string, directors, servers int) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	c := &cluster{t: t, lab: l, plane: plane, binary: binary}
+	c := &cluster{t: t, lab: l, plane: plane}
 	for _, r := range l.RealServers {
 		p, err := r.StartNginx(80)
 		c.ok(err)
@@ -109,7 +115,7 @@ func (c *cluster) instance(director int) lab.Instance {
 
 // service balances port 80 of the VIP by rr over all real servers, with a check.
 func (c *cluster) service() lab.Service {
-	s := lab.Service{Address: vip, Port: 80, Check: fastTCP}
+	s := lab.Service{Address: vip, Port: 80, Check: check()}
 	for _, r := range c.lab.RealServers {
 		s.RealServers = append(s.RealServers, lab.RealServer{Address: r.Address})
 	}

@@ -21,7 +21,6 @@ func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
 		d := c.d[0]
 		before, err := d.Status(t.Context())
 		c.ok(err)
-		begin := time.Now()
 		load := c.load()
 
 		// A bad file: every error is told, the old state is kept.
@@ -54,7 +53,12 @@ func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
 			}
 		}
 
-		// A good file by SIGHUP: r3 leaves.
+		if failed := load.Requests().Failed(); len(failed) > 0 {
+			t.Errorf("refused reloads: %v; first: %+v", load.Requests().Outcomes(), failed[0])
+		}
+
+		// A good file by SIGHUP: r3 leaves, with the connections that it has.
+		sent := time.Now()
 		fewer := c.config(0, c.service())
 		fewer.Services[0].RealServers = fewer.Services[0].RealServers[:2]
 		c.ok(d.Configure(fewer))
@@ -71,7 +75,11 @@ func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
 		if n := requests.Between(reloaded, time.Now()).Servers(); n["r3"] > 0 || n["r1"] == 0 || n["r2"] == 0 {
 			t.Errorf("after r3 was taken out: %v", n)
 		}
-		c.handover("reloads", requests, begin)
+		for _, r := range requests.Failed() {
+			if r.Outcome != lab.Reset || r.End.Before(sent) || r.Start.After(reloaded) {
+				t.Errorf("a request failed %v after the reload: %s (%v)", r.Start.Sub(reloaded), r.Outcome, r.Err)
+			}
+		}
 		after, err := d.Status(t.Context())
 		c.ok(err)
 		if was, is := before.Instances[0], after.Instances[0]; !maps.Equal(was.Transitions, is.Transitions) || !was.Since.Equal(is.Since) {

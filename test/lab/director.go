@@ -43,34 +43,8 @@ type Director struct {
 
 // NewDirector prepares a node to run the binary. It mounts a bpffs for the pins.
 func (l *Lab) NewDirector(n *Node, binary string) (*Director, error) {
-	return l.newDirector(n, binary, n.t)
-}
-
-// NewDirectorWithoutBPF is a director whose processes lack the capabilities to load a BPF program.
-func (l *Lab) NewDirectorWithoutBPF(n *Node, binary string) (*Director, error) {
-	t, err := newThread(n.t)
-	if err != nil {
-		return nil, err
-	}
-	l.onClose(t.close)
-	err = t.do(func() error {
-		// The bounding set belongs to the thread, and is what a root program starts with.
-		for _, c := range []uintptr{unix.CAP_BPF, unix.CAP_SYS_ADMIN, unix.CAP_PERFMON} {
-			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
-				return fmt.Errorf("drop capability %d: %w", c, err)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return l.newDirector(n, binary, t)
-}
-
-func (l *Lab) newDirector(n *Node, binary string, home *thread) (*Director, error) {
 	d := &Director{
-		Node: n, Socket: n.path("control.sock"), PinPath: n.path("bpf/pins"), binary: binary, home: home,
+		Node: n, Socket: n.path("control.sock"), PinPath: n.path("bpf/pins"), binary: binary, home: n.t,
 	}
 	d.client = control.NewClient(d.Socket)
 	if err := l.mountBPF(n.path("bpf")); err != nil {
@@ -88,6 +62,25 @@ func (l *Lab) newDirector(n *Node, binary string, home *thread) (*Director, erro
 	}()
 	l.onClose(func() { _ = d.notify.Close(); <-done })
 	return d, nil
+}
+
+// DenyBPF takes the capabilities to load a BPF program away from the processes that are started after it.
+func (d *Director) DenyBPF() error {
+	t, err := newThread(d.t)
+	if err != nil {
+		return err
+	}
+	d.lab.onClose(t.close)
+	d.home = t
+	return t.do(func() error {
+		// The bounding set belongs to the thread, and is what a root program starts with.
+		for _, c := range []uintptr{unix.CAP_BPF, unix.CAP_SYS_ADMIN, unix.CAP_PERFMON} {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
+				return fmt.Errorf("drop capability %d: %w", c, err)
+			}
+		}
+		return nil
+	})
 }
 
 // listen plays systemd's part of sd_notify.
