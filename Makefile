@@ -19,7 +19,7 @@ FUZZTIME ?= 30s
 # Debian packages. clang is pinned: another version makes other objects.
 PACKAGES_GENERATE := clang-19 llvm-19
 PACKAGES_DEMO := nginx-light
-PACKAGES_TEST := $(PACKAGES_GENERATE) $(PACKAGES_DEMO) keepalived ipvsadm iproute2 systemd \
+PACKAGES_TEST := $(PACKAGES_GENERATE) $(PACKAGES_DEMO) keepalived ipvsadm iproute2 procps curl systemd \
 	qemu-system-x86 kmod cpio busybox-static xz-utils
 PACKAGES_LONG := $(PACKAGES_TEST) gcc libc6-dev
 
