@@ -133,7 +133,6 @@ enum box_fact_kind {
 	BOX_ADDRESS,  /* value: an address of its own, network order */
 	BOX_NEXT_HOP, /* value: the id of a service that it is a real server of */
 	BOX_DIRECTOR, /* value: 0 */
-	BOX_KNOWN,    /* value: 0; without this no other fact is looked up */
 };
 
 /* `boxes`: a set of facts about the owners of MAC addresses; the values mean nothing. */
@@ -153,6 +152,12 @@ struct layout {
 	enum flow_flag flow_flag;
 	enum box_fact_kind box_fact_kind;
 	struct ring_line ring_line;
+};
+
+/* `suspects`: one entry, a bit for each value that the last 12 bits of a MAC address can have; set if `boxes` may hold
+ * something about such an address. It spares nearly all packets the look-ups there. */
+struct suspects {
+	__u64 bits[64];
 };
 
 _Static_assert(sizeof(struct service_key) == 8, "service_key has no hidden padding");
@@ -262,3 +267,11 @@ struct {
 	__type(value, __u32);
 	PINNED;
 } boxes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct suspects);
+	PINNED;
+} suspects SEC(".maps");

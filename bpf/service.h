@@ -37,6 +37,14 @@ static __always_inline int is_for_us(const struct packet *packet)
 	return own && same_mac(packet->ethernet->destination, own->mac);
 }
 
+static __always_inline int is_suspect(const __u8 *mac)
+{
+	__u32 index = 0, bit = (mac[4] & 0x0f) << 8 | mac[5];
+	struct suspects *all = bpf_map_lookup_elem(&suspects, &index);
+
+	return all && all->bits[bit / 64] >> (bit % 64) & 1;
+}
+
 static __always_inline int is_fact(struct box_fact *fact, __u16 kind, __u32 value)
 {
 	fact->kind = kind;
@@ -53,9 +61,9 @@ static __always_inline int is_balanced(const struct service *service, const stru
 {
 	struct box_fact fact = {};
 
-	__builtin_memcpy(fact.mac, packet->ethernet->source, sizeof(fact.mac));
-	if (!is_fact(&fact, BOX_KNOWN, 0))
+	if (!is_suspect(packet->ethernet->source))
 		return 0;
+	__builtin_memcpy(fact.mac, packet->ethernet->source, sizeof(fact.mac));
 	if (is_fact(&fact, BOX_ADDRESS, packet->source))
 		return 0;
 	return is_fact(&fact, BOX_DIRECTOR, 0) || is_fact(&fact, BOX_NEXT_HOP, service->id);

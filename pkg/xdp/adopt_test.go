@@ -99,6 +99,7 @@ func TestApplyingTheSameStateAgainWritesNothing(t *testing.T) {
 	p := newTestPlane(t, wish)
 	for _, m := range []*ebpf.Map{
 		p.maps.Services, p.maps.Servers, p.maps.Boxes, p.maps.Interfaces, p.maps.Rings, p.maps.Turns, p.maps.Traffic,
+		p.maps.Suspects,
 	} {
 		if err := m.Freeze(); err != nil { // any write fails from here on
 			t.Fatal(err)

@@ -303,7 +303,7 @@ func (t *tables) wireFact(fact boxFact) xdirectorBoxFact {
 	return xdirectorBoxFact{Mac: fact.mac, Kind: uint16(fact.kind), Value: value}
 }
 
-// addFacts goes by kind, so that a box is known as suspect only after its own addresses are known.
+// addFacts goes by kind, so that what excuses a box is there before what accuses it.
 func (p *Plane) addFacts(wished map[xdirectorBoxFact]struct{}) error {
 	for _, fact := range missing(wished, p.tables.boxes) {
 		if err := p.maps.Boxes.Put(fact, uint32(0)); err != nil {
@@ -311,7 +311,7 @@ func (p *Plane) addFacts(wished map[xdirectorBoxFact]struct{}) error {
 		}
 		p.tables.boxes[fact] = struct{}{}
 	}
-	return nil
+	return p.writeSuspects()
 }
 
 func (p *Plane) removeFacts(wished map[xdirectorBoxFact]struct{}) error {
@@ -321,6 +321,23 @@ func (p *Plane) removeFacts(wished map[xdirectorBoxFact]struct{}) error {
 		}
 		delete(p.tables.boxes, fact)
 	}
+	return p.writeSuspects()
+}
+
+// writeSuspects marks the MAC addresses of all boxes that the tables know.
+func (p *Plane) writeSuspects() error {
+	var all xdirectorSuspects
+	for fact := range p.tables.boxes {
+		bit := int(fact.Mac[4]&0x0f)<<8 | int(fact.Mac[5])
+		all.Bits[bit/64] |= 1 << (bit % 64)
+	}
+	if all == p.tables.suspects {
+		return nil
+	}
+	if err := p.maps.Suspects.Put(uint32(0), all); err != nil {
+		return fmt.Errorf("mark MAC addresses of boxes: %w", err)
+	}
+	p.tables.suspects = all
 	return nil
 }
 

@@ -71,6 +71,7 @@ var packetTable = []packetRow{
 	{name: "from a next hop of the service", packet: packet{source: serverMAC(1), flags: syn}, verdict: "pass_balanced"},
 	{name: "from a next hop that is down", packet: packet{source: serverMAC(4), flags: syn, toPort: 83}, verdict: "pass_balanced"},
 	{name: "from a next hop of another service", packet: packet{source: serverMAC(3), flags: syn, fromPort: 1}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "MAC address that ends like a director's", packet: packet{source: lb.MAC{2, 0, 0, 9, peerMAC[4], peerMAC[5]}, flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
 	{name: "another director as a client", packet: packet{source: peerMAC, from: peer, flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
 	{name: "a real server as a client", packet: packet{source: serverMAC(1), from: serverAddress(1), flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
 	{name: "a real server with another's address", packet: packet{source: serverMAC(1), from: serverAddress(2), flags: syn}, verdict: "pass_balanced"},

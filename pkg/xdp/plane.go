@@ -230,7 +230,7 @@ func (p *Plane) loadProgram(n *nic) error {
 		xdirectorMapBoxes: m.Boxes, xdirectorMapClients: m.Clients, xdirectorMapFlows: m.Flows,
 		xdirectorMapFrames: m.Frames, xdirectorMapInterfaces: m.Interfaces, xdirectorMapRings: m.Rings,
 		xdirectorMapServers: m.Servers, xdirectorMapServices: m.Services, xdirectorMapTraffic: m.Traffic,
-		xdirectorMapTurns: m.Turns,
+		xdirectorMapTurns: m.Turns, xdirectorMapSuspects: m.Suspects,
 	}}
 	var programs struct {
 		Xdirector *ebpf.Program `ebpf:"xdirector"`

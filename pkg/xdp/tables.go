@@ -24,6 +24,7 @@ type tables struct {
 	services map[lb.ServiceKey]*serviceEntry
 	servers  map[lb.ServerKey]*serverEntry
 	boxes    map[xdirectorBoxFact]struct{}
+	suspects xdirectorSuspects
 
 	freeServices []uint32 // ids, the next one last
 	freeServers  []uint32
@@ -71,6 +72,9 @@ func readTables(m *xdirectorMaps) (*tables, error) {
 	}
 	if err := facts.Err(); err != nil {
 		return nil, fmt.Errorf("read boxes from their map: %w", err)
+	}
+	if err := m.Suspects.Lookup(uint32(0), &t.suspects); err != nil {
+		return nil, fmt.Errorf("read suspects from their map: %w", err)
 	}
 	if err := t.readServers(m.Servers, byID); err != nil {
 		return nil, err

@@ -53,9 +53,10 @@ func newWish(s lb.State, t *tables, macs map[int]lb.MAC) (*wish, error) {
 		w.noteNextHops(wished)
 	}
 	for _, d := range s.Directors {
-		if !d.MAC.IsZero() {
-			w.noteBox(d.MAC, boxFact{kind: xdirectorBoxFactKindBOX_DIRECTOR})
+		if d.MAC.IsZero() {
+			continue
 		}
+		w.noteBox(d.MAC, boxFact{kind: xdirectorBoxFactKindBOX_DIRECTOR})
 		if d.Address.Is4() {
 			w.noteAddress(d.MAC, d.Address)
 		}
@@ -109,7 +110,6 @@ func (w *wish) noteNextHops(service wishedService) {
 func (w *wish) noteBox(mac lb.MAC, fact boxFact) {
 	fact.mac = mac
 	w.facts[fact] = struct{}{}
-	w.facts[boxFact{mac: mac, kind: xdirectorBoxFactKindBOX_KNOWN}] = struct{}{}
 }
 
 func (w *wish) noteAddress(mac lb.MAC, address netip.Addr) {

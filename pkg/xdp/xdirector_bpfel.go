@@ -26,7 +26,6 @@ const (
 	xdirectorBoxFactKindBOX_ADDRESS  xdirectorBoxFactKind = 0
 	xdirectorBoxFactKindBOX_NEXT_HOP xdirectorBoxFactKind = 1
 	xdirectorBoxFactKindBOX_DIRECTOR xdirectorBoxFactKind = 2
-	xdirectorBoxFactKindBOX_KNOWN    xdirectorBoxFactKind = 3
 )
 
 type xdirectorClient struct {
@@ -151,6 +150,11 @@ type xdirectorServiceKey struct {
 	Padding  uint8
 }
 
+type xdirectorSuspects struct {
+	_    structs.HostLayout
+	Bits [64]uint64
+}
+
 type xdirectorVerdict uint32
 
 const (
@@ -178,6 +182,7 @@ const (
 	xdirectorMapRings          = "rings"
 	xdirectorMapServers        = "servers"
 	xdirectorMapServices       = "services"
+	xdirectorMapSuspects       = "suspects"
 	xdirectorMapTraffic        = "traffic"
 	xdirectorMapTurns          = "turns"
 	xdirectorProgReadClock     = "read_clock"
@@ -249,6 +254,7 @@ type xdirectorMapSpecs struct {
 	Rings      *ebpf.MapSpec `ebpf:"rings"`
 	Servers    *ebpf.MapSpec `ebpf:"servers"`
 	Services   *ebpf.MapSpec `ebpf:"services"`
+	Suspects   *ebpf.MapSpec `ebpf:"suspects"`
 	Traffic    *ebpf.MapSpec `ebpf:"traffic"`
 	Turns      *ebpf.MapSpec `ebpf:"turns"`
 }
@@ -294,6 +300,7 @@ type xdirectorMaps struct {
 	Rings      *ebpf.Map `ebpf:"rings"`
 	Servers    *ebpf.Map `ebpf:"servers"`
 	Services   *ebpf.Map `ebpf:"services"`
+	Suspects   *ebpf.Map `ebpf:"suspects"`
 	Traffic    *ebpf.Map `ebpf:"traffic"`
 	Turns      *ebpf.Map `ebpf:"turns"`
 }
@@ -309,6 +316,7 @@ func (m *xdirectorMaps) Close() error {
 		m.Rings,
 		m.Servers,
 		m.Services,
+		m.Suspects,
 		m.Traffic,
 		m.Turns,
 	)
