@@ -3,6 +3,7 @@ package xdp
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -29,18 +30,17 @@ var dropNames = [xdirectorDropReasonDROP_COUNT]string{
 }
 
 // Counters reads all counters: of every real server in the last State applied or adopted, and of every interface.
-// Flows are counted by walking their table, which takes about half a second per million: they may be up to fifty
+// Flows are counted by walking their table, which takes time but doesn't hold up Apply: the numbers may be up to fifty
 // times as old as a walk takes.
 func (p *Plane) Counters() (lb.Counters, error) {
+	p.counting.Lock()
+	defer p.counting.Unlock()
+	if err := p.countFlows(); err != nil {
+		return lb.Counters{}, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.clock == nil {
-		return lb.Counters{}, errClosed
-	}
 	read := lb.Counters{RealServers: map[lb.ServerKey]lb.Traffic{}, Interfaces: map[string]lb.InterfaceCounters{}}
-	if err := p.countFlows(); err != nil {
-		return read, err
-	}
 	var perCPU []xdirectorServerCounters
 	for key, entry := range p.tables.servers {
 		if err := p.maps.Traffic.Lookup(entry.id, &perCPU); err != nil {
@@ -81,8 +81,17 @@ func (p *Plane) readInterface(n *nic) (lb.InterfaceCounters, error) {
 	return read, nil
 }
 
-// countFlows counts the flows of each server that have not timed out, unless that was done a short while ago.
+// countFlows counts the flows of each server that have not timed out, unless that was done a short while ago. It holds
+// p.counting, which Close waits for, but not p.mu.
 func (p *Plane) countFlows() error {
+	p.mu.Lock()
+	if p.clock == nil {
+		p.mu.Unlock()
+		return errClosed
+	}
+	table, generations := p.maps.Flows, slices.Clone(p.tables.generations)
+	p.mu.Unlock()
+
 	start := time.Now()
 	if start.Before(p.flowCountsDue) {
 		return nil
@@ -100,10 +109,11 @@ func (p *Plane) countFlows() error {
 	flows := make([]xdirectorFlow, flowsPerBatch)
 	var cursor ebpf.MapBatchCursor
 	for {
-		n, err := p.maps.Flows.BatchLookup(&cursor, keys, flows, nil)
-		for i := range n {
-			if p.counts(keys[i], flows[i], now, hz) {
-				counts[flows[i].Server]++
+		n, err := table.BatchLookup(&cursor, keys, flows, nil)
+		for i, flow := range flows[:n] {
+			current := int(flow.Server) < len(generations) && generations[flow.Server] == flow.Generation
+			if current && !hasExpired(keys[i], flow, now, hz) {
+				counts[flow.Server]++
 			}
 		}
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -118,7 +128,8 @@ func (p *Plane) countFlows() error {
 	return nil
 }
 
-func (p *Plane) counts(key xdirectorFlowKey, flow xdirectorFlow, now, hz uint64) bool {
+// hasExpired says what has_expired of bpf/flow.h says.
+func hasExpired(key xdirectorFlowKey, flow xdirectorFlow, now, hz uint64) bool {
 	timeout := tcpTimeout
 	switch {
 	case lb.Protocol(key.Protocol) == lb.UDP:
@@ -126,6 +137,5 @@ func (p *Plane) counts(key xdirectorFlowKey, flow xdirectorFlow, now, hz uint64)
 	case flow.Flags&uint32(xdirectorFlowFlagFLOW_CLOSING) != 0:
 		timeout = closingTimeout
 	}
-	fresh := int64(now-flow.LastSeen) < int64(hz)*int64(timeout/time.Second)
-	return fresh && int(flow.Server) < len(p.tables.generations) && p.tables.generations[flow.Server] == flow.Generation
+	return int64(now-flow.LastSeen) >= int64(hz)*int64(timeout/time.Second)
 }

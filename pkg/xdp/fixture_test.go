@@ -224,9 +224,9 @@ func sentTo(t testing.TB, p *Plane, of packet) int {
 
 func counters(t testing.TB, p *Plane) lb.Counters {
 	t.Helper()
-	p.mu.Lock()
+	p.counting.Lock()
 	p.flowCountsDue = p.flowCountsDue.AddDate(-1, 0, 0) // count now
-	p.mu.Unlock()
+	p.counting.Unlock()
 	read, err := p.Counters()
 	if err != nil {
 		t.Fatal(err)

@@ -62,6 +62,7 @@ type Plane struct {
 	nics   []*nic
 	tables *tables
 
+	counting      sync.Mutex        // held while flows are counted; taken before mu
 	flowCounts    map[uint32]uint64 // by server id
 	flowCountsDue time.Time
 }
@@ -263,6 +264,8 @@ var errClosed = errors.New("xdp plane is closed")
 
 // Close lets go of everything. What is pinned stays, and forwards.
 func (p *Plane) Close() error {
+	p.counting.Lock()
+	defer p.counting.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err := p.maps.Close()
