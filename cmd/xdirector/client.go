@@ -29,8 +29,7 @@ func newStatus() *cobra.Command {
 				if wantsJSON(c) {
 					return printJSON(c.OutOrStdout(), s)
 				}
-				s.Text(c.OutOrStdout())
-				return nil
+				return s.Text(c.OutOrStdout())
 			})
 		},
 	}

@@ -11,10 +11,11 @@ import (
 
 // Problem is one thing that is wrong in a file, or a warning about it.
 type Problem struct {
-	File         string
-	Line, Column int    // from 1
-	Key          string // path of the key, for example vrrp.instances[0].priority; empty: the file as a whole
-	Text         string // what is wrong, the value, and what is allowed; one line
+	File   string `json:"file"`
+	Line   int    `json:"line"`   // from 1
+	Column int    `json:"column"` // from 1
+	Key    string `json:"key"`    // path of the key, for example vrrp.instances[0].priority; empty: the file as a whole
+	Text   string `json:"text"`   // what is wrong, the value, and what is allowed; one line
 }
 
 // String returns "file:line:column: key: text".

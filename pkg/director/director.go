@@ -250,6 +250,9 @@ func (d *Director) apply(ctx context.Context) {
 		d.log.Info("the plane is up to date again", "plane", d.planeName())
 	}
 	d.applied, d.applyErr = &state, err
+	if reporter, ok := d.plane.Plane.(interface{ Differences() []string }); ok {
+		d.plane.differences = reporter.Differences()
+	}
 }
 
 func (d *Director) wish(cfg *config.Config) lb.State {

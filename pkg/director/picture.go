@@ -36,7 +36,7 @@ func (d *Director) publish() {
 		Started:  d.started,
 		Time:     time.Now(),
 		Stopping: d.stopping,
-		Plane:    status.Plane{Name: string(d.plane.name), Reason: d.plane.reason},
+		Plane:    status.Plane{Name: string(d.plane.name), Reason: d.plane.reason, Differences: d.plane.differences},
 		Reload:   d.reloaded,
 	}
 	s.Unhealthy = d.unhealthy()

@@ -33,6 +33,8 @@ type plane struct {
 	name   lb.Plane
 	reason string
 	modes  map[string]xdp.Mode // by interface
+
+	differences []string // what the kernel has set otherwise than the plane needs it
 }
 
 func (p *plane) close() {

@@ -54,6 +54,8 @@ type Notice struct {
 type Plane struct {
 	Name   string `json:"name"`   // xdp-native, xdp-generic, ipvs; empty without services
 	Reason string `json:"reason"` // why this one, in plain words
+	// Differences are settings of the kernel that are not as the plane needs them, each with the cure.
+	Differences []string `json:"differences,omitempty"`
 }
 
 // Service is one service and what was counted for it.

@@ -136,6 +136,9 @@ func (s *Status) warnings() []string {
 			add("  %s", strings.TrimRight(line, "\r\n"))
 		}
 	}
+	for _, difference := range s.Plane.Differences {
+		add("%s: %s", s.Plane.Name, difference)
+	}
 	for _, i := range s.Instances {
 		for _, m := range i.Mismatches {
 			add("%s: %s", i.Name, m.Text)

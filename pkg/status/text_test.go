@@ -19,7 +19,7 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func busy() *Status {
 	return &Status{
 		Version: "0.1.0", RouterID: "lb1", Started: noon.Add(-76 * time.Hour), Time: noon, Unhealthy: "plane ipvs: apply: no such module",
-		Plane: Plane{Name: "xdp-native", Reason: "every interface of dataplane.interfaces runs it"},
+		Plane: Plane{Name: "xdp-native", Reason: "every interface of dataplane.interfaces runs it", Differences: []string{"sloppy_tcp is 0, not 1"}},
 		Instances: []Instance{{
 			Name: "VI_1", Interface: "eth0", VirtualRouterID: 51, Version: 2, State: "MASTER", Since: noon.Add(-7500 * time.Second), Reason: "no advert for 3.609s",
 			Priority: 100, Source: "192.168.5.1", Master: "192.168.5.1", MasterPriority: 100, Addresses: []string{"192.168.5.100/32", "192.168.5.101/32"},

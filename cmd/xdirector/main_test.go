@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestMain lets the test binary be the command: a test runs itself with XDIRECTOR_TEST_MAIN=1.
+func TestMain(m *testing.M) {
+	if os.Getenv("XDIRECTOR_TEST_MAIN") == "1" {
+		main()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "XDIRECTOR_TEST_MAIN=1")
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), errOut.String()
+}
+
+func TestExitCodesAndMessages(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const instance = "vrrp: {instances: [{name: a, interface: nosuch0, virtual_router_id: 1, virtual_addresses: [10.0.0.1]}]}\n"
+	good := file("good.yaml", instance+"control: {socket: "+dir+"/none.sock}\nstate_dir: "+dir+"\n")
+	bad := file("bad.yaml", strings.Replace(instance, "virtual_router_id: 1", "virtual_router_id: 256", 1)+"lob: {}\n")
+	for _, tt := range []struct {
+		name           string
+		args           []string
+		code           int
+		stdout, stderr string // occur in the output; empty: there is none
+	}{
+		{"help", []string{"--help"}, 0, "Available Commands", ""},
+		{"version", []string{"version"}, 0, "xdirector dev", ""},
+		{"no command", nil, 2, "", "xdirector: a command is missing; see xdirector --help"},
+		{"a command misspelt", []string{"stauts"}, 2, "", `xdirector: unknown command "stauts"; see xdirector --help`},
+		{"a flag misspelt", []string{"status", "--jsn"}, 2, "", "xdirector: unknown flag: --jsn; see xdirector --help"},
+		{"an argument too many", []string{"reload", "web"}, 2, "", `xdirector: reload takes no argument, got "web"; see xdirector --help`},
+		{"a good file", []string{"check", good}, 0, good + ": valid: 1 instance, 0 services", ""},
+		{"a good file by flag", []string{"check", "--config", good}, 0, "valid", ""},
+		{"two mistakes, both told", []string{"check", bad}, 1, "", bad + ":1:69: vrrp.instances[0].virtual_router_id: "},
+		{"the second of them", []string{"check", bad}, 1, "", bad + ":2:1: lob: "},
+		{"no file", []string{"check", filepath.Join(dir, "none.yaml")}, 1, "", "xdirector: read configuration " + dir + "/none.yaml: no such file or directory"},
+		{"nobody runs", []string{"status", "--config", good}, 1, "", "no xdirector answers on " + dir + "/none.sock"},
+		{"nobody to reload", []string{"reload", "--config", good}, 1, "", "no xdirector answers on "},
+		{"run with a bad file", []string{"run", "--config", bad}, 1, "", bad + ":1:69: "},
+		{"run with an interface that is not there", []string{"run", "--config", good}, 1, "", "instance a: interface nosuch0 does not exist; this box has:"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			code, stdout, stderr := command(t, tt.args...)
+			if code != tt.code {
+				t.Errorf("exit code %d, want %d", code, tt.code)
+			}
+			for _, o := range []struct{ name, got, want string }{{"stdout", stdout, tt.stdout}, {"stderr", stderr, tt.stderr}} {
+				if !strings.Contains(o.got, o.want) || o.want == "" && o.got != "" {
+					t.Errorf("%s is %q, want %q", o.name, o.got, o.want)
+				}
+			}
+		})
+	}
+}
+
+func TestCheckPrintsJSON(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "empty.yaml")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, _ := command(t, "check", "--json", path)
+	var got struct {
+		Valid    bool
+		Problems []struct {
+			File, Text   string
+			Line, Column int
+		}
+	}
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
+		t.Fatalf("%v: %s", err, stdout)
+	}
+	if code != 1 || got.Valid || len(got.Problems) != 1 || got.Problems[0].File != path || got.Problems[0].Line != 1 {
+		t.Errorf("exit code %d, %+v", code, got)
+	}
+}
