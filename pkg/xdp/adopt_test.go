@@ -144,6 +144,10 @@ func TestMoreServicesThanOneBatchOfRingsAreAllApplied(t *testing.T) {
 
 func TestEmptyStateLeavesEmptyTables(t *testing.T) {
 	p := newTestPlane(t, tableState())
+	var ids []uint32
+	for _, entry := range p.tables.services {
+		ids = append(ids, entry.id)
+	}
 	apply(t, p, lb.State{})
 	for name, m := range map[string]*ebpf.Map{"services": p.maps.Services, "boxes": p.maps.Boxes} {
 		var key []byte
@@ -151,7 +155,7 @@ func TestEmptyStateLeavesEmptyTables(t *testing.T) {
 			t.Errorf("%s is not empty", name)
 		}
 	}
-	for id := range p.maps.Rings.MaxEntries() {
+	for _, id := range ids {
 		var ring ebpf.MapID
 		if err := p.maps.Rings.Lookup(id, &ring); err == nil {
 			t.Errorf("service id %d still has a ring", id)
