@@ -125,7 +125,7 @@ func (c *cluster) circulates(to *lab.Node, port uint16) {
 		c.ok(c.lab.Client.AddAddress("lo", source.String()+"/32"))
 		c.ok(c.lab.Client.Send(lab.SYN(to.MAC, c.lab.Client.MAC, netip.AddrPortFrom(source, port), web)))
 	}
-	c.ok(lab.Wait(c.t.Context(), patience, func() error {
+	err = lab.Wait(c.t.Context(), patience, func() error {
 		clients := make(map[string]bool)
 		for _, f := range answers.Frames(time.Time{}) {
 			clients[string(f.Data[30:34])] = true
@@ -134,7 +134,10 @@ func (c *cluster) circulates(to *lab.Node, port uint16) {
 			return fmt.Errorf("%d of %d connections sent to %s were answered", len(clients), sent, to.Name)
 		}
 		return nil
-	}))
+	})
+	if err != nil {
+		c.t.Error(err)
+	}
 	total := 0
 	for _, w := range wires {
 		total += len(w.Frames(time.Time{}))

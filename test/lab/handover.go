@@ -31,13 +31,13 @@ func CheckHandover(requests Requests, garp time.Time) error {
 		switch {
 		case r.Outcome != Reset:
 			if others++; others == 1 {
-				problems = append(problems, fmt.Errorf("a request failed %v after its start and %v after the change of the MASTER: %s (%v)",
-					r.End.Sub(r.Start), when, r.Outcome, r.Err))
+				problems = append(problems, fmt.Errorf("a request failed %v after its start and %v after the change of the MASTER: %s (%v); the load itself stood still for %v of that",
+					r.End.Sub(r.Start), when, r.Outcome, r.Err, r.Pause))
 			}
 		case garp.IsZero():
 			problems = append(problems, errors.New("a connection was reset without a change of the MASTER"))
 		case when.Abs() > Slack*ResetWindow:
-			problems = append(problems, fmt.Errorf("a connection was reset %v after the change of the MASTER", when))
+			problems = append(problems, fmt.Errorf("a connection was reset %v away from the change of the MASTER", when))
 		default:
 			resets++
 		}
@@ -51,17 +51,25 @@ func CheckHandover(requests Requests, garp time.Time) error {
 	return errors.Join(problems...)
 }
 
-// Outage is the time from since until a request is started that succeeds, as do all after it; 0 if none failed.
-// Requests that failed by a reset were open when the MASTER changed, and don't count.
+// recovered is how many requests in a row have to succeed for an outage to be over.
+const recovered = 20
+
+// Outage is the time from since until a request is started that succeeds, as do those after it; 0 if none failed.
+// Requests that failed by a reset were open when the MASTER changed, and don't count. What fails later, after some
+// requests in a row have succeeded, is not part of the outage.
 func Outage(requests Requests, since time.Time) time.Duration {
 	ordered := slices.SortedFunc(slices.Values(requests), func(a, b Request) int { return a.Start.Compare(b.Start) })
-	end := since
-	for i, r := range ordered {
-		if r.Outcome != OK && r.Outcome != Reset {
-			end = r.End
-			if i+1 < len(ordered) {
-				end = ordered[i+1].Start
+	end, row, failed := since, 0, false
+	for _, r := range ordered {
+		switch {
+		case r.Outcome == OK || r.Outcome == Reset:
+			if row++; row == 1 && failed {
+				end = r.Start
 			}
+		case failed && row >= recovered:
+			return end.Sub(since)
+		default:
+			row, failed, end = 0, true, r.End
 		}
 	}
 	return max(end.Sub(since), 0)

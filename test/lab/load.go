@@ -34,6 +34,9 @@ type Request struct {
 	Server     string         // name of the node that answered
 	From       netip.AddrPort // of the client
 	Err        error
+	// Pause is the longest time that a load stood still while the request was open, if it failed: what the machine
+	// kept from the load, nobody else is to blame for.
+	Pause time.Duration
 }
 
 // Get asks for / by HTTP/1.0 over a new TCP connection. The request is complete when the whole body is there; the
@@ -174,6 +177,9 @@ func ExchangeOn(c net.Conn, limit time.Duration) (string, error) {
 	return name, nil
 }
 
+// minPause is far longer than a timer is late on a machine that is merely busy.
+const minPause = 20 * time.Millisecond
+
 // Load makes requests at a fixed rate, however long each of them takes.
 type Load struct {
 	quit  chan struct{}
@@ -182,6 +188,26 @@ type Load struct {
 	mu       sync.Mutex
 	stopped  bool
 	requests []Request // finished ones, in the order of their end
+	pauses   []pause
+}
+
+// pause is a time in which the load did not run though it should have.
+type pause struct{ from, to time.Time }
+
+// longestPause is the part of the longest pause between from and to.
+func (l *Load) longestPause(from, to time.Time) time.Duration {
+	var longest time.Duration
+	for _, p := range l.pauses {
+		begin, end := p.from, p.to
+		if begin.Before(from) {
+			begin = from
+		}
+		if end.After(to) {
+			end = to
+		}
+		longest = max(longest, end.Sub(begin))
+	}
+	return longest
 }
 
 // StartLoad sends rate requests per second from the node until the load or the lab is stopped.
@@ -212,6 +238,11 @@ func (l *Load) pace(t *thread, target netip.AddrPort, gap, limit time.Duration) 
 			return
 		case <-timer.C:
 		}
+		if now := time.Now(); now.Sub(next) > minPause {
+			l.mu.Lock()
+			l.pauses = append(l.pauses, pause{from: next, to: now})
+			l.mu.Unlock()
+		}
 		open.Go(func() {
 			r := get(t, target, limit)
 			l.mu.Lock()
@@ -239,7 +270,13 @@ func (l *Load) Stop() Requests {
 func (l *Load) Requests() Requests {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append(Requests(nil), l.requests...)
+	all := append(Requests(nil), l.requests...)
+	for i, r := range all {
+		if r.Outcome != OK {
+			all[i].Pause = l.longestPause(r.Start, r.End)
+		}
+	}
+	return all
 }
 
 // Requests is a list of finished requests.

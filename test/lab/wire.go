@@ -21,6 +21,9 @@ type Frame struct {
 	Data []byte
 }
 
+// maxFrames keeps a storm of frames from eating the memory; it is far above what any scenario counts.
+const maxFrames = 200_000
+
 // Wire keeps frames that pass one interface, with the kernel's time stamps.
 type Wire struct {
 	conn *packet.Conn
@@ -93,7 +96,9 @@ func (l *Lab) capture(t *thread, iface string, keep func([]byte) bool) (*Wire, e
 			if failed == nil && keep(b[:size]) {
 				frame := Frame{Time: stamp(control[:controlSize]), Data: append([]byte(nil), b[:size]...)}
 				w.mu.Lock()
-				w.frames = append(w.frames, frame)
+				if len(w.frames) < maxFrames {
+					w.frames = append(w.frames, frame)
+				}
 				w.mu.Unlock()
 			}
 		}
