@@ -262,7 +262,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, BOX_FACTS_MAX);
-	__uint(map_flags, 1); /* BPF_F_NO_PREALLOC: most sites know a handful of boxes */
+	__uint(map_flags, BPF_F_NO_PREALLOC); /* most sites know a handful of boxes */
 	__type(key, struct box_fact);
 	__type(value, __u32);
 	PINNED;

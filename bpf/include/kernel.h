@@ -26,6 +26,7 @@ enum bpf_map_type {
 
 enum {
 	BPF_ANY = 0,
+	BPF_F_NO_PREALLOC = 1U << 0, /* memory for an entry only once it is there */
 	BPF_F_INNER_MAP = 1U << 12, /* inner arrays may differ in size */
 };
 
