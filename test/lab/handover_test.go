@@ -6,6 +6,22 @@ import (
 	"time"
 )
 
+func TestStandstillOfTheLoadIsHeldAgainstNobody(t *testing.T) {
+	start := time.Now()
+	rs := series(start, "otoo")
+	rs[1].Pause = 2 * maxPause
+	if err := CheckHandover(rs, start); err != nil {
+		t.Error(err)
+	}
+	l := &Load{pauses: []pause{{start, start.Add(time.Second)}}, requests: []Request{
+		{Start: start.Add(-time.Second), End: start.Add(300 * time.Millisecond), Outcome: Timeout},
+		{Start: start.Add(2 * time.Second), End: start.Add(3 * time.Second), Outcome: Timeout},
+	}}
+	if got := l.Requests(); got[0].Pause != 300*time.Millisecond || got[1].Pause != 0 {
+		t.Errorf("pauses of the requests: %v and %v, want 300ms and 0s", got[0].Pause, got[1].Pause)
+	}
+}
+
 // series makes one request every 5 ms, each with the outcome of its letter: o ok, t timeout, f refused, r reset.
 func series(start time.Time, outcomes string) Requests {
 	names := map[rune]Outcome{'o': OK, 't': Timeout, 'f': Refused, 'r': Reset}

@@ -242,6 +242,7 @@ func (l *Load) pace(t *thread, target netip.AddrPort, gap, limit time.Duration) 
 			l.mu.Lock()
 			l.pauses = append(l.pauses, pause{from: next, to: now})
 			l.mu.Unlock()
+			next = now // what was missed is not made up for: a burst would be a load that nobody asked for
 		}
 		open.Go(func() {
 			r := get(t, target, limit)
