@@ -39,7 +39,9 @@ static __always_inline int is_for_us(const struct packet *packet)
 
 static __always_inline int is_suspect(const __u8 *mac)
 {
-	__u32 index = 0, bit = (mac[4] & 0x0f) << 8 | mac[5];
+	/* In 64 bits: the verifier of Linux 6.1 loses sight of the bounds where 32 are widened. */
+	__u64 bit = (mac[4] & 0x0fULL) << 8 | mac[5];
+	__u32 index = 0;
 	struct suspects *all = bpf_map_lookup_elem(&suspects, &index);
 
 	return all && all->bits[bit / 64] >> (bit % 64) & 1;
