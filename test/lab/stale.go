@@ -18,7 +18,7 @@ const (
 )
 
 // removeStale removes the mounts, folders and names of labs whose process is gone, and only those. Their processes
-// and namespaces ended with them.
+// and namespaces ended with them. What can't be removed stays: it hinders nobody.
 func removeStale() error {
 	mounts, err := mountPoints()
 	if err != nil {
@@ -38,9 +38,7 @@ func removeStale() error {
 				unmount(m)
 			}
 		}
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("remove stale lab: %w", err)
-		}
+		_ = os.RemoveAll(dir)
 	}
 	names, err := os.ReadDir(netnsDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -48,9 +46,7 @@ func removeStale() error {
 	}
 	for _, n := range names {
 		if n.Type()&os.ModeSymlink != 0 && stale(n.Name()) {
-			if err := os.Remove(filepath.Join(netnsDir, n.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("remove stale lab: %w", err)
-			}
+			_ = os.Remove(filepath.Join(netnsDir, n.Name()))
 		}
 	}
 	return nil

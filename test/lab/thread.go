@@ -63,7 +63,7 @@ func (t *thread) serve(home *thread, ready chan<- error) {
 		t.ns, err = netns.New()
 	}
 	if err != nil {
-		ready <- fmt.Errorf("enter network namespace: %w", err)
+		ready <- fmt.Errorf("enter network namespace: %w: it takes root with all capabilities, not that of a container", err)
 		return
 	}
 	ready <- nil
