@@ -25,6 +25,7 @@ import (
 	"github.com/xdirector/xdirector/pkg/neigh"
 	"github.com/xdirector/xdirector/pkg/status"
 	"github.com/xdirector/xdirector/pkg/vrrp"
+	"github.com/xdirector/xdirector/pkg/xdp"
 )
 
 const (
@@ -67,6 +68,8 @@ type Director struct {
 	hops      map[netip.Addr]neigh.Hop
 	plane     plane
 	applied   *lb.State
+	appliedAt time.Time
+	applyTook time.Duration
 	applyErr  error
 	meter     *meter
 	stopping  bool
@@ -217,7 +220,7 @@ func (d *Director) loop(ctx context.Context) error {
 			r.reply <- err
 		case <-d.meter.readings:
 		case <-ticker.C:
-			d.apply(ctx)
+			d.reapply(ctx)
 			if time.Since(d.reportAt) < reportLate {
 				d.notify("WATCHDOG=1")
 			}
@@ -232,17 +235,51 @@ func (d *Director) loop(ctx context.Context) error {
 	}
 }
 
-// apply makes the plane as wished. A failure is logged once and tried again at each tick: the plane stays as it is
-// meanwhile.
+// apply makes the plane as wished, if the wish is a new one. A failure is logged once and tried again at each tick:
+// the plane stays as it is meanwhile.
 func (d *Director) apply(ctx context.Context) {
 	if d.plane.Plane == nil {
 		return
 	}
 	state := d.wish(d.cfg)
-	if d.applied != nil && d.applyErr == nil && reflect.DeepEqual(*d.applied, state) {
-		return
+	if d.applied == nil || d.applyErr != nil || !reflect.DeepEqual(*d.applied, state) {
+		d.applyState(ctx, state)
 	}
+}
+
+// reapply has the plane compare itself with the wish even if that is the same: the plane may have lost something,
+// and an interface may have another MAC address. A plane that needs long for that is asked less often.
+func (d *Director) reapply(ctx context.Context) {
+	switch {
+	case d.plane.Plane == nil && len(d.cfg.Services) > 0:
+		d.reopen(ctx)
+	case d.plane.Plane == nil || time.Since(d.appliedAt) < 20*d.applyTook:
+	default:
+		d.applyState(ctx, d.wish(d.cfg))
+		if errors.Is(d.applyErr, xdp.ErrReplaced) {
+			d.reopen(ctx)
+		}
+	}
+}
+
+// reopen makes the plane anew, on the interfaces as they are now.
+func (d *Director) reopen(ctx context.Context) {
+	before := d.applyErr
+	d.meter.watch(nil)
+	d.plane.close()
+	if err := d.openPlane(ctx, d.cfg); err != nil {
+		if before == nil || before.Error() != err.Error() {
+			d.log.Error("no packet is forwarded; tried again every second", "error", err)
+		}
+		d.plane, d.applyErr = plane{reason: err.Error()}, err
+	}
+	d.meter.watch(d.plane.Plane)
+}
+
+func (d *Director) applyState(ctx context.Context, state lb.State) {
+	began := time.Now()
 	err := d.plane.Apply(ctx, state)
+	d.appliedAt, d.applyTook = time.Now(), time.Since(began)
 	if err != nil && (d.applyErr == nil || d.applyErr.Error() != err.Error()) {
 		d.log.Error("the plane could not be updated; it forwards as before and is tried again every second", "plane", d.planeName(), "error", err)
 	}

@@ -331,3 +331,19 @@ func TestRemoveLeavesNothingButWhatIsNotOurs(t *testing.T) {
 		t.Errorf("left %v (%v), want the folder that is not ours alone", entries, err)
 	}
 }
+
+func TestApplySaysWhenAnInterfaceIsGoneOrReplaced(t *testing.T) {
+	mac := eth0MAC
+	present := []net.Interface{{Index: eth0Index, Name: "eth0", HardwareAddr: mac[:]}}
+	p := openPlane(t, testConfig(mountBPFFS(t)), func() ([]net.Interface, error) { return present, nil })
+	apply(t, p, state(service(webKey, server(1))))
+	present = nil
+	err := p.Apply(t.Context(), state(service(webKey, server(1))))
+	if err == nil || !strings.Contains(err.Error(), "interface eth0 is gone") || errors.Is(err, ErrReplaced) {
+		t.Errorf("without the interface: %v", err)
+	}
+	present = []net.Interface{{Index: eth0Index + 1, Name: "eth0", HardwareAddr: mac[:]}}
+	if err := p.Apply(t.Context(), state(service(webKey, server(1)))); !errors.Is(err, ErrReplaced) {
+		t.Errorf("with a new one of the name: %v", err)
+	}
+}

@@ -241,6 +241,10 @@ func isAttached(l link.Link, index int) bool {
 	return err == nil && info.XDP() != nil && int(info.XDP().Ifindex) == index
 }
 
+// ErrReplaced is in the error of Apply when an interface was deleted and made anew. Its program went with the old one:
+// the plane must be closed, opened and attached again.
+var ErrReplaced = errors.New("was deleted and made anew, without our XDP program")
+
 // refreshInterfaces notices changed MAC addresses, and returns those of all interfaces by index.
 func (p *Plane) refreshInterfaces() (map[int]lb.MAC, error) {
 	present, err := p.system()
@@ -253,7 +257,12 @@ func (p *Plane) refreshInterfaces() (map[int]lb.MAC, error) {
 	}
 	for _, n := range p.nics {
 		mac, ok := macs[n.index]
-		if !ok || mac == n.mac {
+		switch {
+		case !ok && slices.ContainsFunc(present, func(candidate net.Interface) bool { return candidate.Name == n.name }):
+			return nil, fmt.Errorf("interface %s %w", n.name, ErrReplaced)
+		case !ok:
+			return nil, fmt.Errorf("interface %s is gone, and our XDP program with it", n.name)
+		case mac == n.mac:
 			continue
 		}
 		p.log.Info("MAC address changed", "interface", n.name, "from", n.mac, "to", mac)
