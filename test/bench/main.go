@@ -31,7 +31,7 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	asJSON := flags.Bool("json", false, "print JSON")
+	asJSON := flags.Bool("json", false, "print the results as JSON too")
 	rounds := flags.Int("rounds", 11, "how often each case is measured")
 	repeat := flags.Int("repeat", 500_000, "packets per measurement")
 	tableSize := flags.Uint("flow-table-size", 1<<21, "flows in the table")
@@ -57,12 +57,12 @@ func run(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if *asJSON {
-		encoder := json.NewEncoder(out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(map[string]any{"packets": results})
+	if err := printTable(out, results); err != nil || !*asJSON {
+		return err
 	}
-	return printTable(out, results)
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(map[string]any{"packets": results})
 }
 
 // again starts this program once more, with the one runtime setting that can't be changed later.
