@@ -13,7 +13,7 @@ VM := $(CURDIR)/test/vm/exec
 STATICCHECK := go tool -modfile=tools/go.mod staticcheck
 # What runs on the host in seconds, one package at a time, because elections are about time; the rest of test/ has steps of
 # its own.
-UNIT := ./cmd/... ./pkg/... ./test/arch ./test/lab
+UNIT := ./cmd/... ./pkg/... ./test/arch ./test/bench ./test/lab
 FUZZTIME ?= 30s
 
 # Debian packages. clang is pinned: another version makes other objects.
@@ -70,12 +70,13 @@ fuzz: ## Every fuzz target for FUZZTIME (30s)
 	@tools/fuzz $(FUZZTIME)
 
 bench: ready-bench deps-demo build ## ns per packet, and outage of a failover, as JSON and as a table (root)
-	@go run ./test/bench
+	@go run ./test/bench -json
+	@go run ./test/failover -json -xdirector bin/xdirector
 
 ##@ Work
 .PHONY: generate check-generate clean
-generate: deps-generate ## Compile bpf/ and write pkg/xdp/*_bpf*; commit the result
-	@go generate ./pkg/xdp
+generate: deps-generate ## Compile bpf/ into pkg/xdp and test/bench; commit the result
+	@go generate ./pkg/xdp ./test/bench
 
 check-generate: deps-generate ## Compare the committed files with what bpf/ gives
 	@tools/check-generate
