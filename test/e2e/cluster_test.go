@@ -218,14 +218,18 @@ func (c *cluster) oneMaster(master, backup *lab.Director, limit time.Duration) {
 	c.t.Helper()
 	c.ok(master.WaitState(c.t.Context(), "VI_1", "MASTER", limit))
 	c.ok(backup.WaitState(c.t.Context(), "VI_1", "BACKUP", limit))
-	c.ok(lab.Wait(c.t.Context(), limit, func() error {
-		for d, want := range map[*lab.Director]int{master: 1, backup: 0} {
-			if n, err := c.count(d.Node); err != nil || n != want {
-				return fmt.Errorf("%s holds the address %d times, want %d (%v)", d.Name, n, want, err)
-			}
+	c.ok(c.waitCount(master.Node, 1))
+	c.ok(c.waitCount(backup.Node, 0))
+}
+
+// waitCount waits until a node's eth0 carries the VIP that often.
+func (c *cluster) waitCount(n *lab.Node, want int) error {
+	return lab.Wait(c.t.Context(), patience, func() error {
+		if got, err := c.count(n); err != nil || got != want {
+			return fmt.Errorf("%s holds the address %d times, want %d (%v)", n.Name, got, want, err)
 		}
 		return nil
-	}))
+	})
 }
 
 // count says how often a node's eth0 carries the VIP.

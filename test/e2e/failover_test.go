@@ -195,12 +195,7 @@ func TestPulledCableEndsWithOneMaster(t *testing.T) {
 		c.ok(first.SetLink(false))
 		garp := c.takeover(second, pulled)
 		c.ok(first.WaitState(t.Context(), "VI_1", "FAULT", patience))
-		c.ok(lab.Wait(t.Context(), patience, func() error {
-			if n, err := c.count(first.Node); err != nil || n != 0 {
-				return fmt.Errorf("without a cable: the address is there %d times (%v)", n, err)
-			}
-			return nil
-		}))
+		c.ok(c.waitCount(first.Node, 0))
 		c.answered(load, garp, 3*loadRate()) // long enough for every check to miss its answers
 		plugged := time.Now()
 		c.ok(first.SetLink(true))

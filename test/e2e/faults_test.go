@@ -57,6 +57,25 @@ func TestUnknownInterfaceIsRefusedAtTheStart(t *testing.T) {
 	})
 }
 
+func TestInterfaceSetDownAndUpForwardsAgain(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 1, 2)
+		c.start(c.service())
+		d := c.d[0]
+		c.get(web, 1)
+		c.ok(d.SetInterface("eth0", false))
+		c.ok(d.WaitState(t.Context(), "VI_1", "FAULT", patience))
+		c.ok(c.waitCount(d.Node, 0))
+		c.ok(d.SetInterface("eth0", true))
+		c.ok(d.WaitState(t.Context(), "VI_1", "MASTER", patience))
+		c.ok(c.waitCount(d.Node, 1))
+		c.ok(d.WaitStatus(t.Context(), patience, serversUp))
+		if got := tally(c.get(web, 6)); got["r1"] != 3 || got["r2"] != 3 {
+			t.Errorf("6 requests by rr after the interface came back: %v, want 3 each", got)
+		}
+	})
+}
+
 func TestTakenMetricsPortIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	onPlanes(t, func(t *testing.T, _ string) {

@@ -67,14 +67,8 @@ func besideKeepalived(t *testing.T, version int, keepalivedFirst bool) {
 	step("killed", func() error { preferred.kill(); return nil }, other)
 	step("it comes back after a crash", preferred.start, preferred)
 	c.ok(other.entered("BACKUP"))
-	c.ok(lab.Wait(t.Context(), patience, func() error {
-		for n, want := range map[*lab.Node]int{preferred.node: 1, other.node: 0} {
-			if got, err := c.count(n); err != nil || got != want {
-				return fmt.Errorf("%s holds the address %d times, want %d (%v)", n.Name, got, want, err)
-			}
-		}
-		return nil
-	}))
+	c.ok(c.waitCount(preferred.node, 1))
+	c.ok(c.waitCount(other.node, 0))
 	// The one that is not preferred stops without a word of the other.
 	c.ok(other.stop())
 }

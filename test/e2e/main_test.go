@@ -42,6 +42,7 @@ var scenarios = map[string][]string{
 	"TestOpenConnectionOutlivesTheAgent":                    everyPlane,
 	"TestLostDirectorIsReplacedInTime":                      everyPlane,
 	"TestPulledCableEndsWithOneMaster":                      everyPlane,
+	"TestInterfaceSetDownAndUpForwardsAgain":                everyPlane,
 	"TestReloadTouchesOnlyWhatChanged":                      everyPlane,
 	"TestFloodedFrameIsNotForwarded":                        hostXDP,
 	"TestDirectorsBehindEachOtherCirculateNothing":          hostXDP,

@@ -85,6 +85,21 @@ func (n *Node) setUp(name string) error {
 	return nil
 }
 
+// SetInterface does what `ip link set dev NAME up` or down does on the node.
+func (n *Node) SetInterface(name string, up bool) error {
+	if up {
+		return n.setUp(name)
+	}
+	l, err := n.links.LinkByName(name)
+	if err == nil {
+		err = n.links.LinkSetDown(l)
+	}
+	if err != nil {
+		return fmt.Errorf("set %s of %s down: %w", name, n.Name, err)
+	}
+	return nil
+}
+
 func (n *Node) switchPort() (netlink.Link, error) {
 	l, err := n.lab.swLink.LinkByName(n.port())
 	if err != nil {
