@@ -79,11 +79,29 @@ type Director struct {
 
 // server is what the director remembers of a real server between results.
 type server struct {
-	up       bool
-	reason   string
-	since    time.Time
-	results  map[string]uint64
-	duration time.Duration
+	up          bool
+	reason      string
+	since       time.Time
+	results     map[string]uint64 // of checks, by their own outcome
+	transitions map[string]uint64 // by the state entered
+	duration    time.Duration
+}
+
+// The outcomes of a check, and the states of a real server.
+const (
+	isUp   = "up"
+	isDown = "down"
+)
+
+func newServer(up bool, reason string) *server {
+	return &server{up: up, reason: reason, since: time.Now(), results: map[string]uint64{}, transitions: map[string]uint64{}}
+}
+
+func upOrDown(up bool) string {
+	if up {
+		return isUp
+	}
+	return isDown
 }
 
 // New reads the configuration and returns a director that is not running yet. An invalid file is a
@@ -368,14 +386,11 @@ func (d *Director) onResult(ctx context.Context, r health.Result) {
 	if !ok {
 		return
 	}
-	outcome := "down"
-	if r.OK {
-		outcome = "up"
-	}
-	s.results[outcome]++
+	s.results[upOrDown(r.OK)]++
 	s.reason, s.duration = r.Reason, r.Duration
 	if s.up != r.Up {
 		s.up, s.since = r.Up, time.Now()
+		s.transitions[upOrDown(r.Up)]++
 		d.apply(ctx)
 		d.remember()
 	}
@@ -390,7 +405,7 @@ func (d *Director) targets(cfg *config.Config) []health.Target {
 			key := lb.ServerKey{Service: serviceKey(s), Address: r.Address}
 			known, ok := d.servers[key]
 			if !ok || r.Check == nil {
-				known = &server{up: true, reason: "not checked yet", since: time.Now(), results: map[string]uint64{}}
+				known = newServer(true, "not checked yet")
 			}
 			keep[key] = known
 			if r.Check == nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/xdirector/xdirector/pkg/lb"
 )
@@ -53,7 +52,7 @@ func (d *Director) recall() {
 			Service: lb.ServiceKey{Address: s.Address, Port: s.Port, Protocol: s.Protocol},
 			Address: s.Server,
 		}
-		d.servers[key] = &server{up: false, reason: s.Reason, since: time.Now(), results: map[string]uint64{}}
+		d.servers[key] = newServer(false, s.Reason)
 	}
 }
 

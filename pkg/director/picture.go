@@ -2,8 +2,8 @@ package director
 
 import (
 	"fmt"
+	"maps"
 	"sort"
-	"strings"
 	"time"
 
 	"github.com/xdirector/xdirector/pkg/config"
@@ -102,7 +102,7 @@ func instancePicture(i config.Instance, r ha.InstanceReport) status.Instance {
 		p.Addresses = append(p.Addresses, a.String())
 	}
 	for to, n := range r.Transitions {
-		p.Transitions[strings.ToLower(to.String())] = n
+		p.Transitions[to.String()] = n
 	}
 	for reason, n := range r.AdvertsRefused {
 		p.AdvertsRefused[string(reason)] = n
@@ -140,10 +140,7 @@ func (d *Director) servicePicture(s config.Service, plane status.Plane, counters
 		if known, ok := d.servers[key]; ok {
 			picture.Up, picture.Reason, picture.Since = known.up, known.reason, known.since
 			picture.CheckDuration = known.duration
-			picture.Checks = map[string]uint64{}
-			for result, n := range known.results {
-				picture.Checks[result] = n
-			}
+			picture.Checks, picture.Transitions = maps.Clone(known.results), maps.Clone(known.transitions)
 		}
 		picture.NextHop, picture.NextHopError = hopPicture(d.hops[r.Address])
 		p.RealServers = append(p.RealServers, picture)

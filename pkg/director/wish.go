@@ -26,14 +26,14 @@ func wish(cfg *config.Config, plane lb.Plane, up map[lb.ServerKey]bool, hops map
 		}
 		local := false
 		for _, r := range s.RealServers {
-			isUp, known := up[lb.ServerKey{Service: service.Key, Address: r.Address}]
+			alive, known := up[lb.ServerKey{Service: service.Key, Address: r.Address}]
 			hop := hops[r.Address].NextHop
 			local = local || hop.Local
 			service.RealServers = append(service.RealServers, lb.RealServer{
 				Address: r.Address,
 				Port:    r.Port,
 				Weight:  r.Weight,
-				Up:      isUp || !known,
+				Up:      alive || !known,
 				NextHop: hop,
 			})
 		}

@@ -21,7 +21,7 @@ type collector struct {
 	latest func() *status.Status
 
 	vrrpState, vrrpTransitions, advertsSent, advertsReceived, advertsRefused, vrrpMismatch *prometheus.Desc
-	serverUp, serverWeight, checkDuration, checks                                          *prometheus.Desc
+	serverUp, serverWeight, serverTransitions, checkDuration, checks                       *prometheus.Desc
 	packets, bytes, flowsCreated, flows, verdicts, drops                                   *prometheus.Desc
 	plane, reloadSuccess, reloadTime, build                                                *prometheus.Desc
 }
@@ -37,10 +37,11 @@ func newCollector(latest func() *status.Status) *collector {
 		advertsRefused:  desc("vrrp_adverts_refused_total", "VRRP adverts that had no effect, by the reason.", "instance", "reason"),
 		vrrpMismatch:    desc("vrrp_mismatch", "Other boxes on the same virtual router whose configuration differs in this.", "instance", "kind"),
 
-		serverUp:      desc("real_server_up", "1 if the real server is up, 0 if it is down and gets no new flows.", "service", "real_server"),
-		serverWeight:  desc("real_server_weight", "Weight of the real server; with 0 it gets no new flows.", "service", "real_server"),
-		checkDuration: desc("check_duration_seconds", "Seconds that the last check of the real server took.", "service", "real_server"),
-		checks:        desc("checks_total", "Checks of the real server, by their own result up or down.", "service", "real_server", "result"),
+		serverUp:          desc("real_server_up", "1 if the real server is up, 0 if it is down and gets no new flows.", "service", "real_server"),
+		serverWeight:      desc("real_server_weight", "Weight of the real server; with 0 it gets no new flows.", "service", "real_server"),
+		serverTransitions: desc("real_server_transitions_total", "Times that checks changed the real server to up or down.", "service", "real_server", "to"),
+		checkDuration:     desc("check_duration_seconds", "Seconds that the last check of the real server took.", "service", "real_server"),
+		checks:            desc("checks_total", "Checks of the real server, by their own result up or down.", "service", "real_server", "result"),
 
 		packets:      desc("packets_total", "Packets forwarded to the real server.", "service", "real_server"),
 		bytes:        desc("bytes_total", "Bytes forwarded to the real server: whole frames on an XDP plane, IP packets on IPVS.", "service", "real_server"),
@@ -60,7 +61,7 @@ func newCollector(latest func() *status.Status) *collector {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.vrrpState, c.vrrpTransitions, c.advertsSent, c.advertsReceived, c.advertsRefused, c.vrrpMismatch,
-		c.serverUp, c.serverWeight, c.checkDuration, c.checks,
+		c.serverUp, c.serverWeight, c.serverTransitions, c.checkDuration, c.checks,
 		c.packets, c.bytes, c.flowsCreated, c.flows, c.verdicts, c.drops,
 		c.plane, c.reloadSuccess, c.reloadTime, c.build,
 	} {
@@ -126,6 +127,7 @@ func (c *collector) realServer(out sink, service string, r status.RealServer) {
 		out.gauge(c.checkDuration, r.CheckDuration.Seconds(), service, server)
 		for _, result := range []string{"up", "down"} {
 			out.counter(c.checks, r.Checks[result], service, server, result)
+			out.counter(c.serverTransitions, r.Transitions[result], service, server, result)
 		}
 	}
 	out.counter(c.packets, r.Packets, service, server)

@@ -41,7 +41,7 @@ func picture() *status.Status {
 		Services: []status.Service{{
 			Name: "web", Plane: status.Plane{Name: "xdp-native", Reason: "every interface\nruns \"it\""},
 			RealServers: []status.RealServer{
-				{Address: "192.168.5.103", Port: 80, Weight: 1, Up: true, Checks: map[string]uint64{"up": 100}, CheckDuration: 1500 * time.Microsecond, Packets: 1 << 40, Bytes: 5000, FlowsCreated: 60, Flows: 7},
+				{Address: "192.168.5.103", Port: 80, Weight: 1, Up: true, Transitions: map[string]uint64{"up": 2}, Checks: map[string]uint64{"up": 100}, CheckDuration: 1500 * time.Microsecond, Packets: 1 << 40, Bytes: 5000, FlowsCreated: 60, Flows: 7},
 				{Address: "2001:db8::4", Port: 80, Weight: 0},
 			},
 		}},

@@ -80,7 +80,8 @@ type RealServer struct {
 	Since         time.Time         `json:"since"`  // of the last change of Up
 	NextHop       string            `json:"next_hop"`
 	NextHopError  string            `json:"next_hop_error,omitempty"`
-	Checks        map[string]uint64 `json:"checks"` // results so far by "up" and "down"
+	Checks        map[string]uint64 `json:"checks"`      // results so far by "up" and "down"
+	Transitions   map[string]uint64 `json:"transitions"` // changes of Up so far, by "up" and "down"
 	CheckDuration time.Duration     `json:"check_duration_ns"`
 	Packets       uint64            `json:"packets"`
 	Bytes         uint64            `json:"bytes"`
