@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +24,6 @@ import (
 	"github.com/xdirector/xdirector/pkg/neigh"
 	"github.com/xdirector/xdirector/pkg/status"
 	"github.com/xdirector/xdirector/pkg/vrrp"
-	"github.com/xdirector/xdirector/pkg/xdp"
 )
 
 const (
@@ -75,33 +73,6 @@ type Director struct {
 	stopping  bool
 	notified  string
 	wasMaster bool
-}
-
-// server is what the director remembers of a real server between results.
-type server struct {
-	up          bool
-	reason      string
-	since       time.Time
-	results     map[string]uint64 // of checks, by their own outcome
-	transitions map[string]uint64 // by the state entered
-	duration    time.Duration
-}
-
-// The outcomes of a check, and the states of a real server.
-const (
-	isUp   = "up"
-	isDown = "down"
-)
-
-func newServer(up bool, reason string) *server {
-	return &server{up: up, reason: reason, since: time.Now(), results: map[string]uint64{}, transitions: map[string]uint64{}}
-}
-
-func upOrDown(up bool) string {
-	if up {
-		return isUp
-	}
-	return isDown
 }
 
 // New reads the configuration and returns a director that is not running yet. An invalid file is a
@@ -253,110 +224,6 @@ func (d *Director) loop(ctx context.Context) error {
 	}
 }
 
-// apply makes the plane as wished, if the wish is a new one. A failure is logged once and tried again at each tick:
-// the plane stays as it is meanwhile.
-func (d *Director) apply(ctx context.Context) {
-	if d.plane.Plane == nil {
-		return
-	}
-	state := d.wish(d.cfg)
-	if d.applied == nil || d.applyErr != nil || !reflect.DeepEqual(*d.applied, state) {
-		d.applyState(ctx, state)
-	}
-}
-
-// reapply has the plane compare itself with the wish even if that is the same: the plane may have lost something,
-// and an interface may have another MAC address. A plane that needs long for that is asked less often.
-func (d *Director) reapply(ctx context.Context) {
-	switch {
-	case d.plane.Plane == nil && len(d.cfg.Services) > 0:
-		d.reopen(ctx)
-	case d.plane.Plane == nil || time.Since(d.appliedAt) < 20*d.applyTook:
-	default:
-		d.applyState(ctx, d.wish(d.cfg))
-		if errors.Is(d.applyErr, xdp.ErrReplaced) {
-			d.reopen(ctx)
-		}
-	}
-}
-
-// reopen makes the plane anew, on the interfaces as they are now.
-func (d *Director) reopen(ctx context.Context) {
-	before := d.applyErr
-	d.meter.watch(nil)
-	d.plane.close()
-	if err := d.openPlane(ctx, d.cfg); err != nil {
-		if before == nil || before.Error() != err.Error() {
-			d.log.Error("no packet is forwarded; tried again every second", "error", err)
-		}
-		d.plane, d.applyErr = plane{reason: err.Error()}, err
-	}
-	d.meter.watch(d.plane.Plane)
-}
-
-func (d *Director) applyState(ctx context.Context, state lb.State) {
-	began := time.Now()
-	err := d.plane.Apply(ctx, state)
-	d.appliedAt, d.applyTook = time.Now(), time.Since(began)
-	if err != nil && (d.applyErr == nil || d.applyErr.Error() != err.Error()) {
-		d.log.Error("the plane could not be updated; it forwards as before and is tried again every second", "plane", d.planeName(), "error", err)
-	}
-	if err == nil && d.applyErr != nil {
-		d.log.Info("the plane is up to date again", "plane", d.planeName())
-	}
-	d.applied, d.applyErr = &state, err
-	if reporter, ok := d.plane.Plane.(interface{ Differences() []string }); ok {
-		d.plane.differences = reporter.Differences()
-	}
-}
-
-func (d *Director) wish(cfg *config.Config) lb.State {
-	up := map[lb.ServerKey]bool{}
-	for key, s := range d.servers {
-		up[key] = s.up
-	}
-	held := map[netip.Addr]bool{}
-	for _, i := range cfg.Instances {
-		for _, a := range i.VirtualAddresses {
-			held[a.Addr()] = held[a.Addr()] || d.state(i.Name) == vrrp.Master
-		}
-	}
-	return wish(cfg, d.plane.name, up, d.hops, d.directors(), held)
-}
-
-func (d *Director) state(instance string) vrrp.State {
-	for _, i := range d.report.Instances {
-		if i.Name == instance {
-			return i.State
-		}
-	}
-	return vrrp.Init
-}
-
-// directors lists every other box whose adverts were accepted since the start, each once.
-func (d *Director) directors() []lb.Director {
-	var list []lb.Director
-	seen := map[lb.Director]bool{}
-	for _, i := range d.report.Instances {
-		for _, p := range i.Peers {
-			if !seen[p] {
-				seen[p] = true
-				list = append(list, p)
-			}
-		}
-	}
-	return list
-}
-
-// checkSource is the own address for checks of a real server.
-func (d *Director) checkSource(target netip.Addr) (netip.Addr, error) {
-	source, err := d.neigh.Source(target)
-	if errors.Is(err, neigh.ErrLinkDown) {
-		err = fmt.Errorf("%w: %w", health.ErrBlind, err)
-	}
-	return source, err
-}
-
 func (d *Director) onReport(ctx context.Context, r ha.Report) {
 	d.report, d.reportAt = r, time.Now()
 	for _, i := range r.Instances {
@@ -374,54 +241,6 @@ func (d *Director) onReport(ctx context.Context, r ha.Report) {
 		d.notified = text
 		d.notify("STATUS=" + text)
 	}
-}
-
-func (d *Director) onResult(ctx context.Context, r health.Result) {
-	service, ok := find(d.cfg, r.Service)
-	if !ok {
-		return // of a service that a reload has removed meanwhile
-	}
-	key := lb.ServerKey{Service: serviceKey(service), Address: r.Address}
-	s, ok := d.servers[key]
-	if !ok {
-		return
-	}
-	s.results[upOrDown(r.OK)]++
-	s.reason, s.duration = r.Reason, r.Duration
-	if s.up != r.Up {
-		s.up, s.since = r.Up, time.Now()
-		s.transitions[upOrDown(r.Up)]++
-		d.apply(ctx)
-		d.remember()
-	}
-}
-
-// targets makes the health targets of a configuration, and forgets real servers that are no longer in it.
-func (d *Director) targets(cfg *config.Config) []health.Target {
-	var list []health.Target
-	keep := map[lb.ServerKey]*server{}
-	for _, s := range cfg.Services {
-		for _, r := range s.RealServers {
-			key := lb.ServerKey{Service: serviceKey(s), Address: r.Address}
-			known, ok := d.servers[key]
-			if !ok || r.Check == nil {
-				known = newServer(true, "not checked yet")
-			}
-			keep[key] = known
-			if r.Check == nil {
-				known.reason = "no check"
-				continue
-			}
-			list = append(list, health.Target{
-				Key:   health.Key{Service: s.Name, Address: r.Address},
-				Port:  r.Port,
-				Check: *r.Check,
-				Up:    known.up,
-			})
-		}
-	}
-	d.servers = keep
-	return list
 }
 
 func (d *Director) notify(state string) {

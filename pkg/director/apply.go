@@ -1,0 +1,109 @@
+package director
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"reflect"
+	"time"
+
+	"github.com/xdirector/xdirector/pkg/config"
+	"github.com/xdirector/xdirector/pkg/lb"
+	"github.com/xdirector/xdirector/pkg/vrrp"
+	"github.com/xdirector/xdirector/pkg/xdp"
+)
+
+// apply makes the plane as wished, if the wish is a new one. A failure is logged once and tried again at each tick:
+// the plane stays as it is meanwhile.
+func (d *Director) apply(ctx context.Context) {
+	if d.plane.Plane == nil {
+		return
+	}
+	state := d.wish(d.cfg)
+	if d.applied == nil || d.applyErr != nil || !reflect.DeepEqual(*d.applied, state) {
+		d.applyState(ctx, state)
+	}
+}
+
+// reapply has the plane compare itself with the wish even if that is the same: the plane may have lost something,
+// and an interface may have another MAC address. A plane that needs long for that is asked less often.
+func (d *Director) reapply(ctx context.Context) {
+	switch {
+	case d.plane.Plane == nil && len(d.cfg.Services) > 0:
+		d.reopen(ctx)
+	case d.plane.Plane == nil || time.Since(d.appliedAt) < 20*d.applyTook:
+	default:
+		d.applyState(ctx, d.wish(d.cfg))
+		if errors.Is(d.applyErr, xdp.ErrReplaced) {
+			d.reopen(ctx)
+		}
+	}
+}
+
+// reopen makes the plane anew, on the interfaces as they are now.
+func (d *Director) reopen(ctx context.Context) {
+	before := d.applyErr
+	d.meter.watch(nil)
+	d.plane.close()
+	if err := d.openPlane(ctx, d.cfg); err != nil {
+		if before == nil || before.Error() != err.Error() {
+			d.log.Error("no packet is forwarded; tried again every second", "error", err)
+		}
+		d.plane, d.applyErr = plane{reason: err.Error()}, err
+	}
+	d.meter.watch(d.plane.Plane)
+}
+
+func (d *Director) applyState(ctx context.Context, state lb.State) {
+	began := time.Now()
+	err := d.plane.Apply(ctx, state)
+	d.appliedAt, d.applyTook = time.Now(), time.Since(began)
+	if err != nil && (d.applyErr == nil || d.applyErr.Error() != err.Error()) {
+		d.log.Error("the plane could not be updated; it forwards as before and is tried again every second", "plane", d.planeName(), "error", err)
+	}
+	if err == nil && d.applyErr != nil {
+		d.log.Info("the plane is up to date again", "plane", d.planeName())
+	}
+	d.applied, d.applyErr = &state, err
+	if reporter, ok := d.plane.Plane.(interface{ Differences() []string }); ok {
+		d.plane.differences = reporter.Differences()
+	}
+}
+
+func (d *Director) wish(cfg *config.Config) lb.State {
+	up := map[lb.ServerKey]bool{}
+	for key, s := range d.servers {
+		up[key] = s.up
+	}
+	held := map[netip.Addr]bool{}
+	for _, i := range cfg.Instances {
+		for _, a := range i.VirtualAddresses {
+			held[a.Addr()] = held[a.Addr()] || d.state(i.Name) == vrrp.Master
+		}
+	}
+	return wish(cfg, d.plane.name, up, d.hops, d.directors(), held)
+}
+
+func (d *Director) state(instance string) vrrp.State {
+	for _, i := range d.report.Instances {
+		if i.Name == instance {
+			return i.State
+		}
+	}
+	return vrrp.Init
+}
+
+// directors lists every other box whose adverts were accepted since the start, each once.
+func (d *Director) directors() []lb.Director {
+	var list []lb.Director
+	seen := map[lb.Director]bool{}
+	for _, i := range d.report.Instances {
+		for _, p := range i.Peers {
+			if !seen[p] {
+				seen[p] = true
+				list = append(list, p)
+			}
+		}
+	}
+	return list
+}
