@@ -162,7 +162,7 @@ func TestKnownHopIsKeptWhileTheLinkIsDown(t *testing.T) {
 	if down.NextHop != before.NextHop {
 		t.Errorf("next hop %+v, want %+v as before", down.NextHop, before.NextHop)
 	}
-	if want := "no route to real server 10.1.0.101: network is unreachable; give this director an address in its network"; down.Err.Error() != want {
+	if want := "real server 10.1.0.101 is on the network of eth0, which is down or has no carrier"; down.Err.Error() != want {
 		t.Errorf("error %q, want %q", down.Err, want)
 	}
 	if _, err := w.Source(server1); err == nil || err.Error() != down.Err.Error() {

@@ -40,7 +40,10 @@ type box struct {
 func (b box) judge(target netip.Addr, r route, failed error) way {
 	w := b.follow(target, r, failed)
 	if name := b.cut(target); name != "" {
-		w.sourceErr = fmt.Errorf("real server %s can't be checked: %s, on whose network it is, %w", target, name, ErrLinkDown)
+		w.sourceErr = fmt.Errorf("real server %s is on the network of %s, which %w", target, name, ErrLinkDown)
+		if w.err != nil {
+			w.err = w.sourceErr // the cure is a cable, not a route
+		}
 	}
 	return w
 }
