@@ -31,14 +31,14 @@ help: ## Print this
 build: ## Build bin/xdirector
 	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/xdirector ./cmd/xdirector
 
-demo: ready-demo deps-demo ## See a failover: two directors, three real servers, a client, in namespaces (root)
+demo: deps-demo ## See a failover: two directors, three real servers, a client, in namespaces (root)
 	$(STEP) 'build bin/xdirector' $(MAKE) --no-print-directory build
 	@CGO_ENABLED=0 go build -buildvcs=false -o bin/demo ./test/demo
 	@bin/demo -xdirector bin/xdirector
 
 ##@ Test
 .PHONY: test test-static test-unit test-e2e test-vm test-long fuzz bench
-test: ready-test deps-test ## Test everything, in less than 15 minutes (root)
+test: deps-test ## Test everything, in less than 15 minutes (root)
 	@tools/step 'all tests' $(MAKE) --no-print-directory test-static test-unit test-e2e test-vm
 
 test-static: deps-generate ## Format, vet, staticcheck, generated files
@@ -47,20 +47,20 @@ test-static: deps-generate ## Format, vet, staticcheck, generated files
 	$(STEP) 'staticcheck' $(STATICCHECK) ./...
 	$(STEP) 'the generated files are those of bpf/' tools/check-generate
 
-test-unit: ready-test-unit ## Packages, packet tables, lab, architecture (root)
+test-unit: ## Packages, packet tables, lab, architecture (root)
 	$(STEP) 'packages on this kernel' env LAB=1 go test -p 1 -count=1 -timeout 5m $(UNIT)
 
-test-e2e: ready-test-e2e build ## The whole system on the XDP plane, in namespaces (root)
+test-e2e: build ## The whole system on the XDP plane, in namespaces (root)
 	$(STEP) 'end to end on XDP, on this kernel' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e.txt -v -count=1 -timeout 8m ./test/e2e
 
-test-vm: ready-test-vm build ## The whole system on the IPVS plane and on kernel 6.1, in a virtual machine (root)
+test-vm: build ## The whole system on the IPVS plane and on kernel 6.1, in a virtual machine (root)
 	$(STEP) 'the virtual machine' env LAB=1 go test -count=1 -timeout 3m ./test/vm
 	$(STEP) 'IPVS and packet tables on kernel 6.1' env LAB=1 CGO_ENABLED=0 go test -count=1 -exec $(VM) -timeout 5m ./pkg/ipvs ./pkg/xdp
 	$(STEP) 'end to end on IPVS, on kernel 6.1' env LAB=1 CGO_ENABLED=0 VM_TIMEOUT=600 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector \
 		tools/gotest bin/test/e2e-vm.txt -v -count=1 -exec $(VM) -timeout 10m ./test/e2e
 	$(STEP) 'which scenario has passed on which plane' tools/planes 'xdp-native xdp-generic ipvs none' bin/test/e2e.txt bin/test/e2e-vm.txt
 
-test-long: ready-test-long deps-long build ## What takes longer: race detector, fuzzing, repetitions (root)
+test-long: deps-long build ## What takes longer: race detector, fuzzing, repetitions (root)
 	$(STEP) 'packages with the race detector' env LAB=1 CGO_ENABLED=1 go test -race -p 1 -count=1 -timeout 20m $(UNIT)
 	$(STEP) 'fuzzing' tools/fuzz 2m
 	$(STEP) 'end to end, five times' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e-long.txt -v -count=5 -timeout 60m ./test/e2e
@@ -69,7 +69,7 @@ test-long: ready-test-long deps-long build ## What takes longer: race detector, 
 fuzz: ## Every fuzz target for FUZZTIME (30s)
 	@tools/fuzz $(FUZZTIME)
 
-bench: ready-bench deps-demo build ## ns per packet, and outage of a failover, as JSON and as a table (root)
+bench: deps-demo build ## ns per packet, and outage of a failover, as JSON and as a table (root)
 	@go run ./test/bench -json
 	@go run ./test/failover -json -xdirector bin/xdirector
 
@@ -94,5 +94,11 @@ deps-test:
 deps-long:
 	@tools/deps $(PACKAGES_LONG)
 
-ready-%:
-	@tools/ready $*
+# What can't run here is said in one line, and make ends with 1: a recipe that fails would add a line, and end it with
+# 2. With -q no recipe runs at all.
+LAB_GOALS := $(filter demo test test-unit test-e2e test-vm test-long bench,$(MAKECMDGOALS))
+ifneq ($(LAB_GOALS),)
+ifneq ($(shell tools/ready $(firstword $(LAB_GOALS)) >&2 && echo ready),ready)
+MAKEFLAGS += -q
+endif
+endif
