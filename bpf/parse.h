@@ -35,6 +35,12 @@ struct ipv4_header {
 	__be32 destination;
 };
 
+/* What TCP and UDP begin with. */
+struct ports {
+	__be16 source;
+	__be16 destination;
+};
+
 struct udp_header {
 	__be16 source_port;
 	__be16 destination_port;
@@ -113,6 +119,17 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *packet)
 	packet->destination = ip->destination;
 	packet->protocol = ip->protocol;
 
+	/* A first fragment may be so short that only the ports are in it, and its rest may bring the flags. It is
+	 * enough to see whose it is: whatever its protocol says after that, it is dropped. */
+	if (packet->first_fragment && (ip->protocol == PROTOCOL_TCP || ip->protocol == PROTOCOL_UDP)) {
+		struct ports *ports = take(&cursor, sizeof(*ports));
+
+		if (!ports)
+			return 0;
+		packet->source_port = ports->source;
+		packet->destination_port = ports->destination;
+		return 1;
+	}
 	if (ip->protocol == PROTOCOL_TCP) {
 		struct tcp_header *tcp = take(&cursor, sizeof(*tcp));
 

@@ -77,6 +77,11 @@ var packetTable = []packetRow{
 	{name: "a real server with another's address", packet: packet{source: serverMAC(1), from: serverAddress(2), flags: syn}, verdict: "pass_balanced"},
 
 	{name: "first fragment", packet: packet{fragment: moreFragments}, verdict: "drop", reason: "fragment"},
+	{name: "first fragment that ends after the ports", packet: packet{fragment: moreFragments, flags: syn, cut: 14 + 20 + 8}, verdict: "drop", reason: "fragment"},
+	{name: "first fragment that ends after the ports, behind options", packet: packet{fragment: moreFragments, options: make([]byte, 40), flags: syn, cut: 14 + 60 + 8},
+		verdict: "drop", reason: "fragment"},
+	{name: "first fragment that ends in the ports", packet: packet{fragment: moreFragments, cut: 14 + 20 + 3}, verdict: "pass_not_ours"},
+	{name: "short first fragment of another's", packet: packet{fragment: moreFragments, toPort: 8080, cut: 14 + 20 + 8}, verdict: "pass_not_ours"},
 	{name: "reset without a flow", packet: packet{flags: rst}, verdict: "drop", reason: "no_flow"},
 	{name: "reset with ACK without a flow", packet: packet{flags: rst | ack}, verdict: "drop", reason: "no_flow"},
 	{name: "SYN while no server is live", packet: packet{toPort: 83, flags: syn}, verdict: "pass_refused"},
