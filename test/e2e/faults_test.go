@@ -1,11 +1,7 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -86,24 +82,13 @@ func TestTakenMetricsPortIsTriedAgain(t *testing.T) {
 		c.start()
 		c.ok(d.Process().WaitLog(t.Context(), patience, "9112", 1))
 		c.ok(taken.Close())
-		client := http.Client{Transport: &http.Transport{
-			DisableKeepAlives: true,
-			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-				return d.Dial(ctx, network, address)
-			},
-		}}
 		// Every 10 s.
 		c.ok(lab.Wait(t.Context(), lab.Slack*10*time.Second, func() error {
-			answer, err := client.Get("http://127.0.0.1:9112/metrics")
+			_, body, err := scrape(d, "/metrics")
 			if err != nil {
 				return err
 			}
-			defer answer.Body.Close()
-			body, err := io.ReadAll(answer.Body)
-			if err != nil {
-				return err
-			}
-			if !strings.Contains(string(body), `xdirector_vrrp_state{instance="VI_1"} 2`) {
+			if !strings.Contains(body, `xdirector_vrrp_state{instance="VI_1"} 2`) {
 				return fmt.Errorf("metrics don't say that VI_1 is MASTER:\n%s", body)
 			}
 			return nil

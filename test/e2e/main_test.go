@@ -44,6 +44,7 @@ var scenarios = map[string][]string{
 	"TestPulledCableEndsWithOneMaster":                      everyPlane,
 	"TestInterfaceSetDownAndUpForwardsAgain":                everyPlane,
 	"TestReloadTouchesOnlyWhatChanged":                      everyPlane,
+	"TestMetricsTellWhatHappened":                           everyPlane,
 	"TestFloodedFrameIsNotForwarded":                        hostXDP,
 	"TestDirectorsBehindEachOtherCirculateNothing":          hostXDP,
 	"TestInterfaceWithoutNativeXDPGetsGeneric":              noPlane,

@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/xdirector/xdirector/test/lab"
+)
+
+// scrape asks a director's metrics listener, in its namespace.
+func scrape(d *lab.Director, path string) (code int, body string, err error) {
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return d.Dial(ctx, network, address)
+		},
+	}}
+	answer, err := client.Get("http://127.0.0.1:9112" + path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer answer.Body.Close()
+	all, err := io.ReadAll(answer.Body)
+	return answer.StatusCode, string(all), err
+}
+
+// sum adds up all values of a metric that have the labels, each written as name="value".
+func sum(body, metric string, labels ...string) (total float64, series int) {
+next:
+	for line := range strings.Lines(body) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "} ")
+		name, found := strings.CutPrefix(name, "xdirector_"+metric+"{")
+		if !found {
+			continue
+		}
+		for _, l := range labels {
+			if !strings.Contains(","+name+",", ","+l+",") {
+				continue next
+			}
+		}
+		if v, err := strconv.ParseFloat(value, 64); err == nil {
+			total, series = total+v, series+1
+		}
+	}
+	return total, series
+}
+
+func TestMetricsTellWhatHappened(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 2, 2)
+		c.start(c.service())
+		c.get(web, 10)
+		type want struct {
+			metric   string
+			labels   []string
+			series   int
+			min, max float64
+		}
+		const most = 1e12
+		vi, webService := `instance="VI_1"`, `service="web"`
+		wants := []want{
+			{"vrrp_state", []string{vi}, 1, 2, 2},
+			{"vrrp_transitions_total", []string{vi, `to="MASTER"`}, 1, 1, 1},
+			{"vrrp_transitions_total", []string{vi, `to="BACKUP"`}, 1, 1, 1},
+			{"vrrp_transitions_total", []string{vi, `to="FAULT"`}, 1, 0, 0},
+			{"vrrp_adverts_sent_total", []string{vi}, 1, 1, most},
+			{"real_server_up", []string{webService}, 2, 2, 2},
+			{"real_server_weight", []string{webService}, 2, 2, 2},
+			{"checks_total", []string{webService, `result="up"`}, 2, 2, most},
+			{"check_duration_seconds", []string{webService}, 2, 0.000001, 10},
+			{"flows_created_total", []string{webService}, 2, 10, 10},
+			{"packets_total", []string{webService}, 2, 40, most},
+			{"bytes_total", []string{webService}, 2, 1600, most},
+			{"flows", []string{webService}, 2, 0, 10},
+			{"plane_info", []string{webService, `plane="` + plane + `"`}, 1, 1, 1},
+		}
+		if plane != ipvs {
+			wants = append(wants,
+				want{"verdicts_total", []string{`interface="eth0"`, `verdict="tx"`}, 1, 40, most},
+				want{"verdicts_total", []string{`interface="eth0"`, `verdict="pass_not_ours"`}, 1, 1, most},
+				want{"drops_total", []string{`interface="eth0"`, `reason="no_real_server"`}, 1, 0, 0})
+		}
+		c.ok(lab.Wait(t.Context(), patience, func() error {
+			code, body, err := scrape(c.d[0], "/metrics")
+			if err != nil || code != http.StatusOK {
+				return fmt.Errorf("scrape: status %d, %v", code, err)
+			}
+			for _, w := range wants {
+				if total, series := sum(body, w.metric, w.labels...); series != w.series || total < w.min || total > w.max {
+					return fmt.Errorf("%s%v: %d series with %g in all, want %d with %g to %g\n%s", w.metric, w.labels, series, total, w.series, w.min, w.max, body)
+				}
+			}
+			for _, line := range []string{"xdirector_config_reload_success 1", "xdirector_build_info{"} {
+				if !strings.Contains(body, line) {
+					return fmt.Errorf("no %s in\n%s", line, body)
+				}
+			}
+			return nil
+		}))
+		// The BACKUP hears the adverts that the MASTER sends.
+		c.ok(lab.Wait(t.Context(), patience, func() error {
+			_, body, err := scrape(c.d[1], "/metrics")
+			if got, _ := sum(body, "vrrp_adverts_received_total", vi); err != nil || got == 0 {
+				return fmt.Errorf("the BACKUP has received %g adverts (%v)", got, err)
+			}
+			return nil
+		}))
+		if code, body, err := scrape(c.d[0], "/healthz"); err != nil || code != http.StatusOK {
+			t.Errorf("healthz: status %d, %q, %v", code, body, err)
+		}
+	})
+}
