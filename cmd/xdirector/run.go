@@ -29,6 +29,10 @@ SIGHUP reloads the configuration.`,
 }
 
 func run(ctx context.Context, file string, stderr io.Writer) error {
+	// First of all: until then a SIGHUP ends the process.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
 	var level slog.LevelVar
 	handler := &switchHandler{}
 	d, err := director.New(director.Options{
@@ -44,33 +48,54 @@ func run(ctx context.Context, file string, stderr io.Writer) error {
 	handler.Handler = newHandler(d.Config().Log.Format, &level, stderr)
 	log := slog.New(handler)
 
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	defer signal.Stop(signals)
 	finished := make(chan struct{})
 	defer close(finished)
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	go func() {
-		for {
-			select {
-			case <-finished:
-				return
-			case s := <-signals:
-				if s == syscall.SIGHUP {
-					go func() { _ = d.Reload(ctx) }() // the director logs the outcome
-				} else {
-					d.Stop()
-				}
-			}
-		}
-	}()
+	go listen(ctx, d, signals, finished)
 	if err := d.Run(ctx); err != nil {
 		log.Error("the director ends", "error", err)
 		return shownError{err}
 	}
 	return nil
+}
+
+// controlled is what signals do to a director.
+type controlled interface {
+	Reload(ctx context.Context) error
+	Stop()
+}
+
+// listen carries signals out until finished is closed. However many SIGHUP come during a reload, one more follows it:
+// that reads the file as the last of them left it.
+func listen(ctx context.Context, d controlled, signals <-chan os.Signal, finished <-chan struct{}) {
+	wanted := make(chan struct{}, 1)
+	go func() {
+		for {
+			select {
+			case <-finished:
+				return
+			case <-wanted:
+				_ = d.Reload(ctx) // the director logs the outcome
+			}
+		}
+	}()
+	for {
+		select {
+		case <-finished:
+			return
+		case s := <-signals:
+			if s != syscall.SIGHUP {
+				d.Stop()
+				continue
+			}
+			select {
+			case wanted <- struct{}{}:
+			default:
+			}
+		}
+	}
 }
 
 // notify tells systemd; without systemd it does nothing.
