@@ -50,6 +50,7 @@ type Director struct {
 	log     *slog.Logger
 	picture atomic.Pointer[status.Status]
 	reloads chan reload
+	reading chan struct{} // one value: a reload is under way
 	stops   chan struct{}
 	stop    sync.Once
 
@@ -62,7 +63,7 @@ type Director struct {
 	reportAt  time.Time
 	checks    *health.Runner
 	servers   map[lb.ServerKey]*server
-	neigh     *neigh.Watcher
+	neigh     nextHops
 	hops      map[netip.Addr]neigh.Hop
 	plane     plane
 	applied   *lb.State
@@ -73,6 +74,13 @@ type Director struct {
 	stopping  bool
 	notified  string
 	wasMaster bool
+}
+
+// nextHops finds the ways to real servers; see neigh.Watcher.
+type nextHops interface {
+	Watch(targets, virtual []netip.Addr)
+	Changes() <-chan map[netip.Addr]neigh.Hop
+	Source(target netip.Addr) (netip.Addr, error)
 }
 
 // New reads the configuration and returns a director that is not running yet. An invalid file is a
@@ -87,6 +95,7 @@ func New(opts Options) (*Director, error) {
 		log:     opts.Log,
 		cfg:     cfg,
 		reloads: make(chan reload),
+		reading: make(chan struct{}, 1),
 		stops:   make(chan struct{}),
 		servers: map[lb.ServerKey]*server{},
 	}, nil
@@ -110,7 +119,7 @@ func (d *Director) Run(ctx context.Context) error {
 	for _, w := range d.cfg.Warnings {
 		d.log.Warn("configuration: " + w.String())
 	}
-	if err := checkInterfaces(d.cfg); err != nil {
+	if err := checkInterfaces(d.cfg, &config.Config{}); err != nil {
 		cancel(nil)
 		return err
 	}
@@ -133,9 +142,10 @@ func (d *Director) Run(ctx context.Context) error {
 	}
 	part("control socket", func(ctx context.Context) error { return control.Serve(ctx, listener, d, d.log) })
 
-	d.neigh = neigh.New(d.log)
+	watcher := neigh.New(d.log)
+	d.neigh = watcher
 	d.neigh.Watch(targets(d.cfg), virtual(d.cfg))
-	part("next hops", d.neigh.Run)
+	part("next hops", watcher.Run)
 	select {
 	case d.hops = <-d.neigh.Changes():
 	case <-ctx.Done():
@@ -323,8 +333,10 @@ func haConfig(cfg *config.Config) ha.Config {
 	return c
 }
 
-// checkInterfaces finds every interface that the configuration names on this box.
-func checkInterfaces(cfg *config.Config) error {
+// checkInterfaces finds every interface that the configuration names on this box. One that is in use according to
+// the old configuration may be missing: it broke down meanwhile, and that must not keep an operator from changing the
+// rest.
+func checkInterfaces(cfg, old *config.Config) error {
 	present, err := net.Interfaces()
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
@@ -334,6 +346,12 @@ func checkInterfaces(cfg *config.Config) error {
 	for _, i := range present {
 		names[i.Name] = true
 		list += " " + i.Name
+	}
+	for _, i := range old.Instances {
+		names[i.Interface] = true
+	}
+	for _, name := range old.Dataplane.Interfaces {
+		names[name] = true
 	}
 	var missing []error
 	for _, i := range cfg.Instances {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +25,13 @@ type reload struct {
 // change, is refused with all reasons, and everything goes on as it was. What the file leaves as it is, is not
 // touched.
 func (d *Director) Reload(ctx context.Context) error {
+	// One at a time from the reading to the end: of two, the one that has read an older file could come last.
+	select {
+	case d.reading <- struct{}{}:
+		defer func() { <-d.reading }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	cfg, err := config.Load(d.opts.ConfigFile)
 	r := reload{cfg: cfg, err: err, reply: make(chan error, 1)}
 	select {
@@ -61,13 +70,20 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 	if err := needsRestart(d.cfg, cfg); err != nil {
 		return err
 	}
-	if err := checkInterfaces(cfg); err != nil {
+	if err := checkInterfaces(cfg, d.cfg); err != nil {
 		return err
 	}
+	d.learnHops(ctx, cfg)
 	switch had, has := d.plane.Plane != nil, len(cfg.Services) > 0; {
 	case !had && has:
+		plane, failure := d.plane, d.applyErr
 		if err := d.openPlane(ctx, cfg); err != nil {
-			return err
+			d.plane, d.applyErr = plane, failure
+			if len(d.cfg.Services) == 0 {
+				d.neigh.Watch(targets(d.cfg), virtual(d.cfg))
+				return err
+			}
+			// There was no plane before either: the new configuration is tried every second like the old one.
 		}
 	case had && !has:
 		d.meter.watch(nil)
@@ -89,6 +105,31 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 	d.apply(ctx)
 	d.remember()
 	return nil
+}
+
+// hopPatience is how long a reload waits for the next hops of the real servers that it adds. On a quiet network they
+// answer within a millisecond; one that doesn't answer at all gets no client anyway.
+const hopPatience = 200 * time.Millisecond
+
+// learnHops finds the next hops of new real servers before the plane hears of them: a service that changes to other
+// real servers would refuse its clients until then.
+func (d *Director) learnHops(ctx context.Context, cfg *config.Config) {
+	old, wanted := targets(d.cfg), targets(cfg)
+	added := slices.DeleteFunc(slices.Clone(wanted), func(a netip.Addr) bool { return slices.Contains(old, a) })
+	if len(added) == 0 {
+		return
+	}
+	d.neigh.Watch(append(old, added...), append(virtual(d.cfg), virtual(cfg)...))
+	limit := time.After(hopPatience)
+	for slices.ContainsFunc(added, func(a netip.Addr) bool { h := d.hops[a]; return h.Err == nil && !h.Local && !h.Known() }) {
+		select {
+		case d.hops = <-d.neigh.Changes():
+		case <-limit:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // needsRestart says what a new configuration changes that a running director can't.
