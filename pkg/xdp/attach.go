@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -23,7 +24,6 @@ type nic struct {
 	program *ebpf.Program
 	link    link.Link // nil: not attached
 	mode    Mode
-	reason  string // why an earlier mode was not taken; empty: none was tried
 }
 
 // placeInterfaces finds the configured interfaces and gives each a slot: the one it had, or a free one with zeroed
@@ -88,9 +88,10 @@ func (p *Plane) writeInterface(n *nic) error {
 	return nil
 }
 
-// Attach puts the programs onto all interfaces, each in the first of the modes that works there, and returns the mode
-// of each. A program that an earlier agent left attached is replaced in one step, without a packet missed, and keeps
-// its mode if that is among the modes. Programs on interfaces that are no longer configured are detached.
+// Attach puts the programs onto all interfaces, in the first of the modes that works on all of them: a program in
+// native mode can send only to interfaces that have one too. Programs that an earlier agent left attached are replaced
+// in one step, without a packet missed; their mode is tried first if it is among the modes. Programs on interfaces that
+// are no longer configured are detached.
 //
 // If one interface can't be attached, none is: the error names it, with the reason for each mode.
 func (p *Plane) Attach(modes ...Mode) (map[string]Mode, error) {
@@ -99,30 +100,100 @@ func (p *Plane) Attach(modes ...Mode) (map[string]Mode, error) {
 	if p.clock == nil {
 		return nil, errClosed
 	}
-	attached := map[string]Mode{}
-	err := p.detachStale(modes)
-	for _, n := range p.nics {
-		if err != nil {
-			break
+	if len(modes) == 0 {
+		return nil, errors.New("attach xdp plane: no mode given")
+	}
+	order, err := p.orderModes(modes)
+	if err != nil {
+		return nil, err
+	}
+	var reasons []string
+	for _, mode := range order {
+		attached, err := p.attachAll(mode)
+		if err == nil {
+			p.reason = strings.Join(reasons, "; ")
+			if mode != modes[0] && p.reason == "" {
+				p.reason = "kept in the mode in which an earlier run attached it"
+			}
+			return attached, nil
 		}
-		err = p.attach(n, modes)
-		attached[n.name] = n.mode
+		reasons = append(reasons, fmt.Sprintf("%s: %v", mode, err))
 	}
-	if err == nil {
-		return attached, nil
-	}
-	return nil, errors.Join(err, p.detachAll())
+	return nil, errors.Join(errors.New(strings.Join(reasons, "; ")), p.detachAll())
 }
 
-// detachStale ends the pinned links that don't belong to a configured interface and an allowed mode.
-func (p *Plane) detachStale(modes []Mode) error {
+// orderModes puts the mode in which programs are attached already before the others.
+func (p *Plane) orderModes(modes []Mode) ([]Mode, error) {
+	found, err := p.pins.list()
+	if err != nil {
+		return nil, err
+	}
+	order := slices.Clone(modes)
+	for _, pinned := range found {
+		i := slices.Index(order, pinned.mode)
+		configured := slices.ContainsFunc(p.nics, func(n *nic) bool { return n.index == pinned.index })
+		if i >= 0 && configured {
+			order = slices.Insert(slices.Delete(order, i, i+1), 0, pinned.mode)
+			break
+		}
+	}
+	return order, nil
+}
+
+func (p *Plane) attachAll(mode Mode) (map[string]Mode, error) {
+	if outside := p.outside(); mode == Native && outside != "" {
+		return nil, errors.New(outside)
+	}
+	if err := p.detachStale(mode); err != nil {
+		return nil, err
+	}
+	attached := map[string]Mode{}
+	for _, n := range p.nics {
+		if err := p.attach(n, mode); err != nil {
+			return nil, fmt.Errorf("attach to %s: %w", n.name, err)
+		}
+		attached[n.name] = mode
+	}
+	return attached, nil
+}
+
+// outside says which real server is reached by an interface that is none of the plane's; empty: none is.
+func (p *Plane) outside() string {
+	for key, entry := range p.tables.servers {
+		live := entry.written && entry.value.Flags&serverLive != 0 && entry.value.Flags&serverLocal == 0
+		if live && !p.owns(int(entry.value.Interface)) {
+			return outsideText(key.Address, int(entry.value.Interface), p.system)
+		}
+	}
+	return ""
+}
+
+func (p *Plane) owns(index int) bool {
+	return slices.ContainsFunc(p.nics, func(n *nic) bool { return n.index == index })
+}
+
+func outsideText(address netip.Addr, index int, system func() ([]net.Interface, error)) string {
+	name := fmt.Sprintf("interface %d", index)
+	if present, err := system(); err == nil {
+		for _, i := range present {
+			if i.Index == index {
+				name = i.Name
+			}
+		}
+	}
+	return fmt.Sprintf("real server %s is reached by %s, where no program of ours is, so native XDP can't send there; add %s to dataplane.interfaces",
+		address, name, name)
+}
+
+// detachStale ends the pinned links that don't belong to a configured interface, or are of another mode.
+func (p *Plane) detachStale(mode Mode) error {
 	found, err := p.pins.list()
 	if err != nil {
 		return err
 	}
 	for _, pinned := range found {
 		i := slices.IndexFunc(p.nics, func(n *nic) bool { return n.index == pinned.index })
-		if i >= 0 && slices.Contains(modes, pinned.mode) {
+		if i >= 0 && pinned.mode == mode {
 			continue
 		}
 		p.log.Info("detaching an XDP program that is no longer wanted", "interface_index", pinned.index, "mode", pinned.mode)
@@ -155,25 +226,16 @@ func (n *nic) dropLink() {
 	n.mode = ""
 }
 
-func (p *Plane) attach(n *nic, modes []Mode) error {
-	adopted, err := p.adopt(n)
+func (p *Plane) attach(n *nic, mode Mode) error {
+	adopted, err := p.adopt(n, mode)
 	if adopted || err != nil {
 		return err
 	}
-	if len(modes) == 0 {
-		return fmt.Errorf("attach to %s: no mode given", n.name)
+	if err := p.attachAs(n, mode); err != nil {
+		return err
 	}
-	var reasons []string
-	for _, mode := range modes {
-		err := p.attachAs(n, mode)
-		if err == nil {
-			n.reason = strings.Join(reasons, "; ")
-			p.log.Info("XDP program attached", "interface", n.name, "mode", mode, "tried_before", n.reason)
-			return nil
-		}
-		reasons = append(reasons, fmt.Sprintf("%s: %v", mode, err))
-	}
-	return fmt.Errorf("attach to %s: %s", n.name, strings.Join(reasons, "; "))
+	p.log.Info("XDP program attached", "interface", n.name, "mode", mode)
+	return nil
 }
 
 func (p *Plane) attachAs(n *nic, mode Mode) error {
@@ -204,35 +266,27 @@ func (p *Plane) attachAs(n *nic, mode Mode) error {
 }
 
 // adopt takes over the link that is pinned for an interface. False: there is none that is still alive.
-func (p *Plane) adopt(n *nic) (bool, error) {
+func (p *Plane) adopt(n *nic, mode Mode) (bool, error) {
 	if n.link != nil && isAttached(n.link, n.index) {
 		return true, nil
 	}
 	n.dropLink()
-	for _, mode := range []Mode{Native, Generic} {
-		path := p.pins.link(mode, n.index)
-		pinned, err := link.LoadPinnedLink(path, nil)
-		if err != nil {
-			continue // nothing there, which is usual
-		}
-		if isAttached(pinned, n.index) {
-			err := pinned.Update(n.program)
-			if err == nil {
-				n.link, n.mode = pinned, mode
-				if mode == Generic {
-					n.reason = "kept in the mode in which an earlier run attached it"
-				}
-				p.log.Info("XDP program replaced, forwarding went on", "interface", n.name, "mode", mode)
-				return true, nil
-			}
-			p.log.Warn("the XDP program of an earlier run can't be replaced and is detached", "interface", n.name, "error", err)
-		}
-		pinned.Close()
-		if err := p.pins.detach(path); err != nil {
-			return false, err
-		}
+	path := p.pins.link(mode, n.index)
+	pinned, err := link.LoadPinnedLink(path, nil)
+	if err != nil {
+		return false, nil // nothing there, which is usual
 	}
-	return false, nil
+	if isAttached(pinned, n.index) {
+		err := pinned.Update(n.program)
+		if err == nil {
+			n.link, n.mode = pinned, mode
+			p.log.Info("XDP program replaced, forwarding went on", "interface", n.name, "mode", mode)
+			return true, nil
+		}
+		p.log.Warn("the XDP program of an earlier run can't be replaced and is detached", "interface", n.name, "error", err)
+	}
+	pinned.Close()
+	return false, p.pins.detach(path)
 }
 
 // isAttached says whether a link still holds on to its interface: it loses it when the interface is deleted.

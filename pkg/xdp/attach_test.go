@@ -251,18 +251,71 @@ func TestAdoptedProgramKeepsItsModeUnlessThatIsNotAllowed(t *testing.T) {
 	}
 }
 
-func TestGenericModeIsTakenWhereTheDriverHasNoXDP(t *testing.T) {
+func TestGenericModeIsTakenEverywhereIfOneDriverHasNoXDP(t *testing.T) {
 	enterNamespace(t)
 	veth(t, "eth0", "c0")
 	ip(t, "link", "add", "br0", "type", "bridge")
 	cfg := testConfig(mountBPFFS(t))
 	cfg.Interfaces = []string{"eth0", "br0"}
-	_, attached := attachedPlane(t, cfg, Native, Generic)
-	want := map[string]Mode{"eth0": Native, "br0": Generic}
+	ip(t, "link", "set", "br0", "up")
+	veth(t, "p1", "s1")
+	ip(t, "link", "set", "p1", "master", "br0")
+	p, attached := attachedPlane(t, cfg, Native, Generic)
+	want := map[string]Mode{"eth0": Generic, "br0": Generic}
 	if !reflect.DeepEqual(attached, want) {
 		t.Errorf("attached %v, want %v", attached, want)
 	}
 	wantModes(t, want)
+	if reason := p.Reason(); !strings.Contains(reason, "native") || !strings.Contains(reason, "br0") {
+		t.Errorf("the reason %q does not name the mode and the interface", reason)
+	}
+	far := server(3)
+	far.NextHop.Interface = interfaceNamed(t, "br0").Index
+	apply(t, p, lb.State{Services: []lb.Service{service(webKey, far)}})
+	c0, s1 := openWire(t, "c0"), openWire(t, "s1")
+	c0.send(t, packet{destination: macOf(*interfaceNamed(t, "eth0")), flags: syn}.bytes())
+	s1.expect(t, packet{destination: serverMAC(3), source: macOf(*interfaceNamed(t, "br0")), flags: syn}.bytes())
+}
+
+func TestNativeModeIsNotTakenForAServerBehindAnInterfaceThatHasNoProgram(t *testing.T) {
+	s, cfg, wish := buildStreet(t)
+	cfg.Interfaces = []string{"eth0"}
+	p := openPlane(t, cfg, net.Interfaces)
+	apply(t, p, wish)
+	if _, err := p.Attach(Native); err == nil || !strings.Contains(err.Error(), "add eth1 to dataplane.interfaces") {
+		t.Errorf("native alone: error %v, want one with the cure", err)
+	}
+	wantModes(t, map[string]Mode{"eth0": ""})
+	attached, err := p.Attach(Native, Generic)
+	if want := map[string]Mode{"eth0": Generic}; err != nil || !reflect.DeepEqual(attached, want) {
+		t.Errorf("attached %v (%v), want %v", attached, err, want)
+	}
+	s.wantForwarding(t, 1000)
+}
+
+func TestServerThatMovesBehindAnInterfaceThatNativeModeCanNotSendToIsNoTargetAndSaidSo(t *testing.T) {
+	s, cfg, wish := buildStreet(t)
+	cfg.Interfaces = []string{"eth0", "c0"}
+	var said bytes.Buffer
+	p, err := open(cfg, slog.New(slog.NewTextHandler(&said, nil)), net.Interfaces)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if _, err := p.Attach(Native); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		apply(t, p, wish)
+	}
+	if n := strings.Count(said.String(), "add eth1 to dataplane.interfaces"); n != 1 {
+		t.Errorf("told %d times, want once:\n%s", n, said.String())
+	}
+	near := serverMAC(1)
+	for port := range uint16(4) {
+		s.c0.send(t, packet{destination: s.eth0, flags: syn, fromPort: 1000 + port}.bytes())
+		s.c0.expect(t, packet{destination: near, source: s.eth0, flags: syn, fromPort: 1000 + port}.bytes())
+	}
 }
 
 func TestNothingIsAttachedIfOneInterfaceCanNotBe(t *testing.T) {

@@ -16,19 +16,9 @@ func Cleanup(pinPath string) error {
 	return p.removeAll()
 }
 
-// Reason says why interfaces run in the mode in which they do, in plain words; empty: the first mode worked on all.
+// Reason says why the programs run in the mode in which they do, in plain words; empty: the first mode worked.
 func (p *Plane) Reason() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	text := ""
-	for _, n := range p.nics {
-		if n.reason == "" {
-			continue
-		}
-		if text != "" {
-			text += "; "
-		}
-		text += n.name + ": " + n.reason
-	}
-	return text
+	return p.reason
 }

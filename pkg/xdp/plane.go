@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"time"
@@ -61,6 +62,8 @@ type Plane struct {
 	clock  *ebpf.Program
 	nics   []*nic
 	tables *tables
+	reason string                // why an earlier mode was not taken
+	warned map[netip.Addr]string // real servers that can't be reached in native mode, and what was said about them
 
 	counting      sync.Mutex        // held while flows are counted; taken before mu
 	flowCounts    map[uint32]uint64 // by server id
