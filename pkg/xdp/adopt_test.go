@@ -308,6 +308,31 @@ func TestClosedPlaneRefusesWork(t *testing.T) {
 	}
 }
 
+func TestPinPathOfARunningAgentIsLeftAlone(t *testing.T) {
+	p := newTestPlane(t, state(service(webKey, server(1))))
+	if other, err := open(p.config, quiet(), twoInterfaces); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "dataplane.pin_path") {
+		if err == nil {
+			other.Close()
+		}
+		t.Errorf("opening it again: error %v, want %v and the cure", err, ErrInUse)
+	}
+	if err := Cleanup(p.config.PinPath); !errors.Is(err, ErrInUse) {
+		t.Errorf("cleaning up: error %v, want %v", err, ErrInUse)
+	}
+	if got := sentTo(t, p, packet{flags: syn}); got != 1 {
+		t.Errorf("a flow went to server %d, want 1 as before", got)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Cleanup(p.config.PinPath); err != nil {
+		t.Errorf("cleaning up after its end: %v", err)
+	}
+	if _, err := os.Stat(p.config.PinPath); err == nil {
+		t.Error("the pin path is still there")
+	}
+}
+
 func TestRemoveLeavesNothingButWhatIsNotOurs(t *testing.T) {
 	p := newTestPlane(t, tableState())
 	folder := filepath.Dir(p.config.PinPath)

@@ -7,12 +7,18 @@ import (
 	"path/filepath"
 )
 
-// Cleanup detaches and removes what an earlier run left under pinPath. Nothing there, or no bpffs, is no error.
+// Cleanup detaches and removes what an earlier run left under pinPath. Nothing there, or no bpffs, is no error; a pin
+// path that a running process uses is left alone (ErrInUse).
 func Cleanup(pinPath string) error {
 	p := pins{path: filepath.Clean(pinPath)}
 	if _, err := os.Stat(p.links()); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	lock, err := p.lock()
+	if err != nil {
+		return err
+	}
+	lock.Close() // it would hold up the unmount
 	return p.removeAll()
 }
 

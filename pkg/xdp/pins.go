@@ -40,6 +40,27 @@ func (p pins) makeFolders() error {
 	return nil
 }
 
+// ErrInUse is in an error of Open and Cleanup when another process that runs uses the pin path.
+var ErrInUse = errors.New("is in use by another director that runs")
+
+// lock keeps other processes away from the pin path, until the file is closed or this process ends: each would undo the
+// other's work, and detach its programs.
+func (p pins) lock() (*os.File, error) {
+	folder, err := os.Open(p.path)
+	if err != nil {
+		return nil, fmt.Errorf("lock pin path: %w", err)
+	}
+	err = unix.Flock(int(folder.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return folder, nil
+	}
+	folder.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("pin path %s %w: give each a dataplane.pin_path of its own", p.path, ErrInUse)
+	}
+	return nil, fmt.Errorf("lock pin path %s: %w", p.path, err)
+}
+
 // exist says whether anything of ours is pinned.
 func (p pins) exist() (bool, error) {
 	for _, folder := range []string{p.maps(), p.links()} {

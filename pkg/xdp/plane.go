@@ -12,6 +12,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -55,6 +56,7 @@ type Plane struct {
 	log    *slog.Logger
 	pins   pins
 	system func() ([]net.Interface, error)
+	lock   *os.File // keeps others away from the pin path; nil: closed
 
 	mu     sync.Mutex
 	maps   xdirectorMaps
@@ -74,7 +76,8 @@ type Plane struct {
 // programs. It attaches nothing. PinPath must lie on a bpffs; missing folders below one are created; a bpffs is
 // mounted only if this process is in the host's mount namespace, since it would vanish with any other.
 //
-// Maps that don't fit cfg or this version are removed, with the programs that use them, and made anew.
+// Maps that don't fit cfg or this version are removed, with the programs that use them, and made anew. A pin path that
+// another running process has open is refused (ErrInUse).
 func Open(cfg Config, log *slog.Logger) (*Plane, error) {
 	return open(cfg, log, net.Interfaces)
 }
@@ -92,6 +95,10 @@ func open(cfg Config, log *slog.Logger, system func() ([]net.Interface, error)) 
 	p := &Plane{config: cfg, log: log, pins: pins{path: filepath.Clean(cfg.PinPath)}, system: system}
 	if err := EnsureBPFFS(p.pins.path); err != nil {
 		return nil, err
+	}
+	var err error
+	if p.lock, err = p.pins.lock(); err != nil {
+		return nil, fmt.Errorf("open xdp plane: %w", err)
 	}
 	fresh, err := p.openMaps()
 	if err == nil {
@@ -157,10 +164,14 @@ func (p *Plane) openMaps() (fresh bool, err error) {
 	if err != nil {
 		p.log.Warn("pinned maps don't fit and are made anew: forwarding by XDP stops for a moment, known flows and counters are lost",
 			"path", p.pins.path, "reason", err)
+		p.unlock()
 		if err := p.pins.removeAll(); err != nil {
 			return false, err
 		}
 		if err := EnsureBPFFS(p.pins.path); err != nil {
+			return false, err
+		}
+		if p.lock, err = p.pins.lock(); err != nil {
 			return false, err
 		}
 	}
@@ -284,6 +295,7 @@ func (p *Plane) Close() error {
 		}
 	}
 	p.nics, p.clock, p.maps = nil, nil, xdirectorMaps{}
+	p.unlock()
 	if err != nil {
 		return fmt.Errorf("close xdp plane: %w", err)
 	}
@@ -294,9 +306,18 @@ func (p *Plane) Close() error {
 // by XDP ends.
 func (p *Plane) Remove() error {
 	p.mu.Lock()
+	p.unlock()
 	err := p.pins.removeAll()
 	p.mu.Unlock()
 	return errors.Join(err, p.Close())
+}
+
+// unlock lets others use the pin path. The open folder would hold up an unmount.
+func (p *Plane) unlock() {
+	if p.lock != nil {
+		p.lock.Close()
+		p.lock = nil
+	}
 }
 
 // ticksPerSecond is the kernel's HZ: its coarse clock advances once a tick.
