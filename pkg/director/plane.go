@@ -2,6 +2,7 @@ package director
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sort"
@@ -75,13 +76,13 @@ func (d *Director) openPlane(ctx context.Context, cfg *config.Config) error {
 			}
 			return nil
 		}
+		if errors.Is(err, xdp.ErrInUse) {
+			return err // IPVS would work, but two directors with one configuration are a mistake
+		}
 		if cfg.Dataplane.Mode != "auto" {
 			return fmt.Errorf("dataplane.mode %s does not work here: %w; cure that, or set dataplane.mode to auto", cfg.Dataplane.Mode, err)
 		}
 		reason = err.Error()
-	}
-	if err := xdp.Cleanup(cfg.Dataplane.PinPath); err != nil {
-		d.log.Warn("XDP programs of an earlier run could not be removed", "pin_path", cfg.Dataplane.PinPath, "error", err)
 	}
 	p, err := ipvs.Open(stateFile, d.log)
 	if err != nil {
@@ -89,6 +90,11 @@ func (d *Director) openPlane(ctx context.Context, cfg *config.Config) error {
 	}
 	d.plane = plane{Plane: p, name: lb.IPVS, reason: reason}
 	d.apply(ctx)
+	// Only now: while the virtual addresses are here and nothing forwards, every packet would be answered by a reset.
+	// Programs that are still attached take all packets before IPVS sees them.
+	if err := xdp.Cleanup(cfg.Dataplane.PinPath); err != nil {
+		d.log.Warn("XDP programs of an earlier run could not be removed", "pin_path", cfg.Dataplane.PinPath, "error", err)
+	}
 	d.log.Info("packets are forwarded by IPVS", "reason", reason)
 	return nil
 }
