@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -232,5 +233,55 @@ func TestConfigureAddsChangesAndRemovesWithoutTouchingTheRest(t *testing.T) {
 	rep := r.report("second instance back", func(rep Report) bool { return len(rep.Instances) == 2 && rep.Instances[1].State == vrrp.Master })
 	if n := rep.Instances[0].Transitions; n[vrrp.Master] != 1 || n[vrrp.Backup] != 1 {
 		t.Errorf("transitions of the unchanged instance: %v", n)
+	}
+}
+
+func TestANewNameStartsWhenTheOldOneHasHandedOver(t *testing.T) {
+	a, b := twoBoxes(t)
+	// The handover takes 220 ms, of which the address stays 200; a newcomer that hears nothing waits for 64 ms.
+	peer := fast(2, vip1)
+	peer.VRRP.Interval = 20 * time.Millisecond
+	old := fast(200, vip1)
+	old.VRRP.Interval = 20 * time.Millisecond
+	cfg := config(t, old)
+	r := a.start(cfg)
+	r.state(vrrp.Master)
+	b.start(config(t, peer)).state(vrrp.Backup)
+	eventually(t, "address added", func() bool { return a.has(vip1.String()) })
+
+	renamed := old
+	renamed.Name = "GATEWAY"
+	cfg.Instances = []Instance{renamed}
+	r.Configure(cfg)
+	r.report("MASTER under the new name", func(rep Report) bool {
+		if len(rep.Instances) != 1 {
+			t.Errorf("%d instances with the same VRID at once", len(rep.Instances))
+		}
+		return rep.Instances[0].Name == "GATEWAY" && rep.Instances[0].State == vrrp.Master
+	})
+	eventually(t, "address added again", func() bool { return a.has(vip1.String()) })
+	if r.log.count("put there by us") != 0 {
+		t.Error("the address of the old name was taken for somebody else's")
+	}
+	r.logged(1, "state changed", "instance=GATEWAY", "from=BACKUP", "has the lower priority 2, ours is 200")
+}
+
+func TestWithoutAStateDirTheElectionRunsAndSaysWhatIsLost(t *testing.T) {
+	a, _ := twoBoxes(t)
+	cfg := config(t, fast(100, vip1))
+	must(t, os.WriteFile(cfg.StateDir, nil, 0o644)) // a file where the folder should be
+	cfg.DeadMan = time.Second                       // renewed, and so recorded, every 170 ms
+	r := a.start(cfg)
+	r.state(vrrp.Master)
+	eventually(t, "address added", func() bool { return a.has(vip1.String()) })
+	must(t, os.Remove(cfg.StateDir))
+	must(t, os.Mkdir(cfg.StateDir, 0o755))
+	r.logged(1, "virtual addresses recorded again")
+	r.logged(1, "state_dir can't be made", cfg.StateDir)
+	r.logged(1, "a restart will not know that it was MASTER")
+	r.Stop()
+	r.stopped()
+	if a.has(vip1.String()) {
+		t.Error("address is there after Stop")
 	}
 }

@@ -52,12 +52,13 @@ type holder struct {
 	wish wish
 
 	// What follows belongs to the goroutine.
-	index    int                     // of the interface that held is about
-	held     map[netip.Prefix]bool   // put there by us
-	foreign  map[netip.Addr]bool     // put there by somebody else: never touched
-	failed   map[netip.Prefix]string // errors told already
-	recorded record
-	adopted  bool // held is from a former run: its lifetimes are old
+	index     int                     // of the interface that held is about
+	held      map[netip.Prefix]bool   // put there by us
+	foreign   map[netip.Addr]bool     // put there by somebody else: never touched
+	failed    map[netip.Prefix]string // errors told already
+	recorded  record
+	unwritten string // why the record could not be written; told already
+	adopted   bool   // held is from a former run: its lifetimes are old
 }
 
 // claim is the first message of a holder: what it found. advert may be nil.
@@ -351,10 +352,16 @@ func (h *holder) record(w wish) {
 		return
 	}
 	if err := writeRecord(h.stateDir, r); err != nil {
-		h.log.Error("held addresses not recorded: after a crash they stay until their lifetime ends", "error", err)
+		if h.unwritten != err.Error() {
+			h.log.Error("virtual addresses not recorded: after a crash they stay until their lifetime ends; tried again every few seconds", "error", err)
+		}
+		h.unwritten = err.Error()
 		return
 	}
-	h.recorded = r
+	if h.unwritten != "" {
+		h.log.Info("virtual addresses recorded again")
+	}
+	h.recorded, h.unwritten = r, ""
 }
 
 // The gratuitous ARP of one burst, and how it is paced: a thousand addresses make five thousand frames.

@@ -103,7 +103,9 @@ func (l *loop) apply(cfg Config) {
 	for _, c := range cfg.Instances {
 		at := slices.IndexFunc(l.instances, func(i *instance) bool { return i.cfg.Name == c.Name })
 		if at < 0 {
-			l.start(c)
+			if !l.handingOver(c) {
+				l.start(c)
+			}
 			continue
 		}
 		i := l.instances[at]
@@ -119,6 +121,16 @@ func (l *loop) apply(cfg Config) {
 			i.step(now, vrrp.Configure{Config: c.VRRP}, lb.MAC{})
 		}
 	}
+}
+
+// handingOver says whether an instance that leaves is not yet through with what the new one needs: its VRID, since
+// adverts reach one instance only and the new one would take that for the silence of a MASTER, or one of its
+// addresses, which would look like somebody else's. The new one starts when the old one is gone: see released.
+func (l *loop) handingOver(c Instance) bool {
+	return slices.ContainsFunc(l.instances, func(i *instance) bool {
+		return i.leaving && i.cfg.Interface == c.Interface && (i.cfg.VRRP.VRID == c.VRRP.VRID ||
+			slices.ContainsFunc(c.VRRP.Addresses, func(a netip.Addr) bool { return slices.Contains(i.cfg.VRRP.Addresses, a) }))
+	})
 }
 
 // start makes an instance; it takes part when its holder has looked around.

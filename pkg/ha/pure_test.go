@@ -227,6 +227,20 @@ func TestTimeOfTheLastAdvertOutlivesTheProcess(t *testing.T) {
 	}
 }
 
+func TestAFileOfTheLastAdvertThatIsCutShortEndsTheNotesAlone(t *testing.T) {
+	dir := t.TempDir()
+	l, _, err := openLastAdvert(dir, "VI_1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(advertPath(dir, "VI_1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	l.note(time.Second) // a plain store here is a SIGBUS
+	l.note(2 * time.Second)
+	l.close()
+}
+
 func TestLogLinesThatDontFitAreCounted(t *testing.T) {
 	q := newLogQueue()
 	out, until := &testLog{}, make(chan struct{})

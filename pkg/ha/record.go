@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -145,11 +146,20 @@ func openLastAdvert(dir, instance string) (*lastAdvert, time.Duration, error) {
 	return &lastAdvert{word: word}, time.Duration(binary.NativeEndian.Uint64(b[:])), nil
 }
 
-// note stores the time; 0: MASTER no more. A nil receiver, whose file could not be opened, notes nothing.
+// note stores the time; 0: MASTER no more. A nil receiver, whose file could not be opened, notes nothing. Where the
+// file is gone from under the mapping (cut short, or its file system became read-only), the kernel kills a process
+// that stores: an election must not end of that, so it is turned into no more than the end of the notes.
 func (l *lastAdvert) note(t time.Duration) {
-	if l != nil && l.word != nil {
-		binary.NativeEndian.PutUint64(l.word, uint64(t))
+	if l == nil || l.word == nil {
+		return
 	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if recover() != nil {
+			l.close()
+		}
+	}()
+	binary.NativeEndian.PutUint64(l.word, uint64(t))
 }
 
 func (l *lastAdvert) close() {

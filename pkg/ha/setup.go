@@ -16,7 +16,8 @@ import (
 // open does what can fail at the start.
 func (l *loop) open(cfg Config) (*watcher, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
-		return nil, fmt.Errorf("create state_dir: %w", err)
+		l.log.Error("state_dir can't be made; the director runs without: after a crash it won't know which virtual addresses it added, they stay until their lifetime ends",
+			"state_dir", cfg.StateDir, "dead_man", cfg.DeadMan, "error", err)
 	}
 	var err error
 	if l.bootID, err = bootID(); err != nil {
@@ -39,9 +40,7 @@ func (l *loop) open(cfg Config) (*watcher, error) {
 	if err := l.openPorts(cfg); err != nil {
 		return w, err
 	}
-	if err := l.sweep(cfg); err != nil {
-		return w, err
-	}
+	l.sweep(cfg)
 	l.apply(cfg)
 	return w, nil
 }
@@ -102,10 +101,10 @@ func (l *loop) promote(name string) {
 
 // sweep removes what a former run held for instances that are not in the configuration any more. What can't be
 // removed is logged and tried again at the next start; its lifetime ends before that.
-func (l *loop) sweep(cfg Config) error {
+func (l *loop) sweep(cfg Config) {
 	paths, err := recordPaths(cfg.StateDir)
-	if err != nil {
-		return err
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) { // those two were told
+		l.log.Warn("state_dir can't be read: addresses of former instances go when their lifetime ends", "error", err)
 	}
 	for _, path := range paths {
 		if slices.ContainsFunc(cfg.Instances, func(i Instance) bool { return recordPath(cfg.StateDir, i.Name) == path }) {
@@ -122,7 +121,6 @@ func (l *loop) sweep(cfg Config) error {
 			l.log.Warn("record of a former instance not removed", "instance", rec.Instance, "error", err)
 		}
 	}
-	return nil
 }
 
 // removeAll removes the recorded addresses that are still there.
