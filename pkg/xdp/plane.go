@@ -105,6 +105,7 @@ func open(cfg Config, log *slog.Logger, system func() ([]net.Interface, error)) 
 		err = p.prepare()
 	}
 	if err != nil {
+		err = explain(err, "/proc/thread-self/status")
 		p.Close()
 		if fresh {
 			return nil, errors.Join(err, p.pins.removeAll())
