@@ -28,6 +28,7 @@ type Machine struct {
 
 	sent      Time // MASTER: our last advert
 	announced Time // MASTER: our last burst
+	disputed  bool // MASTER: another one may have announced after us, so a second burst follows the next one
 
 	// What BACKUP knows.
 	interval       time.Duration // of the MASTER's adverts
@@ -145,7 +146,11 @@ func (m *Machine) tick(now Time) []Action {
 			out = m.finishStop(out, reason)
 		}
 	}
-	if m.announce.due(now) {
+	switch {
+	case !m.announce.due(now):
+	case m.disputed:
+		out = m.announceTwice(out, now)
+	default:
 		m.announce = alarm{}
 		m.announced = now
 		out = append(out, Announce{})
@@ -200,7 +205,7 @@ func (m *Machine) advert(priority uint8) Advert {
 }
 
 func (m *Machine) announceTwice(out []Action, now Time) []Action {
-	m.announced = now
+	m.announced, m.disputed = now, false
 	m.announce = at(now + announceAgain)
 	return append(out, Announce{})
 }

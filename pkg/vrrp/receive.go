@@ -108,10 +108,12 @@ func (m *Machine) hearAsMaster(out []Action, now Time, source netip.Addr, a Adve
 	if now-m.sent >= m.cfg.Interval/10 {
 		out = m.advertise(out, now)
 	}
-	// The network was split until now: the other one has told all neighbours its own MAC, and nobody but us puts
-	// that right.
-	if now-m.announced >= announcePause {
+	// The network was split until now, or both took over at the same time: the other one has told all neighbours its
+	// own MAC, and nobody but us puts that right.
+	if next := m.announced + announcePause; now >= next {
 		out = m.announceTwice(out, now)
+	} else {
+		m.announce, m.disputed = at(next), true
 	}
 	return out
 }
@@ -127,7 +129,7 @@ func (m *Machine) yield(out []Action, now Time, source netip.Addr, a Advert, rea
 
 // hearAsStopping looks for the successor, who may have any priority.
 func (m *Machine) hearAsStopping(out []Action, now Time, source netip.Addr, a Advert) []Action {
-	if a.Priority == 0 {
+	if a.Priority == 0 || disjoint(a.Addresses, m.cfg.Addresses) { // somebody else's cluster takes over nothing of ours
 		return out
 	}
 	out = m.yield(out, now, source, a, fmt.Sprintf("handed over to %s", source))
