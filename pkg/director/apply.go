@@ -21,7 +21,16 @@ func (d *Director) apply(ctx context.Context) {
 	}
 	state := d.wish(d.cfg)
 	if d.applied == nil || d.applyErr != nil || !reflect.DeepEqual(*d.applied, state) {
-		d.applyState(ctx, state)
+		d.enforce(ctx, state)
+	}
+}
+
+// enforce applies the state, and makes the plane anew if its interface was: at once, since the election goes on as
+// soon as the new interface works, and a MASTER without a plane refuses clients.
+func (d *Director) enforce(ctx context.Context, state lb.State) {
+	d.applyState(ctx, state)
+	if errors.Is(d.applyErr, xdp.ErrReplaced) {
+		d.reopen(ctx)
 	}
 }
 
@@ -33,10 +42,7 @@ func (d *Director) reapply(ctx context.Context) {
 		d.reopen(ctx)
 	case d.plane.Plane == nil || time.Since(d.appliedAt) < 20*d.applyTook:
 	default:
-		d.applyState(ctx, d.wish(d.cfg))
-		if errors.Is(d.applyErr, xdp.ErrReplaced) {
-			d.reopen(ctx)
-		}
+		d.enforce(ctx, d.wish(d.cfg))
 	}
 }
 
