@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -171,8 +172,15 @@ func TestLostCarrierIsAFaultUntilItIsBack(t *testing.T) {
 	if rep := r.state(vrrp.Fault); rep.Reason != "interface eth0 is down; set it up with: ip link set eth0 up" {
 		t.Errorf("reason %q", rep.Reason)
 	}
+	arps := b.sniff(0x0806)
 	a.up()
 	r.state(vrrp.Master)
+	for n := range 5 {
+		nextFrame(t, arps, fmt.Sprintf("gratuitous ARP %d after the interface was down", n+1), func(f []byte) bool { return bytes.Equal(f[28:32], f[38:42]) })
+	}
+	if r.log.count("gratuitous ARP not sent", "network is down") != 0 {
+		t.Error("a failure that is over kept a gratuitous ARP back")
+	}
 
 	must(t, a.nl.LinkDel(a.eth0()))
 	if rep := r.state(vrrp.Fault); rep.Reason != "interface eth0 does not exist" {

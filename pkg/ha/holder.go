@@ -407,7 +407,11 @@ func (h *holder) sendARP(w wish, a netip.Addr) error {
 	if err := w.arp.SetWriteDeadline(time.Now().Add(arpLimit)); err != nil {
 		return err
 	}
-	_, err := w.arp.WriteTo(gratuitousARP(w.mac, a), &packet.Addr{HardwareAddr: net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}})
+	to := &packet.Addr{HardwareAddr: net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
+	_, err := w.arp.WriteTo(gratuitousARP(w.mac, a), to)
+	if errors.Is(err, unix.ENETDOWN) { // told once after the interface was down, however long it is up again
+		_, err = w.arp.WriteTo(gratuitousARP(w.mac, a), to)
+	}
 	return err
 }
 
