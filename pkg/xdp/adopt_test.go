@@ -142,6 +142,31 @@ func TestMoreServicesThanOneBatchOfRingsAreAllApplied(t *testing.T) {
 	}
 }
 
+func TestFullTableTakesOtherServicesInsteadOfItsOwn(t *testing.T) {
+	full := func(first, servers int) lb.State {
+		var s lb.State
+		for i := range 4096 {
+			key := lb.ServiceKey{Address: vip, Port: uint16(first + i), Protocol: lb.TCP}
+			s.Services = append(s.Services, service(key, manyServers(servers)...))
+		}
+		return s
+	}
+	p := newTestPlane(t, full(1000, 3))
+	if err := p.Apply(t.Context(), full(1000, 4)); err == nil || !strings.Contains(err.Error(), "at most 16383") {
+		t.Errorf("too many real servers: error %v, want one with the limit", err)
+	}
+	apply(t, p, full(20000, 3))
+	if got := sentTo(t, p, packet{flags: syn, toPort: 20000}); got != 1 {
+		t.Errorf("a new service sent to server %d, want 1", got)
+	}
+	if action, _ := run(t, p, packet{flags: syn, toPort: 1000}.bytes()); action != xdpPass {
+		t.Errorf("packet of a removed service: action %d, want %d", action, xdpPass)
+	}
+	if services, servers := len(p.tables.freeServices), len(p.tables.freeServers); services != 0 || servers != 16383-3*4096 {
+		t.Errorf("%d service ids and %d server ids are free, want 0 and %d", services, servers, 16383-3*4096)
+	}
+}
+
 func TestEmptyStateLeavesEmptyTables(t *testing.T) {
 	p := newTestPlane(t, tableState())
 	var ids []uint32
@@ -157,9 +182,18 @@ func TestEmptyStateLeavesEmptyTables(t *testing.T) {
 	}
 	for _, id := range ids {
 		var ring ebpf.MapID
-		if err := p.maps.Rings.Lookup(id, &ring); err == nil {
-			t.Errorf("service id %d still has a ring", id)
+		if err := p.maps.Rings.Lookup(id, &ring); err != nil {
+			t.Fatal(err)
 		}
+		m, err := ebpf.NewMapFromID(ring)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var line xdirectorRingLine
+		if err := m.Lookup(uint32(0), &line); err != nil || line != (xdirectorRingLine{}) {
+			t.Errorf("service id %d still has a ring: %v (%v)", id, line, err)
+		}
+		m.Close()
 	}
 	if n := len(p.tables.freeServers); n != int(p.maps.Servers.MaxEntries())-1 {
 		t.Errorf("%d server ids are free, want all but id 0", n)

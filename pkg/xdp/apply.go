@@ -69,13 +69,23 @@ func (p *Plane) usable(s lb.State, macs map[int]lb.MAC) map[int]lb.MAC {
 }
 
 func (p *Plane) apply(w *wish, macs map[int]lb.MAC) error {
+	if !p.hasRoom(w) {
+		if err := p.removeServices(w); err != nil {
+			return err
+		}
+		gone := func(key lb.ServerKey) bool { return p.tables.services[key.Service] == nil }
+		if err := p.removeServers(gone); err != nil {
+			return err
+		}
+		// Before their ids mean other services.
+		if err := p.removeFacts(p.tables.wireFacts(w)); err != nil {
+			return err
+		}
+	}
 	if err := p.giveIDs(w); err != nil {
 		return err
 	}
-	facts := map[xdirectorBoxFact]struct{}{}
-	for fact := range w.facts {
-		facts[p.tables.wireFact(fact)] = struct{}{}
-	}
+	facts := p.tables.wireFacts(w)
 	if err := p.addFacts(facts); err != nil {
 		return err
 	}
@@ -96,10 +106,27 @@ func (p *Plane) apply(w *wish, macs map[int]lb.MAC) error {
 	if err := p.writeServers(w, macs, false); err != nil {
 		return err
 	}
-	if err := p.removeServers(w); err != nil {
+	wished := w.serverKeys()
+	if err := p.removeServers(func(key lb.ServerKey) bool { return !wished[key] }); err != nil {
 		return err
 	}
 	return p.removeFacts(facts)
+}
+
+// hasRoom says whether what is new fits beside everything old: then nothing has to go before its successor is there.
+func (p *Plane) hasRoom(w *wish) bool {
+	services, servers := 0, 0
+	for _, service := range w.services {
+		if p.tables.services[service.key] == nil {
+			services++
+		}
+	}
+	for key := range w.serverKeys() {
+		if p.tables.servers[key] == nil {
+			servers++
+		}
+	}
+	return services <= len(p.tables.freeServices) && servers <= len(p.tables.freeServers)
 }
 
 // giveIDs makes an entry for every service and real server that has none. Counters of a used id start from zero.
@@ -196,7 +223,7 @@ func (p *Plane) writeService(service wishedService) error {
 // ringSwap is the new ring of one service.
 type ringSwap struct {
 	entry *serviceEntry
-	ring  []uint32 // server ids
+	ring  []uint32 // server ids; none: no server can take a new flow
 }
 
 // writeRings swaps the rings that differ. The kernel returns only when no packet uses the old ones any more, which
@@ -209,28 +236,18 @@ func (p *Plane) writeRings(w *wish) error {
 			key := lb.ServerKey{Service: service.key, Address: service.servers[i].Address}
 			swap.ring = append(swap.ring, p.tables.servers[key].id)
 		}
-		switch {
-		case swap.entry.ringKnown && slices.Equal(swap.entry.ring, swap.ring):
-		case len(swap.ring) > 0:
+		if !swap.entry.ringKnown || !slices.Equal(swap.entry.ring, swap.ring) {
 			swaps = append(swaps, swap)
-		default:
-			if err := p.removeRing(swap.entry.id); err != nil {
-				return fmt.Errorf("remove ring of service %s: %w", service.key, err)
-			}
-			swap.entry.ringKnown, swap.entry.ring = true, nil
 		}
 	}
+	return p.swapRings(swaps)
+}
+
+func (p *Plane) swapRings(swaps []ringSwap) error {
 	for chunk := range slices.Chunk(swaps, ringsPerBatch) {
 		if err := p.putRings(chunk); err != nil {
 			return fmt.Errorf("write rings: %w", err)
 		}
-	}
-	return nil
-}
-
-func (p *Plane) removeRing(id uint32) error {
-	if err := p.maps.Rings.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return err
 	}
 	return nil
 }
@@ -279,37 +296,41 @@ func (p *Plane) newRing(ring []uint32) (*ebpf.Map, error) {
 	return m, nil
 }
 
+// removeServices leaves empty rings: to delete one takes as long as to swap a whole batch.
 func (p *Plane) removeServices(w *wish) error {
 	wished := map[lb.ServiceKey]bool{}
 	for _, service := range w.services {
 		wished[service.key] = true
 	}
-	for key, entry := range p.tables.services {
+	t := p.tables
+	var gone []lb.ServiceKey
+	var swaps []ringSwap
+	for key, entry := range t.services {
 		if wished[key] {
 			continue
 		}
 		if err := p.maps.Services.Delete(wireService(key)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("remove service %s: %w", key, err)
 		}
-		if err := p.removeRing(entry.id); err != nil {
-			return fmt.Errorf("remove ring of service %s: %w", key, err)
-		}
-		p.tables.freeServices = append(p.tables.freeServices, entry.id)
-		delete(p.tables.services, key)
+		entry.written = false
+		gone, swaps = append(gone, key), append(swaps, ringSwap{entry: entry})
+	}
+	if err := p.swapRings(swaps); err != nil {
+		return err
+	}
+	for _, key := range gone {
+		t.freeServices = append(t.freeServices, t.services[key].id)
+		delete(t.services, key)
 	}
 	return nil
 }
 
-func (p *Plane) removeServers(w *wish) error {
-	wished := map[lb.ServerKey]bool{}
-	for _, service := range w.services {
-		for _, r := range service.servers {
-			wished[lb.ServerKey{Service: service.key, Address: r.Address}] = true
-		}
-	}
+// removeServers gives up the ids of the real servers that are gone: with another generation, no old flow means the
+// next owner of the id.
+func (p *Plane) removeServers(gone func(lb.ServerKey) bool) error {
 	t := p.tables
 	for key, entry := range t.servers {
-		if wished[key] {
+		if !gone(key) {
 			continue
 		}
 		generation := t.generations[entry.id] + 1
@@ -323,12 +344,21 @@ func (p *Plane) removeServers(w *wish) error {
 	return nil
 }
 
-func (t *tables) wireFact(fact boxFact) xdirectorBoxFact {
-	value := fact.value
-	if fact.kind == xdirectorBoxFactKindBOX_NEXT_HOP {
-		value = t.services[fact.service].id
+// wireFacts leaves out what is about a service without an id.
+func (t *tables) wireFacts(w *wish) map[xdirectorBoxFact]struct{} {
+	facts := map[xdirectorBoxFact]struct{}{}
+	for fact := range w.facts {
+		value := fact.value
+		if fact.kind == xdirectorBoxFactKindBOX_NEXT_HOP {
+			entry := t.services[fact.service]
+			if entry == nil {
+				continue
+			}
+			value = entry.id
+		}
+		facts[xdirectorBoxFact{Mac: fact.mac, Kind: uint16(fact.kind), Value: value}] = struct{}{}
 	}
-	return xdirectorBoxFact{Mac: fact.mac, Kind: uint16(fact.kind), Value: value}
+	return facts
 }
 
 // addFacts goes by kind, so that what excuses a box is there before what accuses it.

@@ -97,6 +97,16 @@ func usableHop(hop lb.NextHop, entry *serverEntry, macs map[int]lb.MAC) lb.NextH
 	return hop
 }
 
+func (w *wish) serverKeys() map[lb.ServerKey]bool {
+	keys := map[lb.ServerKey]bool{}
+	for _, service := range w.services {
+		for _, r := range service.servers {
+			keys[lb.ServerKey{Service: service.key, Address: r.Address}] = true
+		}
+	}
+	return keys
+}
+
 func (w *wish) noteNextHops(service wishedService) {
 	for _, r := range service.servers {
 		if r.NextHop.Local || !r.NextHop.Known() {
