@@ -13,10 +13,12 @@ import (
 // lost is a plane whose interface was deleted and made anew.
 type lost struct{ closed bool }
 
-func (*lost) Apply(context.Context, lb.State) error { return fmt.Errorf("interface eth0 %w", xdp.ErrReplaced) }
-func (*lost) Counters() (lb.Counters, error)        { return lb.Counters{}, nil }
-func (l *lost) Close() error                        { l.closed = true; return nil }
-func (*lost) Remove() error                         { return nil }
+func (*lost) Apply(context.Context, lb.State) error {
+	return fmt.Errorf("interface eth0 %w", xdp.ErrReplaced)
+}
+func (*lost) Counters() (lb.Counters, error) { return lb.Counters{}, nil }
+func (l *lost) Close() error                 { l.closed = true; return nil }
+func (*lost) Remove() error                  { return nil }
 
 func TestAPlaneWhoseInterfaceIsANewOneIsMadeAnewAtOnce(t *testing.T) {
 	old := &lost{}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/vrrp"
@@ -193,6 +194,29 @@ func TestLostCarrierIsAFaultUntilItIsBack(t *testing.T) {
 	a.addAddress("10.9.0.1/24")
 	r.state(vrrp.Master)
 	eventually(t, "address on the new interface", func() bool { return a.has(vip1.String()) })
+}
+
+func TestAnAdvertThatTheQueueOfTheInterfaceDropsIsToldAndNotCounted(t *testing.T) {
+	a, b := twoBoxes(t)
+	adverts := b.sniff(0x0800)
+	isAdvert := func(f []byte) bool { return f[23] == 112 }
+	r := a.start(config(t, fast(255, vip1)))
+	nextFrame(t, adverts, "advert", isAdvert)
+	// A queue that has room for no packet at all.
+	full := &netlink.Tbf{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: a.eth0().Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
+		Rate: 1000, Limit: 1, Buffer: 100_000}
+	must(t, a.nl.QdiscAdd(full))
+	r.logged(1, "advert not sent", "no buffer space")
+	var sent [3]uint64 // the first report may be older than the full queue
+	for n := range sent {
+		sent[n] = r.report("a report", func(Report) bool { return true }).Instances[0].AdvertsSent
+	}
+	if sent[1] != sent[2] {
+		t.Errorf("%d adverts counted as sent, then %d; all were dropped", sent[1], sent[2])
+	}
+	must(t, a.nl.QdiscDel(full))
+	r.logged(1, "adverts are sent again")
+	nextFrame(t, adverts, "advert after the queue has room again", isAdvert)
 }
 
 func TestSourceFollowsTheInterfaceAndIsNeverVirtual(t *testing.T) {

@@ -82,10 +82,13 @@ func (i *instance) send(a vrrp.Advert) {
 	}
 	if err := i.port.advertise(i.source, a.Append(nil, i.source, group)); err != nil {
 		if i.sendError != err.Error() {
-			i.log.Warn("advert not sent", "error", err)
+			i.log.Warn("advert not sent; if that lasts, the other director takes over too", "error", err)
 		}
 		i.sendError = err.Error()
 		return
+	}
+	if i.sendError != "" {
+		i.log.Info("adverts are sent again")
 	}
 	i.sendError = ""
 	i.sent++

@@ -86,6 +86,8 @@ func openSender(ifi *net.Interface) (*ipv4.RawConn, syscall.RawConn, error) {
 				filter = append(filter, unix.SockFilter{Code: i.Op, Jt: i.Jt, Jf: i.Jf, K: i.K})
 			}
 			optErr = errors.Join(
+				// Without it the kernel says that an advert was sent that the queue of the interface has dropped.
+				unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_RECVERR, 1),
 				unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}),
 				unix.BindToDevice(int(fd), ifi.Name))
 		})
