@@ -208,7 +208,7 @@ func (m *Machine) compare(source netip.Addr, a Advert) (kind, text string) {
 			where = append(where, "only here: "+list(here))
 		}
 		if where != nil {
-			tell(MismatchAddresses, fmt.Sprintf("%s has other virtual_addresses (%s); set the same ones on both", source, strings.Join(where, "; ")))
+			tell(MismatchAddresses, fmt.Sprintf("%s has other virtual_addresses (%s); set the same ones on both, or both can be MASTER: keepalived before 2.3.3 refuses such adverts", source, strings.Join(where, "; ")))
 		}
 	}
 	if a.Interval != m.cfg.Interval {
