@@ -172,6 +172,7 @@ type link struct {
 	name  string
 	up    bool // and with carrier
 	ether bool
+	mac   string // as bytes; "" if it has none
 }
 
 func (k *kernel) links() (map[int]link, error) {
@@ -183,7 +184,7 @@ func (k *kernel) links() (map[int]link, error) {
 	for _, l := range list {
 		a := l.Attrs()
 		const running = unix.IFF_UP | unix.IFF_RUNNING
-		links[a.Index] = link{name: a.Name, up: a.RawFlags&running == running, ether: a.EncapType == "ether"}
+		links[a.Index] = link{name: a.Name, up: a.RawFlags&running == running, ether: a.EncapType == "ether", mac: string(a.HardwareAddr)}
 	}
 	return links, nil
 }

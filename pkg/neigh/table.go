@@ -33,6 +33,7 @@ type table struct {
 	ready    bool      // the first picture is complete, or its time is over
 	orphans  bool      // entries of ours may be there that nobody wants
 	relinked bool      // links or own addresses may have changed
+	newMAC   bool      // an own interface has another MAC address, which is not yet told
 }
 
 // target is one address to resolve.
@@ -140,7 +141,8 @@ func (t *table) settle(now time.Time) bool {
 		t.flushAt = now
 	}
 	t.keepEntries(now, complete)
-	changed := t.resolve()
+	changed := t.resolve() || t.newMAC
+	t.newMAC = false
 	if !t.ready && !t.began.IsZero() && (t.answered() || !now.Before(t.began.Add(patience))) {
 		t.ready, changed = true, true
 	}
@@ -164,6 +166,11 @@ func (t *table) refresh() error {
 	// everything. (One that brings a network with it also brings a route event.)
 	if t.stale || !maps.Equal(links, t.box.links) || !reflect.DeepEqual(t.box.lasting(own), t.box.lasting(t.box.own)) {
 		t.dirtyAll()
+	}
+	for index, l := range links {
+		if before, known := t.box.links[index]; known && before.mac != l.mac {
+			t.newMAC = true
+		}
 	}
 	t.box.links, t.box.own, t.relinked = links, own, false
 	if !t.stale {

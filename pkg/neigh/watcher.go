@@ -74,7 +74,8 @@ func (w *Watcher) Watch(targets []netip.Addr, virtual []netip.Addr) {
 	}
 }
 
-// Changes delivers the whole picture after each change; a newer one replaces one that was not read. The first comes
+// Changes delivers the whole picture after each change, also when an own interface got another MAC address, which is in
+// no hop: frames are for another address then. A newer one replaces one that was not read. The first comes
 // when every address has answered or can't, at the latest a second after the first Watch. The channel is never closed.
 func (w *Watcher) Changes() <-chan map[netip.Addr]Hop { return w.changes }
 

@@ -108,6 +108,22 @@ func TestChangedMACIsToldWithin100Milliseconds(t *testing.T) {
 	}
 }
 
+func TestChangedMACOfAnOwnInterfaceIsTold(t *testing.T) {
+	l := newLab(t)
+	l.address(t, l.onLAN, "eth0", "10.1.0.101/16")
+	w, _ := l.start(t)
+	w.Watch([]netip.Addr{server1}, nil)
+	before := known(t, w, server1, l.mac(t))
+	for i := range 3 {
+		mac := lb.MAC{2, 0, 0, 0, 5, byte(i)}
+		must(t, l.onDirector.LinkSetHardwareAddr(find(t, l.onDirector, "eth0"), mac[:]))
+		after := await(t, w, "it is told", func(map[netip.Addr]Hop) bool { return true })
+		if after[server1] != before {
+			t.Errorf("hop %+v, want %+v as before", after[server1], before)
+		}
+	}
+}
+
 // impatient makes the kernel of the director notice within a second or two that a neighbour is gone.
 func (l *lab) impatient(t *testing.T) {
 	t.Helper()
