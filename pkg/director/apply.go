@@ -34,6 +34,13 @@ func (d *Director) enforce(ctx context.Context, state lb.State) {
 	}
 }
 
+// applyAnyway has the plane compare itself with the wish even if that is the same.
+func (d *Director) applyAnyway(ctx context.Context) {
+	if d.plane.Plane != nil {
+		d.applyState(ctx, d.wish(d.cfg))
+	}
+}
+
 // reapply has the plane compare itself with the wish even if that is the same: the plane may have lost something,
 // and an interface may have another MAC address. A plane that needs long for that is asked less often.
 func (d *Director) reapply(ctx context.Context) {

@@ -212,7 +212,7 @@ func (d *Director) loop(ctx context.Context) error {
 		case result := <-d.checks.Results():
 			d.onResult(ctx, result)
 		case d.hops = <-d.neigh.Changes():
-			d.apply(ctx)
+			d.applyAnyway(ctx) // it may be news of an own MAC address, which no wish holds
 		case r := <-d.reloads:
 			err := d.reload(ctx, r)
 			d.publish()
