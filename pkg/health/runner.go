@@ -11,6 +11,8 @@ import (
 	"reflect"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Source returns the own address that a probe of target must be sent from: never a virtual one, which another
@@ -81,7 +83,7 @@ func (r *Runner) Configure(targets []Target) {
 	}
 }
 
-// Results delivers the outcome of every probe, in order. A reader may be slow: probes go on, and when very many
+// Results delivers the outcome of every probe that says something about its real server, in order. A reader may be slow: probes go on, and when very many
 // results wait, those of one real server are merged into its last one, with Changed if any of them was a change. The
 // channel is never closed.
 func (r *Runner) Results() <-chan Result { return r.results }
@@ -137,6 +139,7 @@ type loop struct {
 	probes   sync.WaitGroup
 	queue    queue
 	timer    *time.Timer
+	blamedAt time.Time // when a fault of this box was last logged
 }
 
 // target is one real server under check.
@@ -244,7 +247,13 @@ func (l *loop) finish(now time.Time, o outcome) {
 	if l.targets[t.Key] != t {
 		return // configured away while its outcome was on the way
 	}
-	if errors.Is(o.err, ErrBlind) {
+	own := isOwnFault(o.err)
+	if own && (l.blamedAt.IsZero() || now.Sub(l.blamedAt) >= blameAgain) {
+		l.blamedAt = now
+		l.log.Warn("checks can't be made, by a fault of this box; the real servers stay as they are; told once a minute",
+			"service", t.Service, "real_server", t.Address, "error", o.err)
+	}
+	if own || errors.Is(o.err, ErrBlind) {
 		t.tracker.Skipped(now)
 		heap.Push(&l.waiting, t)
 		return
@@ -261,6 +270,25 @@ func (l *loop) finish(now time.Time, o outcome) {
 	if result.Changed {
 		l.logChange(t, result)
 	}
+}
+
+// blameAgain is between log lines about faults of this box: all checks have them together.
+const blameAgain = time.Minute
+
+// ownFaults are errors that a probe meets before anything reaches the real server: this box has no more file
+// descriptors, ports or memory, lost the source address, lacks a capability or has a firewall against itself. All real
+// servers would count as dead at once, while clients could reach every one of them.
+var ownFaults = [...]error{
+	unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EADDRNOTAVAIL, unix.EADDRINUSE, unix.EPERM, unix.EACCES,
+}
+
+func isOwnFault(err error) bool {
+	for _, fault := range ownFaults {
+		if errors.Is(err, fault) {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *loop) logChange(t *target, r Result) {

@@ -6,13 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // fakeProber answers as the test says, and writes down when each real server was probed.
@@ -368,4 +372,37 @@ func TestRunnerLeavesRealServersAsTheyAreWhileThisBoxIsCutOff(t *testing.T) {
 		cancel()
 		<-ended
 	})
+}
+
+func TestRunnerBlamesNoRealServerForAFaultOfThisBox(t *testing.T) {
+	for _, fault := range []error{
+		fmt.Errorf("socket: %w", unix.EMFILE),
+		connectError(&net.OpError{Op: "dial", Err: os.NewSyscallError("bind", unix.EADDRNOTAVAIL)}, Check{}),
+		fmt.Errorf("open icmp socket: %w: icmp checks need CAP_NET_RAW", os.NewSyscallError("socket", unix.EPERM)),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var said bytes.Buffer
+			f := newFakeProber()
+			r := newRunner(func(netip.Addr) (netip.Addr, error) { return netip.MustParseAddr("10.0.0.1"), nil },
+				slog.New(slog.NewTextHandler(&said, nil)), map[Kind]prober{TCP: f})
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error)
+			go func() { ended <- r.Run(ctx) }()
+			c := Check{Kind: TCP, Interval: 10 * time.Second, Timeout: 5 * time.Second, Retries: 0, Rise: 1}
+			f.set(server(1), 0, fault)
+			f.set(server(2), 0, fault)
+			r.Configure([]Target{newTarget(1, c), newTarget(2, c)})
+			time.Sleep(90 * time.Second)
+			synctest.Wait()
+			if n := strings.Count(said.String(), "fault of this box"); n != 2 {
+				t.Errorf("%v: %d lines in 90 s, want 2:\n%s", fault, n, said.String())
+			}
+			f.set(server(1), 0, nil)
+			if next := <-r.Results(); !next.OK || !next.Up || next.Changed {
+				t.Errorf("%v: the first result is %+v, want a success and no change", fault, next)
+			}
+			cancel()
+			<-ended
+		})
+	}
 }
