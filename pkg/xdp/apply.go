@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -39,33 +37,8 @@ func (p *Plane) Apply(ctx context.Context, s lb.State) error {
 	if err != nil {
 		return fmt.Errorf("apply state to xdp plane: %w", err)
 	}
+	p.suspect(s)
 	return nil
-}
-
-// usable leaves out the interfaces that frames can't be sent to, and tells which real servers are behind them: the
-// kernel would drop such frames without a word.
-func (p *Plane) usable(s lb.State, macs map[int]lb.MAC) map[int]lb.MAC {
-	native := slices.ContainsFunc(p.nics, func(n *nic) bool { return n.mode == Native })
-	if !native {
-		return macs
-	}
-	warned := map[netip.Addr]string{}
-	for _, service := range s.Services {
-		for _, r := range service.RealServers {
-			if !r.NextHop.Known() || r.NextHop.Local || p.owns(r.NextHop.Interface) {
-				continue
-			}
-			text := outsideText(r.Address, r.NextHop.Interface, p.system)
-			if p.warned[r.Address] != text && warned[r.Address] == "" {
-				p.log.Warn("a real server gets no packets", "real_server", r.Address, "reason", text)
-			}
-			warned[r.Address] = text
-		}
-	}
-	p.warned = warned
-	own := maps.Clone(macs)
-	maps.DeleteFunc(own, func(index int, _ lb.MAC) bool { return !p.owns(index) })
-	return own
 }
 
 func (p *Plane) apply(w *wish, macs map[int]lb.MAC) error {

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -24,6 +24,9 @@ type nic struct {
 	program *ebpf.Program
 	link    link.Link // nil: not attached
 	mode    Mode
+
+	balanced    uint64    // frames with the verdict pass_balanced, at the last look
+	suspectedAt time.Time // when they were last warned of
 }
 
 // placeInterfaces finds the configured interfaces and gives each a slot: the one it had, or a free one with zeroed
@@ -73,6 +76,9 @@ func (p *Plane) placeInterfaces() error {
 			if err := p.maps.Frames.Put(n.slot, make([]xdirectorInterfaceCounters, ebpf.MustPossibleCPU())); err != nil {
 				return fmt.Errorf("reset counters of %s: %w", n.name, err)
 			}
+		}
+		if n.balanced, err = p.countBalanced(n); err != nil {
+			return err
 		}
 		if err := p.writeInterface(n); err != nil {
 			return err
@@ -155,34 +161,6 @@ func (p *Plane) attachAll(mode Mode) (map[string]Mode, error) {
 		attached[n.name] = mode
 	}
 	return attached, nil
-}
-
-// outside says which real server is reached by an interface that is none of the plane's; empty: none is.
-func (p *Plane) outside() string {
-	for key, entry := range p.tables.servers {
-		live := entry.written && entry.value.Flags&serverLive != 0 && entry.value.Flags&serverLocal == 0
-		if live && !p.owns(int(entry.value.Interface)) {
-			return outsideText(key.Address, int(entry.value.Interface), p.system)
-		}
-	}
-	return ""
-}
-
-func (p *Plane) owns(index int) bool {
-	return slices.ContainsFunc(p.nics, func(n *nic) bool { return n.index == index })
-}
-
-func outsideText(address netip.Addr, index int, system func() ([]net.Interface, error)) string {
-	name := fmt.Sprintf("interface %d", index)
-	if present, err := system(); err == nil {
-		for _, i := range present {
-			if i.Index == index {
-				name = i.Name
-			}
-		}
-	}
-	return fmt.Sprintf("real server %s is reached by %s, where no program of ours is, so native XDP can't send there; add %s to dataplane.interfaces",
-		address, name, name)
 }
 
 // detachStale ends the pinned links that don't belong to a configured interface, or are of another mode.

@@ -3,9 +3,11 @@ package xdp
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/xdirector/xdirector/pkg/lb"
@@ -118,5 +120,35 @@ func TestAClientOnTheOtherDirectorIsBalanced(t *testing.T) {
 	}
 	if sentOn != 5 {
 		t.Errorf("%d of 10 connections of the other director's own were sent on, want half", sentOn)
+	}
+}
+
+func TestFramesOfARealServerThatIsARouterAreToldOfUnlessThisBoxIsARealServer(t *testing.T) {
+	local := server(2)
+	local.NextHop = lb.NextHop{Local: true}
+	for _, row := range []struct {
+		name    string
+		servers []lb.RealServer
+		lines   int
+	}{
+		{"two others", []lb.RealServer{server(1), server(2)}, 1},
+		{"this box is one of them", []lb.RealServer{server(1), local}, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var said bytes.Buffer
+			p, err := open(testConfig(mountBPFFS(t)), slog.New(slog.NewTextHandler(&said, nil)), twoInterfaces)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			apply(t, p, state(service(webKey, row.servers...)))
+			for range 3 {
+				run(t, p, packet{source: serverMAC(1), flags: syn}.bytes())
+				apply(t, p, state(service(webKey, row.servers...)))
+			}
+			if n := strings.Count(said.String(), "proxy ARP"); n != row.lines {
+				t.Errorf("told %d times, want %d:\n%s", n, row.lines, said.String())
+			}
+		})
 	}
 }
