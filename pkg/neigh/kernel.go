@@ -118,6 +118,9 @@ func (k *kernel) manage(at key, replace bool) error {
 	request.AddData(nl.NewRtAttr(netlink.NDA_PROTOCOL, nl.Uint8Attr(protocol)))
 	request.AddData(nl.NewRtAttr(netlink.NDA_FLAGS_EXT, nl.Uint32Attr(netlink.NTF_EXT_MANAGED)))
 	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("%w: run as root or with CAP_NET_ADMIN", err)
+	}
 	return err
 }
 

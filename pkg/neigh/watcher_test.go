@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/lb"
 )
@@ -446,6 +447,30 @@ func TestManyTargetsFitIntoTheNeighbourTable(t *testing.T) {
 		return true
 	})
 	t.Logf("%d changes told after %v", many, time.Since(begin))
+}
+
+func TestMissingRightIsNamed(t *testing.T) {
+	l := newLab(t)
+	within(t, l.director, func() error {
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var data [2]unix.CapUserData
+		if err := unix.Capget(&header, &data[0]); err != nil {
+			return err
+		}
+		data[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+		if err := unix.Capset(&header, &data[0]); err != nil { // of this thread, which ends with the function
+			return err
+		}
+		k, err := openKernel()
+		if err != nil {
+			return err
+		}
+		defer k.close()
+		if err := k.manage(key{l.index(t), server1}, false); err == nil || !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
+			t.Errorf("error %v, want one that names CAP_NET_ADMIN", err)
+		}
+		return nil
+	})
 }
 
 func TestLostEventsAreMadeUpFor(t *testing.T) {
