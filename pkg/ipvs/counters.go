@@ -2,6 +2,7 @@ package ipvs
 
 import (
 	"fmt"
+	"maps"
 
 	"github.com/cloudflare/ipvs"
 	"github.com/xdirector/xdirector/pkg/lb"
@@ -48,6 +49,23 @@ func (p *Plane) observe(key lb.ServiceKey, destinations []ipvs.DestinationExtend
 			// Inactive ones too: they haven't timed out, and all of UDP is inactive to IPVS.
 			Flows: uint64(d.ActiveConnections) + uint64(d.InactiveConnections),
 		})
+	}
+}
+
+// tallySpare is how many real servers that are no longer wished are remembered: one that comes back goes on counting.
+const tallySpare = 1024
+
+// forget drops the counts of real servers that are no longer wished when there are very many: years of changes must not
+// fill the memory.
+func (p *Plane) forget() {
+	wished := map[lb.ServerKey]bool{}
+	for _, s := range p.wish {
+		for _, r := range s.RealServers {
+			wished[lb.ServerKey{Service: s.Key, Address: r.Address}] = true
+		}
+	}
+	if len(p.tallies) > len(wished)+tallySpare {
+		maps.DeleteFunc(p.tallies, func(server lb.ServerKey, _ *tally) bool { return !wished[server] })
 	}
 }
 

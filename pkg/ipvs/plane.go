@@ -86,6 +86,7 @@ func (p *Plane) Apply(ctx context.Context, s lb.State) error {
 		return fmt.Errorf("apply services to ipvs: %w", err)
 	}
 	p.wish = s.Services
+	p.forget()
 	var failed []error
 	wish := make([]lb.Service, 0, len(s.Services))
 	for _, service := range s.Services {

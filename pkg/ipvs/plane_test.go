@@ -482,3 +482,19 @@ func TestCountersOnlyGrowWhenTheKernelStartsAnew(t *testing.T) {
 	count(6, 6, 69, 0, 0)
 	want(lb.Traffic{FlowsCreated: 32, Packets: 165, Bytes: 4378})
 }
+
+func TestCountsOfThousandsOfFormerRealServersAreForgotten(t *testing.T) {
+	p := opened(t, newFake(), stateFile(t))
+	for n := range 50 {
+		var servers []lb.RealServer
+		for i := range 100 {
+			r := server(3, 1)
+			r.Address = netip.AddrFrom4([4]byte{10, 9, byte(n), byte(i)})
+			servers = append(servers, r)
+		}
+		apply(t, p, service(tcpKey, lb.RoundRobin, servers...))
+	}
+	if n := len(p.tallies); n > 100+tallySpare+100 {
+		t.Errorf("%d counts are kept for 100 real servers", n)
+	}
+}
