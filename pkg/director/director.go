@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -144,13 +145,14 @@ func (d *Director) Run(ctx context.Context) error {
 
 	watcher := neigh.New(d.log)
 	d.neigh = watcher
-	d.neigh.Watch(targets(d.cfg), virtual(d.cfg))
+	d.neigh.Watch(d.answering(), virtual(d.cfg))
 	part("next hops", watcher.Run)
 	select {
 	case d.hops = <-d.neigh.Changes():
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	d.neigh.Watch(targets(d.cfg), virtual(d.cfg))
 	if err := d.openPlane(ctx, d.cfg); err != nil {
 		return err
 	}
@@ -287,6 +289,21 @@ func targets(cfg *config.Config) []netip.Addr {
 		for _, r := range s.RealServers {
 			if !seen[r.Address] {
 				seen[r.Address] = true
+				list = append(list, r.Address)
+			}
+		}
+	}
+	return list
+}
+
+// answering lists the addresses of the real servers that were not down before a restart, each once: their next hops
+// are waited for. To wait a second for one that is dead would cost who was MASTER until a moment ago that role.
+func (d *Director) answering() []netip.Addr {
+	var list []netip.Addr
+	for _, s := range d.cfg.Services {
+		for _, r := range s.RealServers {
+			known, ok := d.servers[lb.ServerKey{Service: serviceKey(s), Address: r.Address}]
+			if (!ok || known.up) && !slices.Contains(list, r.Address) {
 				list = append(list, r.Address)
 			}
 		}

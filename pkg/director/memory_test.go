@@ -38,6 +38,9 @@ func TestARestartRemembersWhichRealServersWereDown(t *testing.T) {
 
 	after := forTest(t, dir)
 	after.recall()
+	if waited := after.answering(); len(waited) != 1 || waited[0] != first {
+		t.Errorf("the start waits for the next hops of %v, want only %s: the other one is dead", waited, first)
+	}
 	after.targets(after.cfg)
 	for address, want := range map[string]bool{first.String(): true, other.String(): false} {
 		for key, s := range after.servers {
