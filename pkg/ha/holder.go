@@ -57,8 +57,9 @@ type holder struct {
 	foreign   map[netip.Addr]bool     // put there by somebody else: never touched
 	failed    map[netip.Prefix]string // errors told already
 	recorded  record
-	unwritten string // why the record could not be written; told already
-	adopted   bool   // held is from a former run: its lifetimes are old
+	removed   map[netip.Prefix]bool // by us and not added again; the loop looks at it when the holder has ended
+	unwritten string                // why the record could not be written; told already
+	adopted   bool                  // held is from a former run: its lifetimes are old
 }
 
 // claim is the first message of a holder: what it found. advert may be nil.
@@ -95,6 +96,7 @@ func (h *holder) take() wish {
 func (h *holder) run() {
 	w := h.current()
 	h.held, h.foreign, h.failed = map[netip.Prefix]bool{}, map[netip.Addr]bool{}, map[netip.Prefix]string{}
+	h.removed = map[netip.Prefix]bool{}
 	c := h.claim(w)
 	select {
 	case h.claimed <- c:
@@ -256,7 +258,7 @@ func (h *holder) look(w wish) {
 	for _, p := range sorted(h.held) {
 		if !slices.ContainsFunc(present, func(a ownAddress) bool { return a.Prefix == p }) {
 			delete(h.held, p)
-			h.log.Warn("virtual address was removed by somebody else; put back. Is another program in charge of the addresses of this interface?",
+			h.log.Warn("virtual address was removed by somebody else, or its lifetime ended while this process stood still; put back. Is another program in charge of the addresses of this interface?",
 				"address", p, "interface", w.instance.Interface)
 		}
 	}
@@ -300,6 +302,7 @@ func (h *holder) add(w wish, p netip.Prefix) {
 	default:
 		h.held[p] = true
 		delete(h.failed, p)
+		delete(h.removed, p)
 		h.log.Info("virtual address added", "address", p, "interface", w.instance.Interface)
 	}
 }
@@ -321,6 +324,7 @@ func (h *holder) remove(w wish, p netip.Prefix, why string) {
 	}
 	delete(h.held, p)
 	delete(h.failed, p)
+	h.removed[p] = true
 	h.log.Info("virtual address removed", "address", p, "interface", w.instance.Interface, "reason", why)
 }
 

@@ -246,6 +246,9 @@ func (l *loop) released(h *holder) {
 		return // stays for the last report
 	}
 	l.instances, l.changed = slices.Delete(l.instances, at, at+1), true
+	// The watcher may not have seen yet that they are gone, and who starts now would take them for somebody else's.
+	l.snapshot = l.snapshot.without(i.cfg.Interface, h.removed)
+	clear(l.owns)
 	if !slices.ContainsFunc(l.instances, func(o *instance) bool { return o.cfg.Interface == i.cfg.Interface }) && i.port != nil {
 		delete(l.ports, i.port.name)
 		i.port.close()
@@ -418,8 +421,14 @@ func (l *loop) nextDeadline() time.Duration {
 func (l *loop) fire() {
 	for _, i := range l.instances {
 		d, ok := i.machine.Deadline()
-		if !ok || d > clock(unix.CLOCK_MONOTONIC) {
+		now := clock(unix.CLOCK_MONOTONIC)
+		if !ok || d > now {
 			continue
+		}
+		// Three intervals after our last advert, if not this one is late, the others may think that we are gone.
+		if late := now - d; i.machine.State() == vrrp.Master && late >= 2*i.cfg.VRRP.Interval && i.notices.mayLog(now) {
+			i.log.Warn("this process stood still and could send no advert; another director may have taken over meanwhile. Is this box overloaded, or was it paused?",
+				"late", late.Round(time.Millisecond))
 		}
 		if i.port != nil {
 			l.receive(i.port, drainLimit)

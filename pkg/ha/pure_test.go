@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/vrrp"
@@ -239,6 +240,38 @@ func TestAFileOfTheLastAdvertThatIsCutShortEndsTheNotesAlone(t *testing.T) {
 	l.note(time.Second) // a plain store here is a SIGBUS
 	l.note(2 * time.Second)
 	l.close()
+}
+
+func TestAMasterThatStoodStillSaysSo(t *testing.T) {
+	out := &testLog{}
+	log := slog.New(slog.NewTextHandler(out, nil))
+	began := clock(unix.CLOCK_MONOTONIC)
+	for _, stood := range []time.Duration{2 * time.Second, time.Minute} { // adverts every second: the first is on time
+		i := &instance{cfg: fast(100, vip1), log: log, notices: newNotices(log), holder: &holder{wake: make(chan struct{}, 1)},
+			into: map[vrrp.State]uint64{}}
+		i.cfg.VRRP.Interval = time.Second
+		i.machine = vrrp.New(i.cfg.VRRP)
+		i.step(began-stood, vrrp.Start{Source: netip.MustParseAddr("10.9.0.1"), Resume: true}, lb.MAC{})
+		l := &loop{instances: []*instance{i}}
+		l.fire()
+	}
+	if out.count("stood still", "late=59s") != 1 || out.count("stood still") != 1 {
+		t.Errorf("want one line, of the one that stood still:\n%s", out.lines)
+	}
+}
+
+func TestWhatAnEndedHolderRemovedIsNobodysBeforeTheWatcherSeesIt(t *testing.T) {
+	own := ownAddress{Prefix: netip.MustParsePrefix("10.9.0.1/24"), Global: true}
+	seen := snapshot{"eth0": {Index: 2, Addresses: []ownAddress{own, {Prefix: vip1, Global: true}}}, "eth1": {Index: 3}}
+	h := &holder{removed: map[netip.Prefix]bool{vip1: true}}
+	l := &loop{snapshot: seen, owns: map[int][]ownAddress{2: nil}, instances: []*instance{{cfg: fast(100, vip1), holder: h}}}
+	l.released(h)
+	if got := l.snapshot["eth0"].Addresses; len(got) != 1 || got[0] != own || len(l.snapshot) != 2 {
+		t.Errorf("snapshot %+v, want all but %s", l.snapshot, vip1)
+	}
+	if len(seen["eth0"].Addresses) != 2 {
+		t.Error("the snapshot that others read was changed")
+	}
 }
 
 func TestLogLinesThatDontFitAreCounted(t *testing.T) {

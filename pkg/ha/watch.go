@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -39,6 +40,18 @@ func (s snapshot) names() string {
 	}
 	sort.Strings(names)
 	return strings.Join(names, ", ")
+}
+
+// without returns the snapshot without some addresses of an interface.
+func (s snapshot) without(name string, gone map[netip.Prefix]bool) snapshot {
+	k, ok := s[name]
+	if !ok || len(gone) == 0 {
+		return s
+	}
+	k.Addresses = slices.DeleteFunc(slices.Clone(k.Addresses), func(a ownAddress) bool { return gone[a.Prefix] })
+	next := maps.Clone(s)
+	next[name] = k
+	return next
 }
 
 // takeSnapshot reads all interfaces and their IPv4 addresses.
