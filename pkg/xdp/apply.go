@@ -42,48 +42,44 @@ func (p *Plane) Apply(ctx context.Context, s lb.State) error {
 }
 
 func (p *Plane) apply(w *wish, macs map[int]lb.MAC) error {
-	if !p.hasRoom(w) {
-		if err := p.removeServices(w); err != nil {
-			return err
-		}
-		gone := func(key lb.ServerKey) bool { return p.tables.services[key.Service] == nil }
-		if err := p.removeServers(gone); err != nil {
-			return err
-		}
-		// Before their ids mean other services.
-		if err := p.removeFacts(p.tables.wireFacts(w)); err != nil {
+	for _, step := range p.steps(w, macs) {
+		if err := step(); err != nil {
 			return err
 		}
 	}
-	if err := p.giveIDs(w); err != nil {
-		return err
+	return nil
+}
+
+// steps are what turns the tables into the wish. The agent may die after any of them, and between any two writes of one.
+func (p *Plane) steps(w *wish, macs map[int]lb.MAC) []func() error {
+	wished := w.serverKeys()
+	return []func() error{
+		func() error { return p.makeRoom(w) },
+		func() error { return p.giveIDs(w) },
+		func() error { return p.addFacts(p.tables.wireFacts(w)) },
+		func() error { return p.writeServers(w, macs, true) },
+		func() error { return p.writeRings(w) },
+		func() error { return p.writeServices(w) },
+		func() error { return p.removeServices(w) },
+		func() error { return p.writeServers(w, macs, false) },
+		func() error { return p.removeServers(func(key lb.ServerKey) bool { return !wished[key] }) },
+		func() error { return p.removeFacts(p.tables.wireFacts(w)) },
 	}
-	facts := p.tables.wireFacts(w)
-	if err := p.addFacts(facts); err != nil {
-		return err
-	}
-	if err := p.writeServers(w, macs, true); err != nil {
-		return err
-	}
-	if err := p.writeRings(w); err != nil {
-		return err
-	}
-	for _, service := range w.services {
-		if err := p.writeService(service); err != nil {
-			return err
-		}
+}
+
+// makeRoom removes the services that are not wished any more, if what is new doesn't fit beside them.
+func (p *Plane) makeRoom(w *wish) error {
+	if p.hasRoom(w) {
+		return nil
 	}
 	if err := p.removeServices(w); err != nil {
 		return err
 	}
-	if err := p.writeServers(w, macs, false); err != nil {
+	gone := func(key lb.ServerKey) bool { return p.tables.services[key.Service] == nil }
+	if err := p.removeServers(gone); err != nil {
 		return err
 	}
-	wished := w.serverKeys()
-	if err := p.removeServers(func(key lb.ServerKey) bool { return !wished[key] }); err != nil {
-		return err
-	}
-	return p.removeFacts(facts)
+	return p.removeFacts(p.tables.wireFacts(w)) // before their ids mean other services
 }
 
 // hasRoom says whether what is new fits beside everything old: then nothing has to go before its successor is there.
@@ -175,6 +171,15 @@ func (p *Plane) writeServers(w *wish, macs map[int]lb.MAC, live bool) error {
 				return fmt.Errorf("write real server %s of %s: %w", r.Address, service.key, err)
 			}
 			entry.written, entry.value = true, value
+		}
+	}
+	return nil
+}
+
+func (p *Plane) writeServices(w *wish) error {
+	for _, service := range w.services {
+		if err := p.writeService(service); err != nil {
+			return err
 		}
 	}
 	return nil
