@@ -273,11 +273,11 @@ func isAttached(l link.Link, index int) bool {
 	return err == nil && info.XDP() != nil && int(info.XDP().Ifindex) == index
 }
 
-// ErrReplaced is in the error of Apply when an interface was deleted and made anew. Its program went with the old one:
-// the plane must be closed, opened and attached again.
-var ErrReplaced = errors.New("was deleted and made anew, without our XDP program")
+// ErrReplaced is in the error of Apply when an interface has no program of ours any more: it was deleted and made anew,
+// or somebody has detached the program. The plane must be closed, opened and attached again.
+var ErrReplaced = errors.New("is without our XDP program: it was made anew, or somebody has detached the program")
 
-// refreshInterfaces notices changed MAC addresses, and returns those of all interfaces by index.
+// refreshInterfaces notices changed MAC addresses and lost programs, and returns those of all interfaces by index.
 func (p *Plane) refreshInterfaces() (map[int]lb.MAC, error) {
 	present, err := p.system()
 	if err != nil {
@@ -294,6 +294,8 @@ func (p *Plane) refreshInterfaces() (map[int]lb.MAC, error) {
 			return nil, fmt.Errorf("interface %s %w", n.name, ErrReplaced)
 		case !ok:
 			return nil, fmt.Errorf("interface %s is gone, and our XDP program with it", n.name)
+		case n.link != nil && !isAttached(n.link, n.index):
+			return nil, fmt.Errorf("interface %s %w", n.name, ErrReplaced)
 		case mac == n.mac:
 			continue
 		}

@@ -394,6 +394,29 @@ func TestInterfaceMadeAnewIsAttachedAgain(t *testing.T) {
 	}
 }
 
+func TestProgramThatSomebodyHasDetachedIsMissedAndAttachedAgain(t *testing.T) {
+	s, cfg, wish := buildStreet(t)
+	p, _ := attachedPlane(t, cfg, Native)
+	apply(t, p, wish)
+	pinned, err := link.LoadPinnedLink(p.pins.link(Native, interfaceNamed(t, "eth0").Index), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pinned.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	pinned.Close()
+	if err := p.Apply(t.Context(), wish); !errors.Is(err, ErrReplaced) || !strings.Contains(err.Error(), "eth0") {
+		t.Errorf("error %v, want %v and the interface", err, ErrReplaced)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p, _ = attachedPlane(t, cfg, Native)
+	apply(t, p, wish)
+	s.wantForwarding(t, 1000)
+}
+
 func TestAttachToAnInterfaceThatVanishedNamesIt(t *testing.T) {
 	enterNamespace(t)
 	veth(t, "eth0", "c0")
