@@ -49,6 +49,10 @@ func (d *Director) Reload(ctx context.Context) error {
 
 // reload makes the new configuration the one in use, or says why not.
 func (d *Director) reload(ctx context.Context, r reload) error {
+	if d.stopping { // says nothing about the file
+		d.log.Warn("reload refused: this director is stopping; the next start reads the file", "file", d.opts.ConfigFile)
+		return errors.New("this director is stopping; the next start reads the file")
+	}
 	err := r.err
 	if err == nil {
 		err = d.adopt(ctx, r.cfg)
@@ -64,9 +68,6 @@ func (d *Director) reload(ctx context.Context, r reload) error {
 }
 
 func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
-	if d.stopping {
-		return errors.New("this director is stopping")
-	}
 	if err := needsRestart(d.cfg, cfg); err != nil {
 		return err
 	}

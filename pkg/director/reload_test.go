@@ -13,6 +13,7 @@ import (
 
 	"github.com/xdirector/xdirector/pkg/config"
 	"github.com/xdirector/xdirector/pkg/neigh"
+	"github.com/xdirector/xdirector/pkg/status"
 )
 
 func TestOfTwoReloadsTheOneThatReadsLaterIsTheLast(t *testing.T) {
@@ -127,5 +128,16 @@ func TestAnInterfaceThatBrokeDownKeepsNobodyFromChangingTheRest(t *testing.T) {
 	}
 	if err := checkInterfaces(old, &config.Config{}); err == nil {
 		t.Error("at the start every interface must be there")
+	}
+}
+
+func TestAReloadWhileStoppingSaysNothingAboutTheFile(t *testing.T) {
+	d := forTest(t, t.TempDir())
+	d.stopping, d.reloaded = true, status.Reload{Success: true}
+	if err := d.reload(t.Context(), reload{cfg: oneService()}); err == nil || !strings.Contains(err.Error(), "stopping") {
+		t.Errorf("error %v", err)
+	}
+	if !d.reloaded.Success {
+		t.Errorf("the file counts as refused: %+v", d.reloaded)
 	}
 }
