@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -103,6 +105,67 @@ func TestNoFrameCirculatesBetweenDirectorsThatAreEachOthersRealServers(t *testin
 				}
 			})
 		}
+	}
+}
+
+// threeDirectors are all directors of one service whose real servers are the given ones of them, and know each other as
+// directors if told so.
+func threeDirectors(t *testing.T, real []int, acquainted bool) []*box {
+	boxes := []*box{{mac: serverMAC(1), address: 1}, {mac: serverMAC(2), address: 2}, {mac: serverMAC(3), address: 3}}
+	folder := mountBPFFS(t)
+	for i, b := range boxes {
+		system := func() ([]net.Interface, error) {
+			return []net.Interface{{Index: eth0Index, Name: "eth0", HardwareAddr: b.mac[:]}}, nil
+		}
+		cfg := testConfig(folder)
+		cfg.PinPath = filepath.Join(folder, fmt.Sprint("director", i))
+		b.plane = openPlane(t, cfg, system)
+		var s lb.State
+		var servers []lb.RealServer
+		for j, other := range boxes {
+			r := server(other.address)
+			if i == j {
+				r.NextHop = lb.NextHop{Local: true}
+			} else if acquainted {
+				s.Directors = append(s.Directors, lb.Director{MAC: other.mac, Address: serverAddress(other.address)})
+			}
+			if slices.Contains(real, other.address) {
+				servers = append(servers, r)
+			}
+		}
+		s.Services = []lb.Service{service(webKey, servers...)}
+		apply(t, b.plane, s)
+	}
+	return boxes
+}
+
+func TestNoFrameCirculatesAmongThreeDirectorsWhoeverIsMaster(t *testing.T) {
+	for _, row := range []struct {
+		real       []int
+		acquainted bool
+		most       int // times that a frame may be sent on
+	}{
+		{[]int{1, 2, 3}, true, 1},
+		{[]int{1, 2, 3}, false, 1},
+		{[]int{1, 2}, true, 1},
+		// The third one's address is no next hop of anybody: its frames are balanced once more.
+		{[]int{1, 2}, false, 2},
+	} {
+		t.Run(fmt.Sprintf("real servers %v, acquainted %v", row.real, row.acquainted), func(t *testing.T) {
+			boxes := threeDirectors(t, row.real, row.acquainted)
+			random := rand.New(rand.NewPCG(1, 2))
+			for i := range 600 {
+				flags := []byte{syn, ack, fin | ack, syn | ack}[random.IntN(4)]
+				// Every one may be the MASTER, or be taken for it by a client with a stale ARP entry. Some clients use the
+				// address of a director.
+				from := []netip.Addr{client, serverAddress(1), serverAddress(2), serverAddress(3)}[random.IntN(4)]
+				frame := packet{destination: boxes[i%3].mac, from: from, fromPort: uint16(1000 + random.IntN(50)), flags: flags}.bytes()
+				sent, taken := deliver(t, boxes, frame)
+				if most := row.most + int(b2n(from != client)); sent > most || taken != 1 {
+					t.Fatalf("frame %d from %s was sent on %d times and taken %d times, want at most %d and exactly 1", i, from, sent, taken, most)
+				}
+			}
+		})
 	}
 }
 
