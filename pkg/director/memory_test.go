@@ -8,6 +8,7 @@ import (
 
 	"github.com/xdirector/xdirector/pkg/health"
 	"github.com/xdirector/xdirector/pkg/lb"
+	"github.com/xdirector/xdirector/pkg/statefile"
 )
 
 func forTest(t *testing.T, dir string) *Director {
@@ -60,11 +61,15 @@ func TestARestartRemembersWhichRealServersWereDown(t *testing.T) {
 func TestMemoryOfAnotherBootOrACleanStopIsAFreshStart(t *testing.T) {
 	for name, spoil := range map[string]func(*testing.T, *Director){
 		"another boot": func(t *testing.T, d *Director) {
+			boot, err := statefile.BootID()
+			if err != nil {
+				t.Fatal(err)
+			}
 			data, err := os.ReadFile(d.memoryFile())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(d.memoryFile(), []byte(strings.ReplaceAll(string(data), bootID(), "another")), 0o600); err != nil {
+			if err := os.WriteFile(d.memoryFile(), []byte(strings.ReplaceAll(string(data), boot, "another")), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		},

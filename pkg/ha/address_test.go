@@ -8,6 +8,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/xdirector/xdirector/pkg/statefile"
 	"github.com/xdirector/xdirector/pkg/vrrp"
 )
 
@@ -119,8 +120,7 @@ func TestRecordOfAnotherBootIsIgnored(t *testing.T) {
 	a, _ := twoBoxes(t)
 	a.addAddress(vip1.String())
 	cfg := config(t, fast(100, vip1))
-	must(t, os.MkdirAll(cfg.StateDir, 0o755))
-	must(t, writeRecord(cfg.StateDir, record{BootID: "another", Instance: "VI_1", Interface: "eth0",
+	must(t, statefile.Write(recordPath(cfg.StateDir, "VI_1"), "another", record{Instance: "VI_1", Interface: "eth0",
 		Index: a.eth0().Attrs().Index, Version: 3, VRID: 51, Addresses: []netip.Prefix{vip1}}))
 	r := a.start(cfg)
 	r.state(vrrp.Backup)

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/xdirector/xdirector/pkg/statefile"
 	"github.com/xdirector/xdirector/pkg/vrrp"
 )
 
@@ -150,7 +151,8 @@ func (h *holder) claim(w wish) claim {
 		h.log.Warn("a restart will not know that it was MASTER", "error", err)
 	}
 	c.advert = advert
-	rec, valid, err := readRecord(recordPath(h.stateDir, w.instance.Name), h.bootID)
+	var rec record
+	valid, err := statefile.Read(recordPath(h.stateDir, w.instance.Name), h.bootID, &rec)
 	if err != nil {
 		h.log.Warn("record of a former run is of no use; its addresses go when their lifetime ends", "error", err)
 	}
@@ -340,7 +342,7 @@ func (h *holder) fail(p netip.Prefix, err error) {
 // record writes down which addresses are, or will be when we become MASTER, ours. Usually it stands there already
 // from the start: becoming MASTER waits for no disk.
 func (h *holder) record(w wish) {
-	r := record{BootID: h.bootID, Instance: w.instance.Name, Interface: w.instance.Interface, Index: h.index,
+	r := record{Instance: w.instance.Name, Interface: w.instance.Interface, Index: h.index,
 		Version: w.instance.VRRP.Version, VRID: w.instance.VRRP.VRID, Interval: w.instance.VRRP.Interval}
 	for _, p := range w.instance.VirtualAddresses {
 		if !h.foreign[p.Addr()] || h.held[p] {
@@ -355,7 +357,7 @@ func (h *holder) record(w wish) {
 	if r.equal(h.recorded) {
 		return
 	}
-	if err := writeRecord(h.stateDir, r); err != nil {
+	if err := statefile.Write(recordPath(h.stateDir, r.Instance), h.bootID, r); err != nil {
 		if h.unwritten != err.Error() {
 			h.log.Error("virtual addresses not recorded: after a crash they stay until their lifetime ends; tried again every few seconds", "error", err)
 		}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/lb"
+	"github.com/xdirector/xdirector/pkg/statefile"
 	"github.com/xdirector/xdirector/pkg/vrrp"
 )
 
@@ -183,35 +183,27 @@ func TestForgedSendersFillNeitherMemoryNorLog(t *testing.T) {
 	}
 }
 
-func TestRecordIsReadBackOnlyInTheSameBoot(t *testing.T) {
+func TestRecordsAreFoundReadBackAndRemoved(t *testing.T) {
 	dir := t.TempDir()
-	r := record{BootID: "boot", Instance: "../net", Interface: "eth0", Index: 7, Version: 2, VRID: 51,
+	r := record{Instance: "../net", Interface: "eth0", Index: 7, Version: 2, VRID: 51,
 		Interval: time.Second, Addresses: []netip.Prefix{vip1, vip2}}
-	if err := writeRecord(dir, r); err != nil {
+	if err := statefile.Write(recordPath(dir, r.Instance), "boot", r); err != nil {
 		t.Fatal(err)
 	}
 	paths, err := recordPaths(dir)
 	if err != nil || len(paths) != 1 || paths[0] != recordPath(dir, "../net") {
 		t.Fatalf("records %v, %v", paths, err)
 	}
-	got, valid, err := readRecord(paths[0], "boot")
+	var got record
+	valid, err := statefile.Read(paths[0], "boot", &got)
 	if !got.equal(r) || !valid || err != nil {
 		t.Errorf("read back %+v, %v, %v", got, valid, err)
-	}
-	if _, valid, err := readRecord(paths[0], "another"); valid || err != nil {
-		t.Errorf("another boot: %v, %v", valid, err)
-	}
-	if err := os.WriteFile(paths[0], []byte("{"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, valid, err := readRecord(paths[0], "boot"); valid || err == nil || !strings.Contains(err.Error(), paths[0]) {
-		t.Errorf("broken record: %v, %v", valid, err)
 	}
 	if err := removeRecord(paths[0]); err != nil {
 		t.Error(err)
 	}
-	if _, valid, err := readRecord(paths[0], "boot"); valid || err != nil {
-		t.Errorf("missing record: %v, %v", valid, err)
+	if paths, err := recordPaths(dir); len(paths) != 0 || err != nil {
+		t.Errorf("after the removal: %v, %v", paths, err)
 	}
 }
 

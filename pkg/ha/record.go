@@ -2,10 +2,7 @@ package ha
 
 import (
 	"encoding/binary"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"net/url"
 	"os"
@@ -16,12 +13,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xdirector/xdirector/pkg/statefile"
 )
 
 // record says which addresses on which interface are an instance's own, put there by us. It is written before the
 // first of them is added, so that a crash never leaves one that nobody knows.
 type record struct {
-	BootID    string         `json:"boot_id"`
 	Instance  string         `json:"instance"`
 	Interface string         `json:"interface"`
 	Index     int            `json:"ifindex"`
@@ -32,7 +30,7 @@ type record struct {
 }
 
 func (r record) equal(o record) bool {
-	return slices.Equal(r.Addresses, o.Addresses) && r.BootID == o.BootID && r.Instance == o.Instance &&
+	return slices.Equal(r.Addresses, o.Addresses) && r.Instance == o.Instance &&
 		r.Interface == o.Interface && r.Index == o.Index && r.Version == o.Version && r.VRID == o.VRID && r.Interval == o.Interval
 }
 
@@ -52,44 +50,11 @@ func advertPath(dir, instance string) string {
 	return filepath.Join(dir, recordPrefix+url.PathEscape(instance)+advertSuffix)
 }
 
-// writeRecord replaces the record in one step.
-func writeRecord(dir string, r record) error {
-	b, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("encode record of instance %s: %w", r.Instance, err)
-	}
-	path := recordPath(dir, r.Instance)
-	if err := os.WriteFile(path+".new", append(b, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write record of instance %s: %w", r.Instance, err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("replace record of instance %s: %w", r.Instance, err)
-	}
-	return nil
-}
-
-// readRecord returns the record at path. A missing one and one of another boot are no record: the addresses are gone
-// with that boot. One that can't be read is an error that the caller logs; it is no record either.
-func readRecord(path, bootID string) (record, bool, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return record{}, false, nil
-	}
-	if err != nil {
-		return record{}, false, fmt.Errorf("read record: %w", err)
-	}
-	var r record
-	if err := json.Unmarshal(b, &r); err != nil {
-		return record{}, false, fmt.Errorf("read record %s: %w", path, err)
-	}
-	return r, r.BootID == bootID, nil
-}
-
 // removeRecord removes the record at path and the time of the last advert beside it.
 func removeRecord(path string) error {
 	for _, p := range []string{path, strings.TrimSuffix(path, recordSuffix) + advertSuffix} {
-		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove record: %w", err)
+		if err := statefile.Remove(p); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -108,15 +73,6 @@ func recordPaths(dir string) ([]string, error) {
 		}
 	}
 	return paths, nil
-}
-
-// bootID names this boot of the kernel.
-func bootID() (string, error) {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "", fmt.Errorf("read boot id: %w", err)
-	}
-	return strings.TrimSpace(string(b)), nil
 }
 
 // lastAdvert is the time of the last advert, in nanoseconds of CLOCK_BOOTTIME, in a file mapped into memory: noting

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/xdirector/xdirector/pkg/statefile"
 )
 
 // open does what can fail at the start.
@@ -20,7 +22,7 @@ func (l *loop) open(cfg Config) (*watcher, error) {
 			"state_dir", cfg.StateDir, "dead_man", cfg.DeadMan, "error", err)
 	}
 	var err error
-	if l.bootID, err = bootID(); err != nil {
+	if l.bootID, err = statefile.BootID(); err != nil {
 		return nil, err
 	}
 	if l.handle, err = newHandle(); err != nil {
@@ -110,7 +112,8 @@ func (l *loop) sweep(cfg Config) {
 		if slices.ContainsFunc(cfg.Instances, func(i Instance) bool { return recordPath(cfg.StateDir, i.Name) == path }) {
 			continue
 		}
-		rec, valid, err := readRecord(path, l.bootID)
+		var rec record
+		valid, err := statefile.Read(path, l.bootID, &rec)
 		if err != nil {
 			l.log.Warn("record of a former run is of no use; its addresses go when their lifetime ends", "error", err)
 		}

@@ -1,13 +1,10 @@
 package ipvs
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
+
+	"github.com/xdirector/xdirector/pkg/statefile"
 )
 
 // record is the file that remembers across runs which services are ours. IPVS is empty after a boot, so the record of
@@ -19,25 +16,18 @@ type record struct {
 
 // content is the file.
 type content struct {
-	BootID   string   `json:"boot_id"`
 	Services []string `json:"services"` // as lb.ServiceKey prints them
 }
 
 // load returns the services of this boot; none if there is no file.
 func (r *record) load() (map[string]bool, error) {
-	data, err := os.ReadFile(r.path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
+	boot, err := statefile.BootID()
 	if err != nil {
-		return nil, fmt.Errorf("read record of ipvs services: %w", err)
+		return nil, err
 	}
 	var c content
-	if err := json.Unmarshal(data, &c); err != nil {
-		return nil, fmt.Errorf("read record of ipvs services %s: %w", r.path, err)
-	}
-	boot, err := bootID()
-	if err != nil || c.BootID != boot {
+	found, err := statefile.Read(r.path, boot, &c)
+	if err != nil || !found {
 		return nil, err
 	}
 	services := map[string]bool{}
@@ -63,30 +53,11 @@ func (r *record) save(list []string) error {
 
 func (r *record) replace(list []string) error {
 	if len(list) == 0 {
-		if err := os.Remove(r.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		return nil
+		return statefile.Remove(r.path)
 	}
-	boot, err := bootID()
+	boot, err := statefile.BootID()
 	if err != nil {
 		return err
 	}
-	data, err := json.MarshalIndent(content{boot, list}, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(r.path), 0o755); err != nil {
-		return err
-	}
-	// It need not survive a loss of power: that is a boot.
-	if err := os.WriteFile(r.path+".new", append(data, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(r.path+".new", r.path)
-}
-
-func bootID() (string, error) {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(id)), err
+	return statefile.Write(r.path, boot, content{list})
 }
