@@ -64,6 +64,8 @@ func (d *Director) openPlane(ctx context.Context, cfg *config.Config) error {
 	stateFile := filepath.Join(cfg.StateDir, "ipvs.json")
 	if len(cfg.Services) == 0 {
 		d.plane = plane{reason: "no services"}
+		d.cleanXDP(cfg)
+		d.cleanIPVS(stateFile)
 		return nil
 	}
 	reason := "dataplane.mode is ipvs"
@@ -71,9 +73,7 @@ func (d *Director) openPlane(ctx context.Context, cfg *config.Config) error {
 		p, err := d.openXDP(ctx, cfg)
 		if err == nil {
 			d.plane = p
-			if err := ipvs.Cleanup(stateFile, d.log); err != nil {
-				d.log.Warn("services of an earlier run could not be removed from IPVS; see ipvsadm -Ln", "error", err)
-			}
+			d.cleanIPVS(stateFile)
 			return nil
 		}
 		if errors.Is(err, xdp.ErrInUse) {
@@ -92,11 +92,23 @@ func (d *Director) openPlane(ctx context.Context, cfg *config.Config) error {
 	d.apply(ctx)
 	// Only now: while the virtual addresses are here and nothing forwards, every packet would be answered by a reset.
 	// Programs that are still attached take all packets before IPVS sees them.
+	d.cleanXDP(cfg)
+	d.log.Info("packets are forwarded by IPVS", "reason", reason)
+	return nil
+}
+
+// cleanXDP removes what a run that was killed left attached and pinned.
+func (d *Director) cleanXDP(cfg *config.Config) {
 	if err := xdp.Cleanup(cfg.Dataplane.PinPath); err != nil {
 		d.log.Warn("XDP programs of an earlier run could not be removed", "pin_path", cfg.Dataplane.PinPath, "error", err)
 	}
-	d.log.Info("packets are forwarded by IPVS", "reason", reason)
-	return nil
+}
+
+// cleanIPVS removes the services that a run that was killed left in IPVS.
+func (d *Director) cleanIPVS(stateFile string) {
+	if err := ipvs.Cleanup(stateFile, d.log); err != nil {
+		d.log.Warn("services of an earlier run could not be removed from IPVS; see ipvsadm -Ln", "error", err)
+	}
 }
 
 func (d *Director) openXDP(ctx context.Context, cfg *config.Config) (plane, error) {

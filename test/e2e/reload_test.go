@@ -90,3 +90,19 @@ func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
 		}
 	})
 }
+
+func TestStartWithoutServicesRemovesWhatAKilledAgentForwarded(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 1, 1)
+		c.start(c.service())
+		d := c.d[0]
+		c.get(web, 1)
+		d.Kill()
+		c.ok(d.Configure(c.config(0)))
+		c.ok(d.Start())
+		c.ok(d.WaitState(t.Context(), "VI_1", "MASTER", patience))
+		if r := c.lab.Client.Get(web, 10*requestLimit()); r.Outcome != lab.Refused {
+			t.Errorf("a request to the service that is gone: %s (%v), want %s", r.Outcome, r.Err, lab.Refused)
+		}
+	})
+}
