@@ -31,6 +31,7 @@ const (
 	flowCountBudget  = 50 // counting flows may take one part in so many of the time
 	flowsPerBatch    = 4096
 	ringsPerBatch    = 256 // each is an open file for a moment
+	ringWriters      = 16
 	maxFlowTableSize = 1 << 28
 )
 
