@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/xdirector/xdirector/pkg/config"
+	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/status"
 )
 
@@ -73,6 +74,12 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 	}
 	if err := checkInterfaces(cfg, d.cfg); err != nil {
 		return err
+	}
+	// What doesn't fit would keep every later change, of health too, from the plane.
+	if bounded, ok := d.plane.Plane.(interface{ Fits(lb.State) error }); ok {
+		if err := bounded.Fits(d.wish(cfg)); err != nil {
+			return err
+		}
 	}
 	d.learnHops(ctx, cfg)
 	switch had, has := d.plane.Plane != nil, len(cfg.Services) > 0; {

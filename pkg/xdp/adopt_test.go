@@ -404,3 +404,27 @@ func TestApplySaysWhenAnInterfaceIsGoneOrReplaced(t *testing.T) {
 		t.Errorf("with a new one of the name: %v", err)
 	}
 }
+
+func TestFitsNamesTheLimit(t *testing.T) {
+	p := newTestPlane(t, state())
+	many := func(services, servers int) lb.State {
+		var s lb.State
+		for i := range services {
+			one := lb.Service{Key: lb.ServiceKey{Address: vip, Port: uint16(i + 1), Protocol: lb.TCP}}
+			one.RealServers = make([]lb.RealServer, servers)
+			s.Services = append(s.Services, one)
+		}
+		return s
+	}
+	if err := p.Fits(many(4096, 3)); err != nil {
+		t.Errorf("4096 services with 3 real servers each: %v", err)
+	}
+	for want, s := range map[string]lb.State{
+		"4097 services: the XDP plane holds at most 4096":       many(4097, 1),
+		"16384 real servers: the XDP plane holds at most 16383": many(4096, 4),
+	} {
+		if err := p.Fits(s); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}

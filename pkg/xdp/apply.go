@@ -42,6 +42,31 @@ func (p *Plane) Apply(ctx context.Context, s lb.State) error {
 	return nil
 }
 
+// Fits says whether the tables can hold s at all; the error has the limit and the cure.
+func (p *Plane) Fits(s lb.State) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.clock == nil {
+		return errClosed
+	}
+	servers := 0
+	for _, service := range s.Services {
+		servers += len(service.RealServers)
+	}
+	for _, t := range []struct {
+		of         string
+		have, most int
+	}{
+		{"services", len(s.Services), int(p.maps.Services.MaxEntries())},
+		{"real servers", servers, int(p.maps.Servers.MaxEntries()) - 1}, // id 0 is never used
+	} {
+		if t.have > t.most {
+			return fmt.Errorf("%d %s: the XDP plane holds at most %d; give some to other directors, or restart with dataplane.mode ipvs", t.have, t.of, t.most)
+		}
+	}
+	return nil
+}
+
 func (p *Plane) apply(w *wish, macs map[int]lb.MAC) error {
 	for _, step := range p.steps(w, macs) {
 		if err := step(); err != nil {

@@ -47,6 +47,7 @@ var scenarios = map[string][]string{
 	"TestMetricsTellWhatHappened":                              everyPlane,
 	"TestStartWithoutServicesRemovesWhatAKilledAgentForwarded": everyPlane,
 	"TestFloodedFrameIsNotForwarded":                           hostXDP,
+	"TestReloadToOtherRealServersRefusesNobody":                everyPlane,
 	"TestDirectorsBehindEachOtherCirculateNothing":             hostXDP,
 	"TestInterfaceWithoutNativeXDPGetsGeneric":                 noPlane,
 	"TestWithoutBPFCapabilityIPVSForwards":                     {ipvs},

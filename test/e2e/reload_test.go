@@ -106,3 +106,34 @@ func TestStartWithoutServicesRemovesWhatAKilledAgentForwarded(t *testing.T) {
 		}
 	})
 }
+
+func TestReloadToOtherRealServersRefusesNobody(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 1, 4)
+		d := c.d[0]
+		use := func(servers []lab.RealServer) {
+			changed := c.config(0, c.service())
+			changed.Services[0].RealServers = servers
+			c.ok(d.Configure(changed))
+		}
+		all := c.service().RealServers
+		c.start(c.service())
+		use(all[:2])
+		c.ok(d.Reload(t.Context()))
+		load := c.load()
+		c.answered(load, time.Now(), 40)
+		use(all[2:])
+		c.ok(d.Reload(t.Context()))
+		reloaded := time.Now()
+		c.answered(load, reloaded, 40)
+		requests := load.Stop()
+		if n := requests.Between(reloaded, time.Now()).Servers(); n["r1"]+n["r2"] > 0 || n["r3"] == 0 || n["r4"] == 0 {
+			t.Errorf("after the change to r3 and r4: %v", n)
+		}
+		for _, r := range requests.Failed() {
+			if r.Outcome != lab.Reset { // those were open with a real server that left
+				t.Errorf("a request failed %v after the reload: %s (%v)", r.Start.Sub(reloaded), r.Outcome, r.Err)
+			}
+		}
+	})
+}
