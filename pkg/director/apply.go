@@ -72,7 +72,7 @@ func (d *Director) applyState(ctx context.Context, state lb.State) {
 	err := d.plane.Apply(ctx, state)
 	d.appliedAt, d.applyTook = time.Now(), time.Since(began)
 	if err != nil && (d.applyErr == nil || d.applyErr.Error() != err.Error()) {
-		d.log.Error("the plane could not be updated; it forwards as before and is tried again every second", "plane", d.planeName(), "error", err)
+		d.log.Error("the plane could not be updated; tried again every second", "plane", d.planeName(), "error", err)
 	}
 	if err == nil && d.applyErr != nil {
 		d.log.Info("the plane is up to date again", "plane", d.planeName())

@@ -71,10 +71,14 @@ func TestFloodedFrameIsNotForwarded(t *testing.T) {
 }
 
 // TestDirectorsBehindEachOtherCirculateNothing has two directors that are each other's real servers, once as MASTER
-// and BACKUP, where each of them gets frames, and once with two MASTERs that don't hear one another.
+// and BACKUP, where each of them gets frames, and once with two MASTERs that don't hear one another. IPVS can't tell a
+// frame that another MASTER has balanced, so that it is safe there with one MASTER only.
 func TestDirectorsBehindEachOtherCirculateNothing(t *testing.T) {
 	onPlanes(t, func(t *testing.T, plane string) {
 		for _, masters := range []int{1, 2} {
+			if masters == 2 && plane == ipvs {
+				break
+			}
 			t.Run(fmt.Sprintf("masters=%d", masters), func(t *testing.T) {
 				c := newCluster(t, plane, 2, 0)
 				s := lab.Service{Address: vip, Port: 80}

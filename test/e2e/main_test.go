@@ -48,7 +48,7 @@ var scenarios = map[string][]string{
 	"TestStartWithoutServicesRemovesWhatAKilledAgentForwarded": everyPlane,
 	"TestFloodedFrameIsNotForwarded":                           hostXDP,
 	"TestReloadToOtherRealServersRefusesNobody":                everyPlane,
-	"TestDirectorsBehindEachOtherCirculateNothing":             hostXDP,
+	"TestDirectorsBehindEachOtherCirculateNothing":             everyPlane,
 	"TestInterfaceWithoutNativeXDPGetsGeneric":                 noPlane,
 	"TestWithoutBPFCapabilityIPVSForwards":                     {ipvs},
 	"TestJoinedDirectorsEndWithOneMaster":                      noPlane,
