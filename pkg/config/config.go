@@ -27,15 +27,17 @@ const maxFileSize = 4 << 20
 
 // Config is a whole configuration, valid and with all defaults filled in. It is never changed after Parse.
 type Config struct {
-	RouterID  string // empty: the host name, which the one that runs it looks up
-	StateDir  string // absolute
-	Instances []Instance
-	Services  []Service
-	Dataplane Dataplane
-	Metrics   Metrics
-	Control   Control
-	Log       Log
-	Warnings  []Problem // what is valid but most likely a mistake, in the order of the file
+	RouterID   string // empty: the host name, which the one that runs it looks up
+	StateDir   string // absolute
+	Instances  []Instance
+	Scripts    []Script    // vrrp.scripts, which instances track
+	SyncGroups []SyncGroup // vrrp.sync_groups
+	Services   []Service
+	Dataplane  Dataplane
+	Metrics    Metrics
+	Control    Control
+	Log        Log
+	Warnings   []Problem // what is valid but most likely a mistake, in the order of the file
 }
 
 // Instance is one VRRP virtual router.
@@ -50,6 +52,101 @@ type Instance struct {
 	PreemptDelay     time.Duration
 	Password         string         // version 2 only, at most 8 bytes; empty: no authentication
 	VirtualAddresses []netip.Prefix // in the order of the file; the address is not masked
+
+	SourceAddress     netip.Addr     // source_address: of adverts; invalid: chosen
+	DownTimerAdverts  int            // down_timer_adverts 1-100 (3)
+	StartupDelay      time.Duration  // startup_delay (0s)
+	Checksum          string         // checksum: rfc5798 (default) or rfc9568; version 3 over IPv4
+	UnicastPeers      []netip.Addr   // unicast_peers
+	UnicastTTL        uint8          // unicast_ttl 1-255 (255): the lowest TTL accepted from peers; adverts are always sent with 255
+	GARP              GARP           // garp
+	ExcludedAddresses []netip.Prefix // excluded_addresses: held but not advertised; of either family
+	Routes            []Route        // routes
+	VirtualMAC        string         // virtual_mac: true (vrrp4-VRID, vrrp6-VRID), or {name: ...}; empty: none
+	Accept            bool           // accept (true)
+	Track             Track          // track
+}
+
+// GARP is how gratuitous ARP and unsolicited neighbour advertisements are sent; keepalived's defaults.
+type GARP struct {
+	Repeat        int           // repeat 1-100 (5)
+	Delay         time.Duration // delay (5s); 0s: no second burst
+	Refresh       time.Duration // refresh (0s): never
+	RefreshRepeat int           // refresh_repeat 1-100 (1)
+	Interval      time.Duration // interval (0s) between two frames
+	LowerRepeat   int           // lower_priority_repeat 0-100 (repeat); 0: none
+	LowerDelay    time.Duration // lower_priority_delay (delay)
+}
+
+// Route is a route that is there while the instance is MASTER: {destination, via, interface, source, metric, table}.
+type Route struct {
+	Destination netip.Prefix
+	Via         netip.Addr // invalid: on the link
+	Interface   string     // the instance's by default
+	Source      netip.Addr // invalid: none
+	Metric      uint32
+	Table       uint32 // 0: main
+}
+
+// Track is what an instance depends on. Weights are -253 to 253. 0, the default: FAULT while it is bad; negative: added
+// to the priority while it is bad; positive: added while it is good.
+type Track struct {
+	Interfaces []TrackInterface
+	Scripts    []TrackScript
+	Files      []TrackFile
+	Processes  []TrackProcess
+	Services   []TrackService
+}
+
+// TrackInterface is a tracked interface: {name, weight}.
+type TrackInterface struct {
+	Name   string
+	Weight int
+}
+
+// TrackScript names one of vrrp.scripts: {name, weight}. Weight is the script's own by default.
+type TrackScript struct {
+	Name   string
+	Weight int
+}
+
+// TrackFile is a tracked file: {path, weight}. The number in the file, times the weight, is added to the priority; with
+// weight 0 any other number than 0 is FAULT. A file that is missing counts as 0, an empty one as 1.
+type TrackFile struct {
+	Path   string
+	Weight int
+}
+
+// TrackProcess is good while at least Min processes have the name: {name, min, weight}.
+type TrackProcess struct {
+	Name   string // of the executable, or a whole path
+	Min    int    // min 1-1000 (1)
+	Weight int
+}
+
+// TrackService is good while at least MinUp real servers of the service can take new flows: {name, min_up, weight}.
+type TrackService struct {
+	Name   string
+	MinUp  int // min_up 1-65535 (1)
+	Weight int
+}
+
+// Script is a check of anything by a command: {name, command, interval, timeout, rise, fall, weight, user}.
+type Script struct {
+	Name     string
+	Command  []string      // an absolute path and its arguments; never a shell's line
+	Interval time.Duration // interval (1s)
+	Timeout  time.Duration // timeout (interval)
+	Rise     int           // rise (1): good after so many exits with 0
+	Fall     int           // fall (1): bad after so many others
+	Weight   int           // weight (0), where an instance gives none
+	User     string        // user (nobody): never root unless written
+}
+
+// SyncGroup is instances that change state together: {name, instances}.
+type SyncGroup struct {
+	Name      string
+	Instances []string // two or more
 }
 
 // Service is a virtual address, port and protocol with the real servers behind it.
@@ -87,6 +184,10 @@ type Dataplane struct {
 	FlowTableSize uint32   // flows that can be held
 	PinPath       string   // absolute; a folder on a bpffs
 	DeadMan       time.Duration
+	// VRRPFastPath is vrrp_fast_path: off, filter (default) or absorb. Without services it has an effect only where it is
+	// written.
+	VRRPFastPath        string
+	VRRPFastPathWritten bool
 }
 
 // Metrics says where Prometheus and browsers are answered.

@@ -59,7 +59,7 @@ type Director struct {
 	cfg       *config.Config
 	started   time.Time
 	reloaded  status.Reload
-	ha        *ha.Runtime
+	ha        election
 	report    ha.Report
 	reportAt  time.Time
 	checks    *health.Runner
@@ -75,6 +75,15 @@ type Director struct {
 	stopping  bool
 	notified  string
 	wasMaster bool
+}
+
+// election runs the instances: ha.Runtime in this process, or the one of a process of its own.
+type election interface {
+	Run(ctx context.Context) error
+	Configure(cfg ha.Config)
+	Track(by map[string]ha.Track)
+	Stop()
+	Reports() <-chan ha.Report
 }
 
 // nextHops finds the ways to real servers; see neigh.Watcher.
@@ -331,7 +340,7 @@ func haConfig(cfg *config.Config) ha.Config {
 		instance := ha.Instance{
 			Name:             i.Name,
 			Interface:        i.Interface,
-			VirtualAddresses: i.VirtualAddresses,
+			VirtualAddresses: virtualAddresses(i.VirtualAddresses),
 			VRRP: vrrp.Config{
 				Version:      i.Version,
 				VRID:         i.VirtualRouterID,
@@ -348,6 +357,14 @@ func haConfig(cfg *config.Config) ha.Config {
 		c.Instances = append(c.Instances, instance)
 	}
 	return c
+}
+
+func virtualAddresses(list []netip.Prefix) []ha.VirtualAddress {
+	var out []ha.VirtualAddress
+	for _, p := range list {
+		out = append(out, ha.VirtualAddress{Prefix: p})
+	}
+	return out
 }
 
 // checkInterfaces finds every interface that the configuration names on this box. One that is in use according to

@@ -21,7 +21,7 @@ import (
 	"github.com/xdirector/xdirector/pkg/vrrp"
 )
 
-// Config is everything that ha needs to know.
+// Config is everything that ha needs to know. It is sent to the election's process as JSON.
 type Config struct {
 	Instances []Instance
 	StateDir  string        // where held addresses are recorded, so that a restart knows its own
@@ -32,15 +32,90 @@ type Config struct {
 type Instance struct {
 	Name             string
 	Interface        string
-	VRRP             vrrp.Config
-	VirtualAddresses []netip.Prefix // VRRP.Addresses with their prefix lengths, in the same order
+	VRRP             vrrp.Config      // as configured: ha puts Track and TrackInterfaces into Priority, Yield and Hold
+	VirtualAddresses []VirtualAddress // VRRP.Addresses in the same order, then those that are not advertised
+	Routes           []Route          // there while MASTER
+	Source           netip.Addr       // of adverts; invalid: the first own address of the interface (IPv6: its link-local one)
+	StartupDelay     time.Duration    // from the start of the process to taking part
+	ARPInterval      time.Duration    // between two frames of gratuitous ARP or neighbour advertisement; 0: none
+	VirtualMAC       string           // name of the macvlan that holds the addresses with 00-00-5E-00-01-VRID (02: IPv6); empty: none
+	Accept           bool             // packets for the virtual addresses reach this box; false: they are dropped, but those of services
+	Group            string           // sync group; empty: none
+	TrackInterfaces  []TrackInterface // others than its own, which always counts
+	Slot             uint32           // of the instance in the plane's tables, see FastPath; 0: it has none
+	Absorb           bool             // repeats of the MASTER's advert may be absorbed by the plane
 }
 
-// Report is the whole picture of all instances. One is sent after every change, at least every second, and a last
+// VirtualAddress is an address that an instance holds while MASTER.
+type VirtualAddress struct {
+	Prefix    netip.Prefix
+	Interface string // other than the instance's; empty: that, or its virtual MAC's
+	Label     string // IPv4, at most 15 bytes; empty: none
+	Scope     string // global, site, link or host; empty: global
+}
+
+// Route is a route that an instance installs while MASTER.
+type Route struct {
+	Destination netip.Prefix
+	Via         netip.Addr // invalid: on the link
+	Interface   string     // empty: the instance's
+	Source      netip.Addr // preferred source; invalid: none
+	Metric      uint32
+	Table       uint32 // 0: main
+}
+
+// TrackInterface makes an instance depend on an interface.
+type TrackInterface struct {
+	Name   string
+	Weight int // -253 to 253. 0: FAULT while it is down; negative: added to the priority while down; positive: while up
+}
+
+// Track is what checks and operators say about an instance, see Runtime.Track.
+type Track struct {
+	Adjust int    // added to the priority; the result is kept within 1-254, and 255 is never changed
+	Hold   string // why the instance must be in FAULT, in plain words; empty: it may take part
+	Yield  bool   // an operator's failover: leave MASTER to any other director
+}
+
+// FastPath is what the plane knows of adverts, as the election uses it: shared memory, never a call that can wait. A slot
+// is an Instance's.
+type FastPath interface {
+	// Gate opens or closes the plane for frames to the virtual MAC of an instance.
+	Gate(slot uint32, master bool)
+	// Absorb has the plane absorb exact repeats of the frame, Ethernet header included, and wake us when none came for
+	// down. False: it can't, and every advert still arrives.
+	Absorb(slot uint32, frame []byte, down time.Duration) bool
+	// Release ends Absorb. When it returns, no further advert is absorbed and LastSeen is final.
+	Release(slot uint32)
+	// LastSeen is when an advert was absorbed last, in CLOCK_MONOTONIC; 0: none since Absorb.
+	LastSeen(slot uint32) vrrp.Time
+	// Renew lets all absorbing go on until then, in CLOCK_MONOTONIC: nobody absorbs for a process that is gone.
+	Renew(until vrrp.Time)
+	// FD becomes readable when a timer of Absorb has run out.
+	FD() int
+	// Expired takes the slots whose timers have run out since it was called last.
+	Expired() []uint32
+}
+
+// Report is the whole picture of all instances. One is sent after every change, at least every five seconds, and a last
 // one with Stopped set when everything is handed over.
 type Report struct {
 	Instances []InstanceReport
 	Stopped   bool
+	Lateness  Histogram // how late this process was for its own timers
+	Denied    []string  // what the kernel did not permit (real-time scheduling, locked memory), with the cure
+}
+
+// Histogram counts durations; the bounds are those of LatenessBounds.
+type Histogram struct {
+	Counts []uint64 // by bound, not cumulative; one more than bounds
+	Sum    time.Duration
+}
+
+// LatenessBounds are the upper bounds of the buckets of Report.Lateness.
+func LatenessBounds() []time.Duration {
+	return []time.Duration{100 * time.Microsecond, 300 * time.Microsecond, time.Millisecond, 3 * time.Millisecond,
+		10 * time.Millisecond, 30 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond, time.Second}
 }
 
 // InstanceReport is the picture of one instance.
@@ -57,8 +132,13 @@ type InstanceReport struct {
 	AdvertsSent     uint64
 	AdvertsReceived uint64 // accepted
 	AdvertsRefused  map[vrrp.Reason]uint64
+	AdvertsByForm   map[string]uint64 // accepted ones of version 3 over IPv4, by form of the checksum: rfc5798, rfc9568
+	AdvertsAbsorbed uint64            // by the plane, not among the received ones
 	Mismatches      []Mismatch
 	Peers           []lb.Director // senders of accepted adverts since the start
+	Priority        uint8         // in use: the configured one with what is tracked
+	Tracked         string        // what changes the priority or keeps the instance down, in plain words; empty: nothing
+	Restored        uint64        // virtual addresses that somebody else removed, put back
 }
 
 // Mismatch is a difference to another router on the same virtual router.
@@ -94,6 +174,9 @@ func (r *Runtime) Configure(cfg Config) {
 	r.mu.Unlock()
 	poke(r.wake)
 }
+
+// Track replaces what checks and operators say, by instance; one that is not in it is as configured. Never blocks.
+func (r *Runtime) Track(by map[string]Track) {}
 
 // Stop hands all instances over to the other routers; when that is through, the last Report has Stopped set and Run
 // returns nil. Never blocks.
@@ -133,4 +216,12 @@ func poke(c chan<- struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+func prefixes(list []VirtualAddress) []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range list {
+		out = append(out, a.Prefix)
+	}
+	return out
 }

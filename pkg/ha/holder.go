@@ -199,14 +199,14 @@ func (h *holder) reconcile(w wish, due bool) {
 	if h.index == 0 {
 		return
 	}
-	wanted := w.instance.VirtualAddresses
+	wanted := prefixes(w.instance.VirtualAddresses)
 	if !w.hold {
 		wanted = nil
 	}
 	for _, p := range sorted(h.held) {
 		switch {
 		case slices.Contains(wanted, p):
-		case slices.Contains(w.instance.VirtualAddresses, p):
+		case slices.Contains(prefixes(w.instance.VirtualAddresses), p):
 			h.remove(w, p, "not MASTER")
 		default:
 			h.remove(w, p, "not in the configuration any more")
@@ -270,7 +270,7 @@ func (h *holder) look(w wish) {
 // findForeign notes the virtual addresses that are there without us, and tells the cure once.
 func (h *holder) findForeign(w wish, present []ownAddress) {
 	now := map[netip.Addr]bool{}
-	for _, v := range w.instance.VirtualAddresses {
+	for _, v := range prefixes(w.instance.VirtualAddresses) {
 		for _, a := range present {
 			if a.Prefix.Addr() != v.Addr() || h.held[a.Prefix] {
 				continue
@@ -344,7 +344,7 @@ func (h *holder) fail(p netip.Prefix, err error) {
 func (h *holder) record(w wish) {
 	r := record{Instance: w.instance.Name, Interface: w.instance.Interface, Index: h.index,
 		Version: w.instance.VRRP.Version, VRID: w.instance.VRRP.VRID, Interval: w.instance.VRRP.Interval}
-	for _, p := range w.instance.VirtualAddresses {
+	for _, p := range prefixes(w.instance.VirtualAddresses) {
 		if !h.foreign[p.Addr()] || h.held[p] {
 			r.Addresses = append(r.Addresses, p)
 		}
@@ -391,7 +391,7 @@ func (h *holder) announce(w wish) {
 	sent, missed := 0, 0
 	var missing error
 	for range arpRepeats {
-		for _, p := range w.instance.VirtualAddresses {
+		for _, p := range prefixes(w.instance.VirtualAddresses) {
 			if now := h.current(); !now.hold || now.arp != w.arp {
 				return
 			}

@@ -354,7 +354,7 @@ func (r *running) stopped() {
 
 // fast is an instance with adverts of 100 ms.
 func fast(priority uint8, addresses ...netip.Prefix) Instance {
-	i := Instance{Name: "VI_1", Interface: "eth0", VirtualAddresses: addresses,
+	i := Instance{Name: "VI_1", Interface: "eth0", VirtualAddresses: virtualAddresses(addresses),
 		VRRP: vrrp.Config{Version: 3, VRID: 51, Priority: priority, Interval: 100 * time.Millisecond, Preempt: true}}
 	for _, p := range addresses {
 		i.VRRP.Addresses = append(i.VRRP.Addresses, p.Addr())
@@ -364,4 +364,12 @@ func fast(priority uint8, addresses ...netip.Prefix) Instance {
 
 func config(t *testing.T, instances ...Instance) Config {
 	return Config{Instances: instances, StateDir: t.TempDir() + "/state", DeadMan: 30 * time.Second}
+}
+
+func virtualAddresses(list []netip.Prefix) []VirtualAddress {
+	var out []VirtualAddress
+	for _, p := range list {
+		out = append(out, VirtualAddress{Prefix: p})
+	}
+	return out
 }

@@ -298,7 +298,7 @@ func (l *loop) look(seen sighting) {
 // tellAddresses tells the holder which of its addresses came or went, by itself or by somebody else.
 func (i *instance) tellAddresses(came, went map[netip.Addr]bool, blind bool) {
 	var in, out []netip.Addr
-	for _, p := range i.cfg.VirtualAddresses {
+	for _, p := range prefixes(i.cfg.VirtualAddresses) {
 		if came[p.Addr()] {
 			in = append(in, p.Addr())
 		}
@@ -366,7 +366,7 @@ func (l *loop) own(k link) []ownAddress {
 	}
 	virtual := map[netip.Addr]bool{}
 	for _, i := range l.instances {
-		for _, p := range i.cfg.VirtualAddresses {
+		for _, p := range prefixes(i.cfg.VirtualAddresses) {
 			virtual[p.Addr()] = true
 		}
 	}

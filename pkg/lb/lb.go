@@ -115,10 +115,24 @@ type Director struct {
 	Address netip.Addr // a frame from its own address is a client's, and is balanced
 }
 
+// Router is a VRRP instance as a plane needs to know it: for the filter of adverts, and for frames to its virtual MAC.
+type Router struct {
+	Name       string
+	Interface  string // where its adverts are
+	IPv6       bool
+	Version    uint8 // 2 or 3
+	VRID       uint8
+	VirtualMAC bool         // frames to its virtual MAC are balanced while it is MASTER
+	Source     netip.Addr   // of our own adverts; invalid: not known yet
+	Peers      []netip.Addr // unicast; empty: multicast, from anybody
+	PeerTTL    uint8        // unicast: the lowest TTL accepted
+}
+
 // State is the whole wish for a plane. Apply makes a plane so; applying the same State twice changes nothing.
 type State struct {
 	Services  []Service
 	Directors []Director
+	Routers   []Router // ignored by IPVS
 }
 
 // Traffic counts what went to one real server. Counters only grow while the plane lives.
@@ -139,6 +153,7 @@ type InterfaceCounters struct {
 type Counters struct {
 	RealServers map[ServerKey]Traffic
 	Interfaces  map[string]InterfaceCounters // by interface name; empty on IPVS
+	Adverts     map[string]map[string]uint64 // by Router.Name and what was done: passed, absorbed, sampled, or a reason to drop; empty on IPVS
 }
 
 // Schedule returns the order in which new flows visit the schedulable real servers of a service, as indexes into

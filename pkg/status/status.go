@@ -19,6 +19,22 @@ type Status struct {
 	Reload    Reload     `json:"reload"`
 
 	Interfaces []Interface `json:"interfaces"`
+
+	Election    Election `json:"election"`
+	Maintenance bool     `json:"maintenance,omitempty"` // the operator has taken this box out of all elections
+}
+
+// Election is the process that runs the elections.
+type Election struct {
+	PID      int      `json:"pid,omitempty"` // 0: it runs in the agent's process, or is being restarted
+	Restarts uint64   `json:"restarts"`
+	Denied   []string `json:"denied,omitempty"` // what the kernel did not permit it, with the cure
+	// How late it was for its own timers: counts by upper bound in seconds, not cumulative; the last has no bound.
+	LatenessBounds []float64 `json:"lateness_bounds,omitempty"`
+	LatenessCounts []uint64  `json:"lateness_counts,omitempty"`
+	LatenessSum    float64   `json:"lateness_sum_seconds"`
+	FastPath       string    `json:"fast_path"` // off, filter, absorb, as it is in effect
+	FastPathReason string    `json:"fast_path_reason,omitempty"`
 }
 
 // Instance is one VRRP virtual router.
@@ -41,6 +57,15 @@ type Instance struct {
 	AdvertsSent     uint64            `json:"adverts_sent"`
 	AdvertsReceived uint64            `json:"adverts_received"` // accepted ones
 	AdvertsRefused  map[string]uint64 `json:"adverts_refused"`  // by reason
+
+	ConfiguredPriority uint8             `json:"configured_priority"`
+	Tracked            string            `json:"tracked,omitempty"` // what changes the priority, or keeps it in FAULT
+	Yielding           bool              `json:"yielding,omitempty"`
+	SyncGroup          string            `json:"sync_group,omitempty"`
+	AdvertsAbsorbed    uint64            `json:"adverts_absorbed"`
+	AdvertsByForm      map[string]uint64 `json:"adverts_by_form,omitempty"`  // rfc5798, rfc9568
+	AdvertsFiltered    map[string]uint64 `json:"adverts_filtered,omitempty"` // by the plane, by reason
+	AddressesRestored  uint64            `json:"addresses_restored"`
 }
 
 // Notice is a difference to another box on the same virtual router, in plain words.

@@ -7,10 +7,13 @@ type Event interface{ event() }
 
 // Start says that the instance can take part: its interface is usable and Source is its own address there. It is
 // given at the beginning and again when a failure is over. With Resume the machine continues as MASTER: it is the
-// same director, restarted, whose last advert is younger than three intervals.
+// same director, restarted, whose last advert is younger than three intervals. With HandedOver priority 0 was sent in
+// its name meanwhile: it begins as BACKUP, and the addresses that it still holds go when the new MASTER is heard and
+// the usual time after a handover is over.
 type Start struct {
-	Source netip.Addr
-	Resume bool
+	Source     netip.Addr
+	Resume     bool
+	HandedOver bool
 }
 
 // Packet is a received IPv4 packet of protocol 112. Step checks all of it; a refused one has no effect but Refused,
@@ -30,6 +33,10 @@ type Tick struct{}
 // a Stop under way ends at once.
 type Fail struct{ Reason string }
 
+// Heard says that the kernel has absorbed repeats of the MASTER's last advert, the latest of them at At: a BACKUP waits
+// on as if it had received that one itself.
+type Heard struct{ At Time }
+
 // SourceChange says that the own address of the interface is another one now. It is valid: without one, give Fail.
 type SourceChange struct{ Source netip.Addr }
 
@@ -48,6 +55,7 @@ func (Fail) event()         {}
 func (SourceChange) event() {}
 func (Configure) event()    {}
 func (Stop) event()         {}
+func (Heard) event()        {}
 
 // Action is something that the owner of the machine must do, in the order given.
 type Action interface{ action() }
@@ -61,8 +69,8 @@ type AddAddresses struct{}
 // RemoveAddresses takes the virtual addresses off the interface.
 type RemoveAddresses struct{}
 
-// Announce sends one burst of gratuitous ARP for all virtual addresses.
-type Announce struct{}
+// Announce sends one burst of gratuitous ARP or neighbour advertisements for all virtual addresses, each Repeat times.
+type Announce struct{ Repeat int }
 
 // Changed tells of a transition. Reason says the cause in plain words, with the other box where there is one.
 type Changed struct {
@@ -70,10 +78,13 @@ type Changed struct {
 	Reason   string
 }
 
-// Accepted tells of a valid advert of this virtual router, one that lost the election included.
+// Accepted tells of a valid advert of this virtual router, one that lost the election included. Obeyed: it is that of
+// the MASTER whom this BACKUP obeys, and an exact repeat of it would change nothing but the timer.
 type Accepted struct {
 	Source   netip.Addr
 	Priority uint8
+	Checksum ChecksumForm
+	Obeyed   bool
 }
 
 // Refused tells of a packet that had no effect. Text is one plain line for the log: who, what and the cure.

@@ -153,7 +153,7 @@ func (m *Machine) tick(now Time) []Action {
 	default:
 		m.announce = alarm{}
 		m.announced = now
-		out = append(out, Announce{})
+		out = append(out, Announce{Repeat: 5})
 	}
 	return out
 }
@@ -207,7 +207,7 @@ func (m *Machine) advert(priority uint8) Advert {
 func (m *Machine) announceTwice(out []Action, now Time) []Action {
 	m.announced, m.disputed = now, false
 	m.announce = at(now + announceAgain)
-	return append(out, Announce{})
+	return append(out, Announce{Repeat: 5})
 }
 
 // await starts the timer of a BACKUP: a MASTER that sends every interval may be silent for so long.

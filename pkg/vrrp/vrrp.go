@@ -38,7 +38,35 @@ type Config struct {
 	Preempt      bool          // take over from a MASTER of lower priority
 	PreemptDelay time.Duration // hear a lower MASTER this long before taking over from it
 	Password     string        // v2 only, at most 8 bytes; empty: no authentication
-	Addresses    []netip.Addr  // advertised, in this order
+	Addresses    []netip.Addr  // advertised, in this order, all of one family; version 3 if it is IPv6
+
+	DownAdverts int          // of the MASTER that may be missed before its place is taken, 1-100; 0: 3
+	Checksum    ChecksumForm // of version 3 over IPv4, as sent; both forms are accepted
+	Peers       []netip.Addr // unicast: adverts go to these and are accepted from these only; empty: multicast
+	PeerTTL     uint8        // unicast: the lowest TTL or hop limit that an advert may arrive with; 0: 255
+	Announce    Announcing
+	Yield       bool   // an operator's failover: hand over, and take over only from silence, with the lowest priority
+	Hold        string // why this router must not be MASTER (a failed check, maintenance): hand over, then FAULT; empty: it may
+}
+
+// ChecksumForm says what the checksum of version 3 over IPv4 covers.
+type ChecksumForm uint8
+
+// The forms; the zero value is what keepalived and FRR demand.
+const (
+	PseudoHeader ChecksumForm = iota // RFC 5798: a pseudo-header and the message
+	MessageOnly                      // RFC 9568: the message alone
+)
+
+// Announcing says how often the neighbours are told who holds the addresses, by gratuitous ARP or unsolicited neighbour
+// advertisements. The zero value is keepalived's default.
+type Announcing struct {
+	Repeat        int           // frames per address in a burst, 1-100; 0: 5
+	Delay         time.Duration // from the first burst of a new MASTER to the second; 0: 5s; negative: no second one
+	Refresh       time.Duration // a MASTER announces itself again so often; 0: never
+	RefreshRepeat int           // frames per address then; 0: 1
+	LowerRepeat   int           // frames per address after an advert of a lower MASTER; 0: Repeat; negative: none
+	LowerDelay    time.Duration // to the second burst then; 0: Delay; negative: no second one
 }
 
 // Advert is one VRRP advertisement.
@@ -48,6 +76,7 @@ type Advert struct {
 	Priority  uint8         // 0: the sender stops
 	Interval  time.Duration // of the sender
 	AuthType  uint8         // v2: 0 none, 1 simple password
+	Checksum  ChecksumForm  // v3 over IPv4
 	Password  [8]byte       // v2: as it stands in the packet
 	Addresses []netip.Addr
 }
