@@ -97,8 +97,30 @@ type FastPath interface {
 	Expired() []uint32
 }
 
-// Report is the whole picture of all instances. One is sent after every change, at least every five seconds, and a last
-// one with Stopped set when everything is handed over.
+// Options are what a supervisor gives to the election, and what a plane does for it. The zero value is an election that
+// stands alone.
+type Options struct {
+	// Lease is a word of memory shared with the supervisor. While an instance is MASTER the loop stores in it until when
+	// (CLOCK_MONOTONIC, nanoseconds) it will have stored again: two intervals of the fastest such instance ahead. 0: no
+	// instance is MASTER. When that time is over, this process is dead or stands still. nil: nobody looks.
+	Lease *uint64
+	// HandedOver says that the supervisor sent the ready packets of the process before this one: an instance that still
+	// holds its addresses begins as BACKUP, and keeps them until the new MASTER is heard.
+	HandedOver bool
+	// FastPath absorbs adverts and gates frames to virtual MACs; nil: none. See Runtime.Use.
+	FastPath FastPath
+}
+
+// ReadyPacket is a priority-0 advert of one MASTER instance, ready to be sent in its name by another process, see Sender.
+type ReadyPacket struct {
+	Interface   int        // index of the interface that Packet, then an Ethernet frame, goes out of; 0: Packet is an IP packet, routed by the kernel
+	Destination netip.Addr // the group, or a unicast peer
+	Packet      []byte
+}
+
+// Report is the whole picture of all instances. One is sent at once after a change of state, with little delay after other
+// changes (thousands of them make tens of reports), every five seconds for the counters, and a last one with Stopped set
+// when everything is handed over.
 type Report struct {
 	Instances []InstanceReport
 	Stopped   bool
@@ -151,7 +173,9 @@ type Mismatch struct {
 // Runtime runs the instances. Configure, Stop and Reports may be called from any goroutine at any time.
 type Runtime struct {
 	log     *slog.Logger
+	options Options
 	reports chan Report
+	ready   chan []ReadyPacket
 	wake    chan struct{} // capacity 1: something is in the mailbox
 
 	mu       sync.Mutex
@@ -160,9 +184,13 @@ type Runtime struct {
 	stopping bool
 }
 
-// New makes a Runtime. It opens nothing; Run does.
-func New(cfg Config, log *slog.Logger) *Runtime {
-	return &Runtime{log: log, reports: make(chan Report, 1), wake: make(chan struct{}, 1), config: cfg}
+// New makes a Runtime that stands alone. It opens nothing; Run does.
+func New(cfg Config, log *slog.Logger) *Runtime { return NewWith(cfg, Options{}, log) }
+
+// NewWith makes a Runtime with a supervisor or a plane. It opens nothing; Run does.
+func NewWith(cfg Config, opts Options, log *slog.Logger) *Runtime {
+	return &Runtime{log: log, options: opts, reports: make(chan Report, 1), ready: make(chan []ReadyPacket, 1),
+		wake: make(chan struct{}, 1), config: cfg}
 }
 
 // Configure replaces the configuration. Instances are told apart by name: a new one is started, a missing one handed
@@ -191,6 +219,32 @@ func (r *Runtime) Stop() {
 // by that. The first comes when all sockets are open and every instance takes part or says why not. The channel is
 // never closed.
 func (r *Runtime) Reports() <-chan Report { return r.reports }
+
+// Ready gives the priority-0 adverts of all instances that are MASTER now, whenever that set or a packet in it changes; an
+// empty list when none is. The newest replaces one that was not read. The channel is never closed.
+func (r *Runtime) Ready() <-chan []ReadyPacket { return r.ready }
+
+// Use replaces the plane that absorbs adverts; nil: there is none. The former one is released before, unless it is gone
+// anyway. Never blocks.
+func (r *Runtime) Use(f FastPath) {}
+
+// Realtime makes the calling process one that a busy box does not hold up: locked memory, no victim of the OOM killer,
+// a limit on time without a wait; the loop's own thread becomes real-time when Run starts. It returns what the kernel did not
+// permit, in plain words with the cure. The process of the election calls it once, before Run; Run reports what it
+// returned.
+func Realtime() (denied []string) { return nil }
+
+// Sender sends ready packets. It is opened beforehand, so that nothing but the sending is left to do.
+type Sender struct{}
+
+// OpenSender opens a Sender in the network namespace of the calling thread.
+func OpenSender() (*Sender, error) { return &Sender{}, nil }
+
+// Send sends the packets and never waits; the error joins what could not be sent.
+func (s *Sender) Send(packets []ReadyPacket) error { return nil }
+
+// Close gives the sockets back.
+func (s *Sender) Close() {}
 
 // mail takes what Configure and Stop left.
 func (r *Runtime) mail() (cfg Config, changed, stopping bool) {
