@@ -161,7 +161,7 @@ func (s *stage) begin(name, text string) *act {
 
 // switched waits until the new MASTER has told the network, and a while longer for what may go wrong after it.
 func (s *stage) switched(ctx context.Context, a *act, master *lab.Director) error {
-	garp, err := s.wire.WaitGratuitousARP(ctx, master.Node, netip.MustParseAddr(vip), a.from, patience)
+	garp, err := s.wire.WaitAnnouncement(ctx, master.Node, netip.MustParseAddr(vip), a.from, patience)
 	if err != nil {
 		return fmt.Errorf("%s: %w\n%s", a.name, err, master.Log())
 	}

@@ -198,7 +198,7 @@ func (c *cluster) answered(l *lab.Load, from time.Time, n int) {
 // takeover waits for the first gratuitous ARP of a director since from.
 func (c *cluster) takeover(d *lab.Director, from time.Time) time.Time {
 	c.t.Helper()
-	g, err := c.wire.WaitGratuitousARP(c.t.Context(), d.Node, vipAddress, from, patience)
+	g, err := c.wire.WaitAnnouncement(c.t.Context(), d.Node, vipAddress, from, patience)
 	c.ok(err)
 	return g.Time
 }

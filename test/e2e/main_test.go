@@ -52,7 +52,7 @@ var scenarios = map[string][]string{
 	"TestInterfaceWithoutNativeXDPGetsGeneric":                 noPlane,
 	"TestWithoutBPFCapabilityIPVSForwards":                     {ipvs},
 	"TestJoinedDirectorsEndWithOneMaster":                      noPlane,
-	"TestKeepalivedPeerFailsOverBothWays":                      noPlane,
+	"TestPeersFailOverBothWays":                                noPlane,
 	"TestAddressOfTheAdministratorIsLeftAlone":                 noPlane,
 	"TestUnknownInterfaceIsRefusedAtTheStart":                  noPlane,
 	"TestTakenMetricsPortIsTriedAgain":                         noPlane,

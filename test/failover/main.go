@@ -173,7 +173,7 @@ func (b *bench) measure(ctx context.Context, name string, promise time.Duration,
 	if err := change(); err != nil {
 		return err
 	}
-	garp, err := b.wire.WaitGratuitousARP(ctx, to.Node, netip.MustParseAddr(vip), at, patience)
+	garp, err := b.wire.WaitAnnouncement(ctx, to.Node, netip.MustParseAddr(vip), at, patience)
 	if err != nil {
 		return err
 	}

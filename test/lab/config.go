@@ -30,6 +30,7 @@ type Instance struct {
 	NoPreempt bool
 	Password  string
 	Addresses []string
+	More      []string // further keys, each as "key: value"
 }
 
 // Service is one service.
@@ -94,7 +95,11 @@ func (i Instance) yaml(b *strings.Builder) {
 		b.WriteString("      preempt: false\n")
 	}
 	optional(b, "      authentication: {type: pass, password: %q}\n", i.Password)
-	fmt.Fprintf(b, "      virtual_addresses: [%s]\n", strings.Join(i.Addresses, ", "))
+	// In quotes: an IPv6 address can look like something else.
+	fmt.Fprintf(b, "      virtual_addresses: [\"%s\"]\n", strings.Join(i.Addresses, `", "`))
+	for _, line := range i.More {
+		fmt.Fprintf(b, "      %s\n", line)
+	}
 }
 
 func (s Service) yaml(b *strings.Builder) {

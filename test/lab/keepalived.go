@@ -9,39 +9,67 @@ import (
 	"time"
 )
 
-// Keepalived is the VRRP instance of a keepalived peer.
+// Keepalived is one VRRP instance of a keepalived peer. Zero values are left out of its file.
 type Keepalived struct {
-	Version      int // 2 or 3
+	Name         string // VI_1 if empty
+	Version      int    // 2 or 3
 	VRID         uint8
 	Priority     uint8
 	Interval     time.Duration
 	Password     string // v2: PASS
 	Addresses    []string
 	InitialState string // MASTER or BACKUP; BACKUP if empty
+	NoPreempt    bool
+	Peers        []netip.Addr // unicast
+	VirtualMAC   bool         // use_vmac
+	More         []string     // further lines of the instance
+}
+
+func (k Keepalived) text(b *strings.Builder) {
+	fmt.Fprintf(b, "vrrp_instance %s {\n    state %s\n    interface eth0\n    version %d\n", or(k.Name, "VI_1"), or(k.InitialState, "BACKUP"), k.Version)
+	fmt.Fprintf(b, "    virtual_router_id %d\n    priority %d\n    advert_int %g\n", k.VRID, k.Priority, k.Interval.Seconds())
+	optional(b, "    authentication {\n        auth_type PASS\n        auth_pass %s\n    }\n", k.Password)
+	if k.NoPreempt {
+		b.WriteString("    nopreempt\n")
+	}
+	if k.VirtualMAC {
+		b.WriteString("    use_vmac\n")
+	}
+	block := func(name string, lines []string) {
+		if len(lines) > 0 {
+			fmt.Fprintf(b, "    %s {\n        %s\n    }\n", name, strings.Join(lines, "\n        "))
+		}
+	}
+	var peers []string
+	for _, p := range k.Peers {
+		peers = append(peers, p.String())
+	}
+	block("unicast_peer", peers)
+	block("virtual_ipaddress", k.Addresses)
+	for _, line := range k.More {
+		fmt.Fprintf(b, "    %s\n", line)
+	}
+	b.WriteString("}\n")
+}
+
+// ConfigureKeepalived writes the configuration file of the node's keepalived; a running one reads it at SIGHUP.
+func (n *Node) ConfigureKeepalived(instances ...Keepalived) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "global_defs {\n    router_id %s\n}\n", n.Name)
+	for _, k := range instances {
+		k.text(&b)
+	}
+	if err := os.WriteFile(n.path("keepalived.conf"), []byte(b.String()), 0o644); err != nil {
+		return fmt.Errorf("configure keepalived on %s: %w", n.Name, err)
+	}
+	return nil
 }
 
 // StartKeepalived runs Debian's keepalived on the node, its VRRP part alone. Its log has every change of state, as
-// "Entering MASTER STATE".
-func (n *Node) StartKeepalived(k Keepalived) (*Process, error) {
-	state := k.InitialState
-	if state == "" {
-		state = "BACKUP"
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "global_defs {\n    router_id %s\n}\n", n.Name)
-	fmt.Fprintf(&b, "vrrp_instance VI_1 {\n    state %s\n    interface eth0\n    version %d\n", state, k.Version)
-	fmt.Fprintf(&b, "    virtual_router_id %d\n    priority %d\n    advert_int %g\n", k.VRID, k.Priority, k.Interval.Seconds())
-	if k.Password != "" {
-		fmt.Fprintf(&b, "    authentication {\n        auth_type PASS\n        auth_pass %s\n    }\n", k.Password)
-	}
-	b.WriteString("    virtual_ipaddress {\n")
-	for _, a := range k.Addresses {
-		fmt.Fprintf(&b, "        %s\n", a)
-	}
-	b.WriteString("    }\n}\n")
-	conf := n.path("keepalived.conf")
-	if err := os.WriteFile(conf, []byte(b.String()), 0o644); err != nil {
-		return nil, fmt.Errorf("start keepalived on %s: %w", n.Name, err)
+// "(VI_1) Entering MASTER STATE".
+func (n *Node) StartKeepalived(instances ...Keepalived) (*Process, error) {
+	if err := n.ConfigureKeepalived(instances...); err != nil {
+		return nil, err
 	}
 	// Those of a killed one count as long as nobody has reaped its children.
 	for _, file := range []string{"keepalived.pid", "vrrp.pid"} {
@@ -49,19 +77,33 @@ func (n *Node) StartKeepalived(k Keepalived) (*Process, error) {
 			return nil, fmt.Errorf("start keepalived on %s: %w", n.Name, err)
 		}
 	}
-	return n.lab.start(n.t, n.Name+"/keepalived", n.Dir, nil, "keepalived", "--dont-fork", "--log-console", "--log-detail",
-		"--vrrp", "--use-file", conf, "--pid", n.path("keepalived.pid"), "--vrrp_pid", n.path("vrrp.pid"))
+	argv := []string{"keepalived", "--dont-fork", "--log-console", "--log-detail",
+		"--vrrp", "--use-file", n.path("keepalived.conf"), "--pid", n.path("keepalived.pid"), "--vrrp_pid", n.path("vrrp.pid")}
+	return n.lab.start(n.t, n.Name+"/keepalived", n.Dir, nil, argv...)
 }
 
-// Holds says whether an interface of the node carries the address.
+// Holds says whether an interface of the node carries the address; any interface with the name "".
 func (n *Node) Holds(iface string, address netip.Addr) (bool, error) {
-	prefixes, err := n.Addresses(iface)
-	if err != nil {
-		return false, err
+	names := []string{iface}
+	if iface == "" {
+		links, err := n.links.LinkList()
+		if err != nil {
+			return false, fmt.Errorf("list interfaces of %s: %w", n.Name, err)
+		}
+		names = nil
+		for _, l := range links {
+			names = append(names, l.Attrs().Name)
+		}
 	}
-	for _, p := range prefixes {
-		if prefix, err := netip.ParsePrefix(p); err == nil && prefix.Addr() == address {
-			return true, nil
+	for _, name := range names {
+		prefixes, err := n.Addresses(name)
+		if err != nil {
+			return false, err
+		}
+		for _, p := range prefixes {
+			if prefix, err := netip.ParsePrefix(p); err == nil && prefix.Addr() == address {
+				return true, nil
+			}
 		}
 	}
 	return false, nil

@@ -184,9 +184,12 @@ func (l *Lab) addNode(name string, host byte) (*Node, error) {
 	n := &Node{
 		Name:    name,
 		Address: netip.AddrFrom4([4]byte{10, 77, 0, host}),
-		MAC:     net.HardwareAddr{2, 0, 0, 0x77, 0, host},
-		Dir:     filepath.Join(l.Dir, name),
-		lab:     l,
+		// The digits are the same as in IPv4: 10.77.0.11 is fd77::11.
+		Address6:  netip.MustParseAddr(fmt.Sprintf("fd77::%d", host)),
+		LinkLocal: netip.MustParseAddr(fmt.Sprintf("fe80::ff:fe77:%x", host)),
+		MAC:       net.HardwareAddr{2, 0, 0, 0x77, 0, host},
+		Dir:       filepath.Join(l.Dir, name),
+		lab:       l,
 	}
 	if err := n.build(); err != nil {
 		return nil, fmt.Errorf("build lab node %s: %w", name, err)

@@ -96,7 +96,7 @@ func TestKeepalivedPairFailsOverOnTheWire(t *testing.T) {
 	start := time.Now()
 	first := peer(l.Directors[0], 200)
 	peer(l.Directors[1], 100)
-	if _, err := wire.WaitGratuitousARP(t.Context(), l.Directors[0], vip, start, 5*time.Second); err != nil {
+	if _, err := wire.WaitAnnouncement(t.Context(), l.Directors[0], vip, start, 5*time.Second); err != nil {
 		t.Fatalf("%v\n%s", err, first.Log())
 	}
 	if err := first.WaitLog(t.Context(), 2*time.Second, "Entering MASTER STATE", 1); err != nil {
@@ -106,7 +106,7 @@ func TestKeepalivedPairFailsOverOnTheWire(t *testing.T) {
 	if err := first.Terminate(5 * time.Second); err != nil {
 		t.Error(err)
 	}
-	garp, err := wire.WaitGratuitousARP(t.Context(), l.Directors[1], vip, stop, 5*time.Second)
+	garp, err := wire.WaitAnnouncement(t.Context(), l.Directors[1], vip, stop, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func deadPID(t *testing.T) int {
 func leftovers(t *testing.T, name string) []string {
 	t.Helper()
 	var left []string
-	for _, pattern := range []string{filepath.Join(os.TempDir(), name), filepath.Join(netnsDir, name+"*")} {
+	for _, pattern := range []string{filepath.Join(os.TempDir(), name), filepath.Join(netnsDir, name+"*"), filepath.Join(frrRun, name+"*")} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

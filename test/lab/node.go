@@ -17,10 +17,12 @@ import (
 
 // Node is one box of the lab: a network namespace with the interface eth0 on the switch.
 type Node struct {
-	Name    string           // c, d1, r1, ...
-	Address netip.Addr       // of eth0, in Prefix
-	MAC     net.HardwareAddr // of eth0: 02:00:00:77:00 and the last byte of the address
-	Dir     string           // work folder of the node's processes
+	Name      string           // c, d1, r1, ...
+	Address   netip.Addr       // of eth0, in Prefix
+	Address6  netip.Addr       // of eth0: fd77:: and the same number
+	LinkLocal netip.Addr       // of eth0, made of the MAC
+	MAC       net.HardwareAddr // of eth0: 02:00:00:77:00 and the last byte of the address
+	Dir       string           // work folder of the node's processes
 
 	lab   *Lab
 	t     *thread
@@ -42,6 +44,10 @@ func (n *Node) build() error {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	n.lab.onClose(n.links.Close)
+	// Addresses of IPv6 are there at once, not after a second of duplicate address detection.
+	if err := n.Sysctl("net/ipv6/conf/default/accept_dad", "0"); err != nil {
+		return err
+	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = n.port()
 	attrs.Namespace = netlink.NsFd(n.lab.sw.ns)
@@ -71,8 +77,14 @@ func (n *Node) build() error {
 			return err
 		}
 	}
+	if err := n.AddAddress("eth0", netip.PrefixFrom(n.Address6, 64).String()); err != nil {
+		return err
+	}
 	return n.AddAddress("eth0", netip.PrefixFrom(n.Address, 24).String())
 }
+
+// Is says whether an address is one of the node's own.
+func (n *Node) Is(a netip.Addr) bool { return a == n.Address || a == n.Address6 || a == n.LinkLocal }
 
 func (n *Node) setUp(name string) error {
 	l, err := n.links.LinkByName(name)
@@ -123,6 +135,9 @@ func (n *Node) changeAddress(iface, prefix string, change func(netlink.Link, *ne
 	if err != nil {
 		return fmt.Errorf("change address: %w", err)
 	}
+	if a.IP.To4() == nil {
+		a.Flags = unix.IFA_F_NODAD
+	}
 	l, err := n.links.LinkByName(iface)
 	if err == nil {
 		err = change(l, a)
@@ -133,13 +148,13 @@ func (n *Node) changeAddress(iface, prefix string, change func(netlink.Link, *ne
 	return nil
 }
 
-// Addresses lists the IPv4 addresses of an interface with their prefix lengths.
+// Addresses lists the addresses of an interface with their prefix lengths.
 func (n *Node) Addresses(iface string) ([]string, error) {
 	l, err := n.links.LinkByName(iface)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s on %s: %w", iface, n.Name, err)
 	}
-	addrs, err := n.links.AddrList(l, netlink.FAMILY_V4)
+	addrs, err := n.links.AddrList(l, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s on %s: %w", iface, n.Name, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -70,15 +71,39 @@ func (p *Process) Signal(s os.Signal) error {
 	return nil
 }
 
-// Kill ends the process and its children by SIGKILL and waits for it.
+// Kill ends the process and all its descendants by SIGKILL and waits for it.
 func (p *Process) Kill() {
-	// Children first: those of keepalived end in good order if their parent dies. It must not start them again.
-	_ = p.cmd.Process.Signal(syscall.SIGSTOP)
-	for _, pid := range children(p.PID()) {
-		_ = unix.Kill(pid, unix.SIGKILL)
+	// Nobody may notice the death of another: children of keepalived end in good order if their parent dies, and a
+	// parent starts a dead child again.
+	stopped := map[int]bool{}
+	for again := true; again; {
+		again = false
+		for _, pid := range p.PIDs() {
+			if !stopped[pid] {
+				stopped[pid], again = true, true
+				_ = unix.Kill(pid, unix.SIGSTOP)
+			}
+		}
+	}
+	// Children first: who dies with its parent would otherwise be gone before.
+	pids := p.PIDs()
+	for i := len(pids) - 1; i > 0; i-- {
+		_ = unix.Kill(pids[i], unix.SIGKILL)
 	}
 	_ = p.cmd.Process.Kill()
 	<-p.done
+}
+
+// PIDs lists the process and all its descendants, parents first; nothing if it has ended.
+func (p *Process) PIDs() []int {
+	if !p.Running() {
+		return nil
+	}
+	pids := []int{p.PID()}
+	for i := 0; i < len(pids); i++ {
+		pids = append(pids, children(pids[i])...)
+	}
+	return pids
 }
 
 // Wait waits for the end of the process and returns its exit code; -1 if a signal ended it.
@@ -126,17 +151,19 @@ func (p *Process) WaitLog(ctx context.Context, limit time.Duration, text string,
 	})
 }
 
-// children lists the direct children of a process.
+// children lists the direct children of a process: those of all its threads.
 func children(pid int) []int {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
-		return nil
-	}
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is right
 	var pids []int
-	for _, f := range strings.Fields(string(b)) {
-		var child int
-		if _, err := fmt.Sscan(f, &child); err == nil {
-			pids = append(pids, child)
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread is gone
+		}
+		for _, f := range strings.Fields(string(b)) {
+			if child, err := strconv.Atoi(f); err == nil {
+				pids = append(pids, child)
+			}
 		}
 	}
 	return pids

@@ -40,6 +40,12 @@ func removeStale() error {
 		}
 		_ = os.RemoveAll(dir)
 	}
+	runs, _ := filepath.Glob(filepath.Join(frrRun, namePrefix+"*")) // the pattern is right
+	for _, run := range runs {
+		if stale(filepath.Base(run)) {
+			_ = os.RemoveAll(run)
+		}
+	}
 	names, err := os.ReadDir(netnsDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("look for stale labs: %w", err)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -36,24 +35,30 @@ type Wire struct {
 // Capture keeps the frames that reach the node's interface and for which keep is true, those for other nodes
 // included.
 func (n *Node) Capture(iface string, keep func([]byte) bool) (*Wire, error) {
-	return n.lab.capture(n.t, iface, keep)
+	return n.lab.capture(n.t, iface, keep, false)
 }
 
 // CapturePort keeps the frames that pass the node's port of the switch, in both directions.
 func (n *Node) CapturePort(keep func([]byte) bool) (*Wire, error) {
-	return n.lab.capture(n.lab.sw, n.port(), keep)
+	return n.lab.capture(n.lab.sw, n.port(), keep, false)
 }
 
-// CaptureVRRP keeps the adverts and gratuitous ARP requests that reach the client.
-func (l *Lab) CaptureVRRP() (*Wire, error) {
-	return l.Client.Capture("eth0", func(b []byte) bool {
-		_, advert := ParseAdvert(b)
-		_, garp := ParseGratuitousARP(b)
-		return advert || garp
-	})
+// CaptureSent keeps the frames that the node sends, whatever MAC they are from, as they reach its port of the switch.
+func (n *Node) CaptureSent(keep func([]byte) bool) (*Wire, error) {
+	return n.lab.capture(n.lab.sw, n.port(), keep, true)
 }
 
-func (l *Lab) capture(t *thread, iface string, keep func([]byte) bool) (*Wire, error) {
+// CaptureVRRP keeps the adverts and the announcements of addresses that reach the client, of both families.
+func (l *Lab) CaptureVRRP() (*Wire, error) { return l.Client.Capture("eth0", IsVRRP) }
+
+// IsVRRP says whether a frame holds an advert or an announcement of an address.
+func IsVRRP(b []byte) bool {
+	_, advert := ParseAdvert(b)
+	_, announcement := ParseAnnouncement(b)
+	return advert || announcement
+}
+
+func (l *Lab) capture(t *thread, iface string, keep func([]byte) bool, sentOnly bool) (*Wire, error) {
 	w := &Wire{done: make(chan struct{})}
 	err := t.do(func() error {
 		i, err := net.InterfaceByName(iface)
@@ -84,16 +89,18 @@ func (l *Lab) capture(t *thread, iface string, keep func([]byte) bool) (*Wire, e
 		b, control := make([]byte, 65536), make([]byte, 128)
 		for {
 			var size, controlSize int
+			var from unix.Sockaddr
 			var failed error
 			err := raw.Read(func(fd uintptr) bool {
-				size, controlSize, _, _, failed = unix.Recvmsg(int(fd), b, control, 0)
+				size, controlSize, _, from, failed = unix.Recvmsg(int(fd), b, control, 0)
 				return !errors.Is(failed, unix.EAGAIN)
 			})
 			if err != nil {
 				return // closed
 			}
 			// An error is the interface going down and up: frames come again.
-			if failed == nil && keep(b[:size]) {
+			link, _ := from.(*unix.SockaddrLinklayer)
+			if failed == nil && !(sentOnly && link != nil && link.Pkttype == unix.PACKET_OUTGOING) && keep(b[:size]) {
 				frame := Frame{Time: stamp(control[:controlSize]), Data: append([]byte(nil), b[:size]...)}
 				w.mu.Lock()
 				if len(w.frames) < maxFrames {
@@ -132,49 +139,6 @@ func (w *Wire) Frames(from time.Time) []Frame {
 	return nil
 }
 
-// Advert is what the lab reads from a VRRP advert.
-type Advert struct {
-	Time     time.Time
-	Source   netip.Addr
-	MAC      net.HardwareAddr
-	Version  uint8
-	VRID     uint8
-	Priority uint8
-}
-
-// ParseAdvert reads an Ethernet frame with an IPv4 VRRP advert.
-func ParseAdvert(b []byte) (Advert, bool) {
-	if len(b) < 14+20+8 || binary.BigEndian.Uint16(b[12:]) != unix.ETH_P_IP || b[23] != 112 {
-		return Advert{}, false
-	}
-	size := int(b[14]&15) * 4
-	if len(b) < 14+size+8 {
-		return Advert{}, false
-	}
-	v := b[14+size:]
-	return Advert{
-		Source: netip.AddrFrom4([4]byte(b[26:30])), MAC: append(net.HardwareAddr(nil), b[6:12]...),
-		Version: v[0] >> 4, VRID: v[1], Priority: v[2],
-	}, true
-}
-
-// GratuitousARP tells who has an address, unasked.
-type GratuitousARP struct {
-	Time    time.Time
-	Address netip.Addr
-	MAC     net.HardwareAddr
-}
-
-// ParseGratuitousARP reads an Ethernet frame with an ARP packet whose sender and target address are the same.
-func ParseGratuitousARP(b []byte) (GratuitousARP, bool) {
-	if len(b) < 42 || binary.BigEndian.Uint16(b[12:]) != unix.ETH_P_ARP || [4]byte(b[28:32]) != [4]byte(b[38:42]) {
-		return GratuitousARP{}, false
-	}
-	return GratuitousARP{
-		Address: netip.AddrFrom4([4]byte(b[28:32])), MAC: append(net.HardwareAddr(nil), b[22:28]...),
-	}, true
-}
-
 // Adverts returns the adverts kept since from.
 func (w *Wire) Adverts(from time.Time) []Advert {
 	var adverts []Advert
@@ -191,80 +155,49 @@ func (w *Wire) Adverts(from time.Time) []Advert {
 func (w *Wire) AdvertsOf(n *Node, from time.Time) []Advert {
 	var adverts []Advert
 	for _, a := range w.Adverts(from) {
-		if a.Source == n.Address {
+		if n.Is(a.Source) {
 			adverts = append(adverts, a)
 		}
 	}
 	return adverts
 }
 
-// WaitGratuitousARP waits for the first gratuitous ARP of a node for an address since from.
-func (w *Wire) WaitGratuitousARP(ctx context.Context, n *Node, address netip.Addr, from time.Time, limit time.Duration) (GratuitousARP, error) {
-	var found GratuitousARP
+// AdvertsFor returns the adverts for one virtual router of the family kept since from.
+func (w *Wire) AdvertsFor(ipv6 bool, vrid uint8, from time.Time) []Advert {
+	var adverts []Advert
+	for _, a := range w.Adverts(from) {
+		if a.VRID == vrid && a.Source.Is6() == ipv6 {
+			adverts = append(adverts, a)
+		}
+	}
+	return adverts
+}
+
+// Announcements returns the announcements of an address kept since from.
+func (w *Wire) Announcements(address netip.Addr, from time.Time) []Announcement {
+	var list []Announcement
+	for _, f := range w.Frames(from) {
+		if a, ok := ParseAnnouncement(f.Data); ok && a.Address == address {
+			a.Time = f.Time
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// WaitAnnouncement waits for the first announcement of an address by a node since from, be it gratuitous ARP or an
+// unsolicited neighbour advertisement. The node is known by the Ethernet source; nil takes that of any node, for a
+// CaptureSent.
+func (w *Wire) WaitAnnouncement(ctx context.Context, n *Node, address netip.Addr, from time.Time, limit time.Duration) (Announcement, error) {
+	var found Announcement
 	err := Wait(ctx, limit, func() error {
-		for _, f := range w.Frames(from) {
-			if g, ok := ParseGratuitousARP(f.Data); ok && g.Address == address && g.MAC.String() == n.MAC.String() {
-				found = g
-				found.Time = f.Time
+		for _, a := range w.Announcements(address, from) {
+			if n == nil || a.From.String() == n.MAC.String() {
+				found = a
 				return nil
 			}
 		}
-		return fmt.Errorf("no gratuitous ARP of %s for %s", n.Name, address)
+		return fmt.Errorf("no announcement of %s", address)
 	})
 	return found, err
-}
-
-// Send puts a frame on the wire from the node's eth0, as it is.
-func (n *Node) Send(frame []byte) error {
-	return n.t.do(func() error {
-		i, err := net.InterfaceByName("eth0")
-		if err != nil {
-			return err
-		}
-		c, err := packet.Listen(i, packet.Raw, unix.ETH_P_LOOP, nil)
-		if err != nil {
-			return fmt.Errorf("send frame: %w", err)
-		}
-		defer c.Close()
-		if _, err := c.WriteTo(frame, &packet.Addr{HardwareAddr: net.HardwareAddr(frame[:6])}); err != nil {
-			return fmt.Errorf("send frame: %w", os.NewSyscallError("sendto", err))
-		}
-		return nil
-	})
-}
-
-// SYN is a frame with the first segment of a TCP connection, checksums included.
-func SYN(to, from net.HardwareAddr, source, target netip.AddrPort) []byte {
-	b := make([]byte, 54)
-	copy(b, to)
-	copy(b[6:], from)
-	binary.BigEndian.PutUint16(b[12:], unix.ETH_P_IP)
-	ip, tcp := b[14:34], b[34:]
-	ip[0], ip[8], ip[9] = 0x45, 64, unix.IPPROTO_TCP
-	binary.BigEndian.PutUint16(ip[2:], 40)
-	copy(ip[12:], source.Addr().AsSlice())
-	copy(ip[16:], target.Addr().AsSlice())
-	binary.BigEndian.PutUint16(ip[10:], checksum(0, ip))
-	binary.BigEndian.PutUint16(tcp, source.Port())
-	binary.BigEndian.PutUint16(tcp[2:], target.Port())
-	tcp[12], tcp[13] = 5<<4, 2 // 20 bytes of header; SYN
-	binary.BigEndian.PutUint16(tcp[14:], 65535)
-	binary.BigEndian.PutUint16(tcp[16:], checksum(checksumOf(0, ip[12:20])+unix.IPPROTO_TCP+20, tcp))
-	return b
-}
-
-// checksum is the Internet checksum of the bytes, with a sum to start from.
-func checksum(sum uint32, b []byte) uint16 {
-	sum = checksumOf(sum, b)
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
-}
-
-func checksumOf(sum uint32, b []byte) uint32 {
-	for ; len(b) > 1; b = b[2:] {
-		sum += uint32(binary.BigEndian.Uint16(b))
-	}
-	return sum
 }
