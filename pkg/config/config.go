@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -50,21 +51,46 @@ type Instance struct {
 	AdvertInterval   time.Duration
 	Preempt          bool
 	PreemptDelay     time.Duration
-	Password         string         // version 2 only, at most 8 bytes; empty: no authentication
-	VirtualAddresses []netip.Prefix // in the order of the file; the address is not masked
+	Password         string           // version 2 only, at most 8 bytes; empty: no authentication
+	VirtualAddresses []VirtualAddress // in the order of the file, all of one family
 
-	SourceAddress     netip.Addr     // source_address: of adverts; invalid: chosen
-	DownTimerAdverts  int            // down_timer_adverts 1-100 (3)
-	StartupDelay      time.Duration  // startup_delay (0s)
-	Checksum          string         // checksum: rfc5798 (default) or rfc9568; version 3 over IPv4
-	UnicastPeers      []netip.Addr   // unicast_peers
-	UnicastTTL        uint8          // unicast_ttl 1-255 (255): the lowest TTL accepted from peers; adverts are always sent with 255
-	GARP              GARP           // garp
-	ExcludedAddresses []netip.Prefix // excluded_addresses: held but not advertised; of either family
-	Routes            []Route        // routes
-	VirtualMAC        string         // virtual_mac: true (vrrp4-VRID, vrrp6-VRID), or {name: ...}; empty: none
-	Accept            bool           // accept (true)
-	Track             Track          // track
+	SourceAddress     netip.Addr       // source_address: of adverts; invalid: chosen
+	DownTimerAdverts  int              // down_timer_adverts 1-100 (3)
+	StartupDelay      time.Duration    // startup_delay (0s)
+	Checksum          string           // checksum: ChecksumRFC5798 or ChecksumRFC9568; version 3 over IPv4
+	UnicastPeers      []netip.Addr     // unicast_peers
+	UnicastTTL        uint8            // unicast_ttl 1-255 (255): the lowest TTL accepted from peers; adverts are always sent with 255
+	GARP              GARP             // garp
+	ExcludedAddresses []VirtualAddress // excluded_addresses: held but not advertised; of either family
+	Routes            []Route          // routes
+	VirtualMAC        string           // virtual_mac: true (vrrp4-VRID, vrrp6-VRID), or {name: ...}; empty: none
+	Accept            bool             // accept (true)
+	Track             Track            // track
+}
+
+// IPv6 says which family the instance advertises.
+func (i Instance) IPv6() bool {
+	return len(i.VirtualAddresses) > 0 && i.VirtualAddresses[0].Prefix.Addr().Is6()
+}
+
+// Held lists all addresses that the instance holds while MASTER, the advertised ones first.
+func (i Instance) Held() []VirtualAddress {
+	return slices.Concat(i.VirtualAddresses, i.ExcludedAddresses)
+}
+
+// The values of Instance.Checksum: what the checksum of version 3 over IPv4 covers.
+const (
+	ChecksumRFC5798 = "rfc5798" // a pseudo-header and the message, as keepalived and FRR demand by default
+	ChecksumRFC9568 = "rfc9568" // the message alone
+)
+
+// VirtualAddress is an address that an instance holds while MASTER: an address with or without a prefix length, or
+// {address, interface, label, scope}.
+type VirtualAddress struct {
+	Prefix    netip.Prefix // the address is not masked; a bare address has all bits
+	Interface string       // another than the instance's; empty: that
+	Label     string       // IPv4, at most 15 bytes; empty: none
+	Scope     string       // IPv4: site, link or host; empty: global
 }
 
 // GARP is how gratuitous ARP and unsolicited neighbour advertisements are sent; keepalived's defaults.
@@ -82,8 +108,8 @@ type GARP struct {
 type Route struct {
 	Destination netip.Prefix
 	Via         netip.Addr // invalid: on the link
-	Interface   string     // the instance's by default
-	Source      netip.Addr // invalid: none
+	Interface   string     // empty: the instance's
+	Source      netip.Addr // preferred source; invalid: none
 	Metric      uint32
 	Table       uint32 // 0: main
 }
@@ -177,6 +203,22 @@ const (
 	ModeIPVS       = string(lb.IPVS)
 )
 
+// The values of Dataplane.VRRPFastPath.
+const (
+	FastPathOff    = "off"
+	FastPathFilter = "filter" // the default
+	FastPathAbsorb = "absorb"
+)
+
+// AbsorbInterval is the longest advert interval for which FastPathAbsorb is worth its trouble; with a longer one an
+// instance has FastPathFilter.
+const AbsorbInterval = 30 * time.Millisecond
+
+// Absorbs says whether repeats of the MASTER's adverts to the instance are to be absorbed.
+func (d Dataplane) Absorbs(i Instance) bool {
+	return d.VRRPFastPath == FastPathAbsorb && i.AdvertInterval <= AbsorbInterval
+}
+
 // Dataplane says how packets are forwarded.
 type Dataplane struct {
 	Mode          string   // one of the Mode constants
@@ -184,7 +226,7 @@ type Dataplane struct {
 	FlowTableSize uint32   // flows that can be held
 	PinPath       string   // absolute; a folder on a bpffs
 	DeadMan       time.Duration
-	// VRRPFastPath is vrrp_fast_path: off, filter (default) or absorb. Without services it has an effect only where it is
+	// VRRPFastPath is vrrp_fast_path: one of the FastPath constants. Without services it has an effect only where it is
 	// written.
 	VRRPFastPath        string
 	VRRPFastPathWritten bool

@@ -44,7 +44,9 @@ func TestMinimalFileIsComplete(t *testing.T) {
 		Instances: []Instance{{
 			Name: "VI_1", Interface: "eth0", Version: 2, VirtualRouterID: 51, Priority: 100,
 			AdvertInterval: time.Second, Preempt: true, Password: "1111",
-			VirtualAddresses: prefixes("192.168.5.100/32"),
+			VirtualAddresses: addresses("192.168.5.100/32"),
+			DownTimerAdverts: 3, Checksum: ChecksumRFC5798, UnicastTTL: 255, Accept: true,
+			GARP: GARP{Repeat: 5, Delay: 5 * time.Second, RefreshRepeat: 1, LowerRepeat: 5, LowerDelay: 5 * time.Second},
 		}},
 		Services: []Service{{
 			Name: "web", Address: netip.MustParseAddr("192.168.5.100"), Port: 80, Protocol: lb.TCP,
@@ -56,7 +58,7 @@ func TestMinimalFileIsComplete(t *testing.T) {
 		}},
 		Dataplane: Dataplane{
 			Mode: ModeAuto, Interfaces: []string{"eth0"}, FlowTableSize: 1048576,
-			PinPath: "/run/xdirector/bpf", DeadMan: 30 * time.Second,
+			PinPath: "/run/xdirector/bpf", DeadMan: 30 * time.Second, VRRPFastPath: FastPathFilter,
 		},
 		Metrics: Metrics{Listen: "127.0.0.1:9112"},
 		Control: Control{Socket: "/run/xdirector/control.sock"},
@@ -91,7 +93,7 @@ services:
 	if want := []string{"eth1", "eth0"}; !reflect.DeepEqual(c.Dataplane.Interfaces, want) {
 		t.Errorf("interfaces %v, want %v", c.Dataplane.Interfaces, want)
 	}
-	if got := c.Instances[0].VirtualAddresses; !reflect.DeepEqual(got, prefixes("10.0.0.1/32", "10.0.0.2/24")) {
+	if got := c.Instances[0].VirtualAddresses; !reflect.DeepEqual(got, addresses("10.0.0.1/32", "10.0.0.2/24")) {
 		t.Errorf("addresses %v", got)
 	}
 	http := &health.Check{

@@ -71,10 +71,11 @@ func alike(t *testing.T, one, two *Config) {
 	}
 }
 
-func prefixes(words ...string) []netip.Prefix {
-	var list []netip.Prefix
+// addresses makes virtual addresses without options.
+func addresses(words ...string) []VirtualAddress {
+	var list []VirtualAddress
 	for _, w := range words {
-		list = append(list, netip.MustParsePrefix(w))
+		list = append(list, VirtualAddress{Prefix: netip.MustParsePrefix(w)})
 	}
 	return list
 }
@@ -85,7 +86,7 @@ func TestExampleGatewayIsAnElectionWithoutServices(t *testing.T) {
 	if len(one.Services) != 0 || len(one.Instances) != 1 {
 		t.Fatalf("%d services and %d instances, want 0 and 1", len(one.Services), len(one.Instances))
 	}
-	if got := one.Instances[0].VirtualAddresses; !reflect.DeepEqual(got, prefixes("192.168.10.1/32")) {
+	if got := one.Instances[0].VirtualAddresses; !reflect.DeepEqual(got, addresses("192.168.10.1/32")) {
 		t.Errorf("addresses %v", got)
 	}
 	if one.Instances[0].Priority <= two.Instances[0].Priority {
@@ -97,7 +98,7 @@ func TestExampleHotStandbyMovesAnAddressWithItsMask(t *testing.T) {
 	one, two := pair(t, "hot-standby")
 	alike(t, one, two)
 	i := one.Instances[0]
-	if len(one.Services) != 0 || !reflect.DeepEqual(i.VirtualAddresses, prefixes("192.168.20.100/24")) {
+	if len(one.Services) != 0 || !reflect.DeepEqual(i.VirtualAddresses, addresses("192.168.20.100/24")) {
 		t.Errorf("%d services, addresses %v", len(one.Services), i.VirtualAddresses)
 	}
 	if i.Preempt {
@@ -113,7 +114,7 @@ func wantDirectReturn(t *testing.T, name string) Service {
 		t.Fatalf("%d instances and %d services, want 1 and 1", len(one.Instances), len(one.Services))
 	}
 	s := one.Services[0]
-	if !reflect.DeepEqual(one.Instances[0].VirtualAddresses, []netip.Prefix{netip.PrefixFrom(s.Address, 32)}) {
+	if !reflect.DeepEqual(one.Instances[0].VirtualAddresses, addresses(s.Address.String()+"/32")) {
 		t.Errorf("the instance holds %v, the service is at %s", one.Instances[0].VirtualAddresses, s.Address)
 	}
 	if len(s.RealServers) != 2 || s.Protocol != lb.TCP || s.Port != 80 {
@@ -154,7 +155,7 @@ func TestExampleMutualBackupHasEachDirectorPreferredOnce(t *testing.T) {
 		t.Error("one director is preferred in both instances")
 	}
 	for n, i := range one.Instances {
-		if got := []netip.Prefix{netip.PrefixFrom(one.Services[n].Address, 32)}; !reflect.DeepEqual(i.VirtualAddresses, got) {
+		if got := addresses(one.Services[n].Address.String() + "/32"); !reflect.DeepEqual(i.VirtualAddresses, got) {
 			t.Errorf("%s holds %v, its service is at %v", i.Name, i.VirtualAddresses, got)
 		}
 	}

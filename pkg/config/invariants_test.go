@@ -24,37 +24,23 @@ func checkInvariants(t *testing.T, c *Config) {
 			t.Errorf(format, arguments...)
 		}
 	}
-	unicast := func(a netip.Addr) bool {
-		return a.Is4() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast()
+	ip := func(a netip.Addr) bool {
+		return a.IsValid() && !a.Is4In6() && a.Zone() == "" && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast()
 	}
+	unicast := func(a netip.Addr) bool { return a.Is4() && ip(a) }
 	must(len(c.Instances)+len(c.Services) > 0, "there is nothing to do")
-	names, routers := map[string]bool{}, map[[2]any]bool{}
+	names, routers, macs := map[string]bool{}, map[[3]any]bool{}, map[string]bool{"": true}
+	must(len(c.Instances) <= 1000, "%d instances", len(c.Instances))
 	for _, i := range c.Instances {
+		router := [3]any{i.Interface, i.IPv6(), i.VirtualRouterID}
 		must(goodName(i.Name) && !names[i.Name], "instance name %q", i.Name)
-		must(goodInterface(i.Interface), "interface %q", i.Interface)
-		must(i.VirtualRouterID > 0 && !routers[[2]any{i.Interface, i.VirtualRouterID}], "virtual router %d", i.VirtualRouterID)
-		must(i.Priority > 0, "priority 0")
-		names[i.Name], routers[[2]any{i.Interface, i.VirtualRouterID}] = true, true
-		switch i.Version {
-		case 2:
-			must(i.AdvertInterval >= time.Second && i.AdvertInterval <= 255*time.Second && i.AdvertInterval%time.Second == 0, "interval %s", i.AdvertInterval)
-			must(len(i.Password) <= 8, "password of %d bytes", len(i.Password))
-		case 3:
-			centiseconds := i.AdvertInterval / (10 * time.Millisecond)
-			must(centiseconds >= 1 && centiseconds <= 4095 && i.AdvertInterval%(10*time.Millisecond) == 0, "interval %s", i.AdvertInterval)
-			must(i.Password == "", "password in version 3")
-		default:
-			t.Errorf("version %d", i.Version)
-		}
-		must(i.PreemptDelay >= 0 && i.PreemptDelay <= 1000*time.Second, "preempt_delay %s", i.PreemptDelay)
-		must(len(i.VirtualAddresses) > 0 && len(i.VirtualAddresses) <= 255, "%d addresses", len(i.VirtualAddresses))
-		seen := map[netip.Addr]bool{}
-		for _, p := range i.VirtualAddresses {
-			must(p.IsValid() && p.Bits() > 0 && unicast(p.Addr()) && !seen[p.Addr()], "address %s", p)
-			seen[p.Addr()] = true
-		}
+		must(i.VirtualRouterID > 0 && !routers[router], "virtual router %d", i.VirtualRouterID)
+		must(i.VirtualMAC == "" || goodInterface(i.VirtualMAC) && !macs[i.VirtualMAC], "virtual MAC %q", i.VirtualMAC)
 		must(slices.Contains(c.Dataplane.Interfaces, i.Interface) || len(c.Dataplane.Interfaces) > 0, "no interface for the data plane")
+		names[i.Name], routers[router], macs[i.VirtualMAC] = true, true, true
+		checkInstance(t, i, ip)
 	}
+	checkTracking(t, c, names)
 	names = map[string]bool{}
 	keys := map[lb.ServiceKey]bool{}
 	for _, s := range c.Services {
@@ -92,6 +78,106 @@ func checkInvariants(t *testing.T, c *Config) {
 	_, _, err := net.SplitHostPort(c.Metrics.Listen)
 	must(err == nil, "listen %q", c.Metrics.Listen)
 	must(slices.Contains([]string{"", "text", "json", "journal"}, c.Log.Format), "format %q", c.Log.Format)
+}
+
+func checkInstance(t *testing.T, i Instance, ip func(netip.Addr) bool) {
+	t.Helper()
+	must := func(ok bool, format string, arguments ...any) {
+		t.Helper()
+		if !ok {
+			t.Errorf(i.Name+": "+format, arguments...)
+		}
+	}
+	between := func(low, d, high time.Duration) bool { return low <= d && d <= high }
+	must(goodInterface(i.Interface), "interface %q", i.Interface)
+	must(i.Priority > 0, "priority 0")
+	switch i.Version {
+	case 2:
+		must(between(time.Second, i.AdvertInterval, 255*time.Second) && i.AdvertInterval%time.Second == 0, "interval %s", i.AdvertInterval)
+		must(len(i.Password) <= 8 && !i.IPv6() && i.Checksum == ChecksumRFC5798, "password of %d bytes, checksum %s", len(i.Password), i.Checksum)
+	case 3:
+		must(between(10*time.Millisecond, i.AdvertInterval, 40950*time.Millisecond) && i.AdvertInterval%(10*time.Millisecond) == 0, "interval %s", i.AdvertInterval)
+		must(i.Password == "", "password in version 3")
+	default:
+		t.Errorf("version %d", i.Version)
+	}
+	must(between(0, i.PreemptDelay, 1000*time.Second) && between(0, i.StartupDelay, 1000*time.Second), "preempt_delay %s, startup_delay %s", i.PreemptDelay, i.StartupDelay)
+	must(i.Checksum == ChecksumRFC5798 || i.Checksum == ChecksumRFC9568, "checksum %q", i.Checksum)
+	must(len(i.VirtualAddresses) > 0 && len(i.VirtualAddresses) <= 255, "%d addresses", len(i.VirtualAddresses))
+	seen := map[netip.Addr]bool{}
+	for n, a := range i.Held() {
+		p := a.Prefix
+		must(p.IsValid() && p.Bits() > 0 && ip(p.Addr()) && !seen[p.Addr()], "address %s", p)
+		must(n >= len(i.VirtualAddresses) || p.Addr().Is6() == i.IPv6(), "two families")
+		must(len(a.Label) <= 15 && (p.Addr().Is4() || a.Label+a.Scope == ""), "label %q, scope %q", a.Label, a.Scope)
+		must(a.Interface == "" || goodInterface(a.Interface), "interface %q", a.Interface)
+		seen[p.Addr()] = true
+	}
+	peers := map[netip.Addr]bool{i.SourceAddress: true}
+	must(!i.SourceAddress.IsValid() || ip(i.SourceAddress) && i.SourceAddress.Is6() == i.IPv6(), "source %s", i.SourceAddress)
+	for _, p := range i.UnicastPeers {
+		must(ip(p) && p.Is6() == i.IPv6() && !peers[p] && !seen[p], "peer %s", p)
+		peers[p] = true
+	}
+	g := i.GARP
+	must(i.DownTimerAdverts >= 1 && i.DownTimerAdverts <= 100 && i.UnicastTTL > 0, "down_timer_adverts %d, unicast_ttl %d", i.DownTimerAdverts, i.UnicastTTL)
+	must(g.Repeat >= 1 && g.Repeat <= 100 && g.RefreshRepeat >= 1 && g.RefreshRepeat <= 100 && g.LowerRepeat >= 0 && g.LowerRepeat <= 100, "garp %+v", g)
+	must(min(g.Delay, g.Refresh, g.Interval, g.LowerDelay) >= 0, "garp %+v", g)
+	for _, r := range i.Routes {
+		must(r.Destination.IsValid() && r.Destination == r.Destination.Masked(), "route to %s", r.Destination)
+		for _, a := range []netip.Addr{r.Via, r.Source} {
+			must(!a.IsValid() || ip(a) && a.Is4() == r.Destination.Addr().Is4(), "route by %s", a)
+		}
+	}
+}
+
+// checkTracking checks scripts, sync groups and what instances track.
+func checkTracking(t *testing.T, c *Config, instances map[string]bool) {
+	t.Helper()
+	scripts, services, member := map[string]bool{}, map[string]int{}, map[string]bool{}
+	for _, s := range c.Scripts {
+		if !goodName(s.Name) || scripts[s.Name] || len(s.Command) == 0 || !filepath.IsAbs(s.Command[0]) || s.Interval <= 0 || s.Timeout <= 0 ||
+			s.Rise < 1 || s.Fall < 1 || s.User == "" {
+			t.Errorf("script %+v", s)
+		}
+		scripts[s.Name] = true
+	}
+	for _, s := range c.Services {
+		services[s.Name] = len(s.RealServers)
+	}
+	for _, i := range c.Instances {
+		for _, one := range i.Track.list("track") {
+			if one.name == "" || one.weight < -253 || one.weight > 253 {
+				t.Errorf("%s tracks %+v", i.Name, one)
+			}
+		}
+		for _, s := range i.Track.Scripts {
+			if !scripts[s.Name] {
+				t.Errorf("%s tracks script %q", i.Name, s.Name)
+			}
+		}
+		for _, s := range i.Track.Services {
+			if s.MinUp < 1 || s.MinUp > services[s.Name] {
+				t.Errorf("%s tracks service %+v", i.Name, s)
+			}
+		}
+		for _, p := range i.Track.Processes {
+			if p.Min < 1 || p.Min > 1000 {
+				t.Errorf("%s tracks process %+v", i.Name, p)
+			}
+		}
+	}
+	for _, g := range c.SyncGroups {
+		if !goodName(g.Name) || len(g.Instances) < 2 {
+			t.Errorf("sync group %+v", g)
+		}
+		for _, name := range g.Instances {
+			if !instances[name] || member[name] {
+				t.Errorf("sync group %s has %q", g.Name, name)
+			}
+			member[name] = true
+		}
+	}
 }
 
 func checkCheck(t *testing.T, c *health.Check) {

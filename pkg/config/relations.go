@@ -16,33 +16,12 @@ func (d *decoder) relations(c *Config) {
 		d.wrongAt("", "neither vrrp.instances nor services; write at least one of them")
 	}
 	held := d.instances(c.Instances)
+	d.syncGroups(c)
+	d.tracking(c)
+	d.fastPath(c)
 	d.services(c.Services, held)
 	d.paths(c)
 	d.interfaces(c)
-}
-
-// instances checks all instances and returns the path of the instance that holds each virtual address.
-func (d *decoder) instances(instances []Instance) map[netip.Addr]string {
-	type router struct {
-		networkInterface string
-		id               uint8
-	}
-	names, routers, held := map[string]string{}, map[router]string{}, map[netip.Addr]string{}
-	for n, i := range instances {
-		path := fmt.Sprintf("vrrp.instances[%d]", n)
-		if other, ok := taken(names, i.Name, path); ok {
-			d.wrongAt(path+".name", "%s is the name of %s too; every instance needs its own", quote(i.Name), other)
-		}
-		if i.Interface != "" && i.VirtualRouterID != 0 {
-			if other, ok := taken(routers, router{i.Interface, i.VirtualRouterID}, path); ok {
-				d.wrongAt(path+".virtual_router_id", "%d is used on %s by %s already; allowed: 1 to 255, each once per interface and family", i.VirtualRouterID, i.Interface, other)
-			}
-		}
-		d.version(path, i)
-		d.preemption(path, i)
-		d.addresses(path, i, held)
-	}
-	return held
 }
 
 // taken keeps the first owner of every key; it returns the owner and true when there is one already.
@@ -56,69 +35,6 @@ func taken[K comparable](owners map[K]string, key K, owner string) (string, bool
 	}
 	owners[key] = owner
 	return "", false
-}
-
-func (d *decoder) version(path string, i Instance) {
-	if i.Version == 3 && d.written(path+".authentication") {
-		d.wrongAt(path+".authentication", "version 3 has no authentication; leave it out, or write version: 2")
-	}
-}
-
-func (d *decoder) preemption(path string, i Instance) {
-	if i.Priority == 255 && d.written(path+".preempt") && !i.Preempt {
-		d.warnAt(path+".preempt", "false has no effect with priority 255: the owner of the addresses always takes over")
-	} else if d.written(path+".preempt") && !i.Preempt && i.PreemptDelay > 0 {
-		d.warnAt(path+".preempt_delay", "it has no effect with preempt: false; leave one of the two out")
-	}
-}
-
-const maxAddresses = 255 // an advert counts them in one byte
-
-func (d *decoder) addresses(path string, i Instance, held map[netip.Addr]string) {
-	list := path + ".virtual_addresses"
-	if len(i.VirtualAddresses) == 0 && d.written(list) && !d.reported(list) {
-		d.wrongAt(list, "the list is empty; write at least one address, like [192.168.5.100/32]")
-	}
-	if len(i.VirtualAddresses) > maxAddresses {
-		d.wrongAt(list, "%d addresses; allowed: 1 to %d in an instance", len(i.VirtualAddresses), maxAddresses)
-	}
-	own, families := map[netip.Addr]string{}, map[int]bool{}
-	for n, p := range i.VirtualAddresses {
-		at := fmt.Sprintf("%s[%d]", list, n)
-		if family := d.families[at]; family != 0 {
-			families[family] = true
-		}
-		if !p.IsValid() {
-			continue
-		}
-		if first, ok := taken(own, p.Addr(), at); ok {
-			d.wrongAt(at, "%s is in the list twice, first as %s; write it once", p.Addr(), first)
-			continue
-		}
-		if other, ok := taken(held, p.Addr(), path); ok {
-			d.warnAt(at, "%s is held by %s too; it is missing while only one of the two is MASTER and the other takes it away", p.Addr(), other)
-		}
-		if end := edge(p); end != "" {
-			d.warnAt(at, "%s is the %s address of its own prefix; hosts in %s can't use it", p, end, p.Masked())
-		}
-	}
-	if len(families) > 1 {
-		d.wrongAt(list, "it has IPv4 and IPv6 addresses; allowed: one family in an instance, so write an instance for each")
-	}
-}
-
-// edge says whether the address is the first or the last of a prefix that keeps these for itself.
-func edge(p netip.Prefix) string {
-	if p.Bits() > 30 {
-		return ""
-	}
-	if p.Masked().Addr() == p.Addr() {
-		return "network"
-	}
-	if next := p.Addr().Next(); !next.IsValid() || !p.Contains(next) {
-		return "broadcast"
-	}
-	return ""
 }
 
 func (d *decoder) services(services []Service, held map[netip.Addr]string) {

@@ -204,9 +204,26 @@ func (d *decoder) networkInterface(v value) (string, bool) {
 	return s, ok
 }
 
-// address reads a single IPv4 unicast address.
+// address reads the address of a service or of a real server.
 func (d *decoder) address(v value) (netip.Addr, bool) {
 	const allowed = "an IPv4 unicast address like 192.168.5.100"
+	a, ok := d.bareAddress(v, allowed)
+	if ok && a.Is6() {
+		d.wrong(v, "%s is an IPv6 address, not supported by this version; allowed: %s", quote(v.node.Value), allowed)
+		return netip.Addr{}, false
+	}
+	return a, ok && d.usable(v, a, allowed)
+}
+
+// boxAddress reads the own address of some box, of either family.
+func (d *decoder) boxAddress(v value) (netip.Addr, bool) {
+	const allowed = "a unicast address like 192.168.5.2 or 2001:db8::2"
+	a, ok := d.bareAddress(v, allowed)
+	return a, ok && d.usable(v, a, allowed)
+}
+
+// bareAddress reads an address without a prefix length.
+func (d *decoder) bareAddress(v value, allowed string) (netip.Addr, bool) {
 	s, ok := d.word(v, allowed)
 	if !ok {
 		return netip.Addr{}, false
@@ -220,12 +237,20 @@ func (d *decoder) address(v value) (netip.Addr, bool) {
 		d.wrong(v, "%s is not an IP address; allowed: %s, names are not looked up", quote(s), allowed)
 		return netip.Addr{}, false
 	}
-	return a, d.usable(v, a, allowed)
+	d.families[v.path] = familyOf(a)
+	return a, true
 }
 
-// prefix reads an IPv4 unicast address with or without a prefix length.
+func familyOf(a netip.Addr) int {
+	if a.Is4() {
+		return 4
+	}
+	return 6
+}
+
+// prefix reads a unicast address with or without a prefix length.
 func (d *decoder) prefix(v value) (netip.Prefix, bool) {
-	const allowed = "an IPv4 unicast address with or without a prefix length of 1 to 32, like 192.168.5.100/32"
+	const allowed = "a unicast address with or without a prefix length, like 192.168.5.100/32 or 2001:db8::100/64"
 	s, ok := d.word(v, allowed)
 	if !ok {
 		return netip.Prefix{}, false
@@ -236,6 +261,7 @@ func (d *decoder) prefix(v value) (netip.Prefix, bool) {
 		d.wrong(v, "%s is not an IP address; allowed: %s", quote(s), allowed)
 		return netip.Prefix{}, false
 	}
+	d.families[v.path] = familyOf(a)
 	if !d.usable(v, a, allowed) {
 		return netip.Prefix{}, false
 	}
@@ -244,22 +270,43 @@ func (d *decoder) prefix(v value) (netip.Prefix, bool) {
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil || p.Bits() == 0 {
-		d.wrong(v, "%s has a wrong prefix length, %s; allowed: %s", quote(s), quote(length), allowed)
+		d.wrong(v, "%s has a wrong prefix length, %s; allowed: 1 to %d", quote(s), quote(length), a.BitLen())
 		return netip.Prefix{}, false
 	}
 	return p, true
 }
 
-// usable reports an address that packets can't be sent to or that this version can't hold.
-func (d *decoder) usable(v value, a netip.Addr, allowed string) bool {
-	d.families[v.path] = 6
-	if a.Is4() {
-		d.families[v.path] = 4
+// network reads the destination of a route.
+func (d *decoder) network(v value) (netip.Prefix, bool) {
+	const allowed = "a network like 10.0.0.0/8, 0.0.0.0/0 or 2001:db8::/32"
+	s, ok := d.word(v, allowed)
+	if !ok {
+		return netip.Prefix{}, false
 	}
+	p, err := netip.ParsePrefix(s)
+	if a, bare := netip.ParseAddr(s); bare == nil {
+		p, err = netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	switch {
+	case err != nil || p.Addr().Zone() != "" || p.Addr().Is4In6():
+		d.wrong(v, "%s is not a network; allowed: %s", quote(s), allowed)
+	case p.Masked() != p:
+		d.wrong(v, "%s has bits behind its prefix length; write %s; allowed: %s", quote(s), p.Masked(), allowed)
+	default:
+		d.families[v.path] = familyOf(p.Addr())
+		return p, true
+	}
+	return netip.Prefix{}, false
+}
+
+// usable reports an address that packets can't be sent to.
+func (d *decoder) usable(v value, a netip.Addr, allowed string) bool {
 	reason := ""
 	switch {
-	case !a.Is4():
-		reason = "an IPv6 address, not supported by this version"
+	case a.Zone() != "":
+		reason = "an address with a zone; write it without, the interface is known"
+	case a.Is4In6():
+		reason = "an IPv4 address in the form of IPv6; write " + a.Unmap().String()
 	case a.IsUnspecified():
 		reason = "the unspecified address"
 	case a.IsLoopback():

@@ -2,6 +2,7 @@ package config
 
 import (
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"regexp"
@@ -19,6 +20,7 @@ func (d *decoder) config(v value) *Config {
 			FlowTableSize: 1048576,
 			PinPath:       "/run/xdirector/bpf",
 			DeadMan:       30 * time.Second,
+			VRRPFastPath:  FastPathFilter,
 		},
 		Metrics: Metrics{Listen: "127.0.0.1:9112"},
 		Control: Control{Socket: defaultSocket},
@@ -28,9 +30,17 @@ func (d *decoder) config(v value) *Config {
 		optional("router_id", into(&c.RouterID, d.name)),
 		optional("state_dir", into(&c.StateDir, d.path(maxPath))),
 		optional("vrrp", func(v value) {
-			d.object(v, optional("instances", func(v value) {
-				d.list(v, "instances", func(v value) { c.Instances = append(c.Instances, d.instance(v)) })
-			}))
+			d.object(v,
+				optional("instances", func(v value) {
+					d.list(v, "instances", func(v value) { c.Instances = append(c.Instances, d.instance(v)) })
+				}),
+				optional("scripts", func(v value) {
+					d.list(v, "scripts", func(v value) { c.Scripts = append(c.Scripts, d.script(v)) })
+				}),
+				optional("sync_groups", func(v value) {
+					d.list(v, "sync groups", func(v value) { c.SyncGroups = append(c.SyncGroups, d.syncGroup(v)) })
+				}),
+			)
 		}),
 		optional("services", func(v value) {
 			d.list(v, "services", func(v value) { c.Services = append(c.Services, d.service(v)) })
@@ -68,75 +78,21 @@ func (c *Config) complete() {
 			}
 		}
 	}
-}
-
-// The ranges of all durations. keepalived's own limits, where it has any.
-var (
-	intervalV2  = span{time.Second, 255 * time.Second, time.Second, "whole seconds from 1s to 255s in version 2"}
-	intervalV3  = span{10 * time.Millisecond, 40950 * time.Millisecond, 10 * time.Millisecond, "10ms to 40.95s in steps of 10ms in version 3"}
-	preemption  = span{0, 1000 * time.Second, 0, "0s to 1000s"}
-	persistence = span{time.Second, 31 * 24 * time.Hour, time.Second, "whole seconds from 1s to 744h"}
-	deadMan     = span{3 * time.Second, time.Hour, time.Second, "whole seconds from 3s to 1h"}
-	checkTime   = span{10 * time.Millisecond, 24 * time.Hour, 0, "10ms to 24h"}
-	retryDelay  = span{0, time.Hour, 0, "0s to 1h"}
-)
-
-func (d *decoder) instance(v value) Instance {
-	i := Instance{Version: 2, Priority: 100, AdvertInterval: time.Second, Preempt: true}
-	var interval value // read when the version is known
-	d.object(v,
-		required("name", into(&i.Name, d.name), "a name of its own, like VI_1"),
-		required("interface", into(&i.Interface, d.networkInterface), "the network interface, like eth0"),
-		optional("version", into(&i.Version, integer[uint8](d, 2, 3))),
-		required("virtual_router_id", into(&i.VirtualRouterID, integer[uint8](d, 1, 255)), "a number of 1 to 255, the same on all directors of the group"),
-		optional("priority", into(&i.Priority, integer[uint8](d, 1, 255))),
-		optional("advert_interval", func(v value) { interval = v }),
-		optional("preempt", into(&i.Preempt, d.boolean)),
-		optional("preempt_delay", into(&i.PreemptDelay, d.duration(preemption))),
-		optional("authentication", func(v value) {
-			d.object(v,
-				required("type", func(v value) { d.choice([]string{"pass"}, "ah")(v) }, "type: pass"),
-				required("password", into(&i.Password, d.password), "1 to 8 bytes in quotes, the same on all directors of the group"),
-			)
-		}),
-		required("virtual_addresses", func(v value) {
-			d.list(v, "addresses", func(v value) {
-				p, _ := d.prefix(v)
-				i.VirtualAddresses = append(i.VirtualAddresses, p)
-			})
-		}, "at least one address, like [192.168.5.100/32]"),
-		unsupported("unicast_peers"),
-		unsupported("track"),
-	)
-	switch {
-	case interval.node == nil:
-	case i.Version == 3:
-		i.AdvertInterval, _ = d.duration(intervalV3)(interval)
-	default:
-		i.AdvertInterval, _ = d.duration(intervalV2)(interval)
+	weights := map[string]int{}
+	for _, s := range c.Scripts {
+		weights[s.Name] = s.Weight
 	}
-	return i
-}
-
-// password reads a VRRPv2 password. It is the one value that no message shows: messages end in logs.
-func (d *decoder) password(v value) (string, bool) {
-	const allowed = "1 to 8 bytes in quotes"
-	switch s := v.node.Value; {
-	case isNull(v.node) || s == "" && v.node.ShortTag() == "!!str":
-		d.wrong(v, "empty; allowed: %s", allowed)
-	case v.node.ShortTag() != "!!str":
-		d.wrong(v, `the password is %s in YAML, not a text; write it in quotes, like password: "1111"; allowed: %s`, noun(v.node), allowed)
-	case len(s) > 8:
-		d.wrong(v, "the password is %d bytes long; keepalived uses the first 8 of a longer one, write these; allowed: %s", len(s), allowed)
-	case nul.MatchString(s):
-		d.wrong(v, "the password has a zero byte, which ends it on the wire; allowed: %s", allowed)
-	default:
-		return s, true
+	for _, i := range c.Instances {
+		for n := range i.Track.Scripts {
+			if t := &i.Track.Scripts[n]; t.Weight == unwritten {
+				t.Weight = weights[t.Name]
+			}
+		}
 	}
-	return "", false
 }
 
-var nul = regexp.MustCompile("\x00")
+// unwritten is the weight of a tracked script until complete has found the script's own; no valid one.
+const unwritten = math.MinInt
 
 func (d *decoder) dataplane(v value, p *Dataplane) {
 	d.object(v,
@@ -151,6 +107,10 @@ func (d *decoder) dataplane(v value, p *Dataplane) {
 		optional("flow_table_size", into(&p.FlowTableSize, integer[uint32](d, 1024, 16777216))),
 		optional("pin_path", into(&p.PinPath, d.path(maxPath))),
 		optional("dead_man", into(&p.DeadMan, d.duration(deadMan))),
+		optional("vrrp_fast_path", func(v value) {
+			p.VRRPFastPathWritten = true
+			p.VRRPFastPath, _ = d.choice([]string{FastPathOff, FastPathFilter, FastPathAbsorb})(v)
+		}),
 	)
 }
 

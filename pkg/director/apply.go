@@ -88,22 +88,17 @@ func (d *Director) wish(cfg *config.Config) lb.State {
 	for key, s := range d.servers {
 		up[key] = s.up
 	}
+	states := map[string]vrrp.State{}
+	for _, i := range d.report.Instances {
+		states[i.Name] = i.State
+	}
 	held := map[netip.Addr]bool{}
 	for _, i := range cfg.Instances {
-		for _, a := range i.VirtualAddresses {
-			held[a.Addr()] = held[a.Addr()] || d.state(i.Name) == vrrp.Master
+		for _, a := range i.Held() {
+			held[a.Prefix.Addr()] = held[a.Prefix.Addr()] || states[i.Name] == vrrp.Master
 		}
 	}
 	return wish(cfg, d.plane.name, up, d.hops, d.directors(), held)
-}
-
-func (d *Director) state(instance string) vrrp.State {
-	for _, i := range d.report.Instances {
-		if i.Name == instance {
-			return i.State
-		}
-	}
-	return vrrp.Init
 }
 
 // directors lists every other box whose adverts were accepted since the start, each once.

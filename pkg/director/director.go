@@ -173,7 +173,7 @@ func (d *Director) Run(ctx context.Context) error {
 	d.checks = health.New(d.checkSource, d.log)
 	d.checks.Configure(d.targets(d.cfg))
 	part("checks", d.checks.Run)
-	d.ha = ha.New(haConfig(d.cfg), d.log)
+	d.ha = ha.New(haConfig(d.cfg, nil), d.log)
 	part("election", d.ha.Run)
 	select {
 	case r := <-d.ha.Reports():
@@ -318,53 +318,6 @@ func (d *Director) answering() []netip.Addr {
 		}
 	}
 	return list
-}
-
-// virtual lists every address that is or may become virtual here: none of them is ever the source of a check.
-func virtual(cfg *config.Config) []netip.Addr {
-	var list []netip.Addr
-	for _, i := range cfg.Instances {
-		for _, a := range i.VirtualAddresses {
-			list = append(list, a.Addr())
-		}
-	}
-	for _, s := range cfg.Services {
-		list = append(list, s.Address)
-	}
-	return list
-}
-
-func haConfig(cfg *config.Config) ha.Config {
-	c := ha.Config{StateDir: cfg.StateDir, DeadMan: cfg.Dataplane.DeadMan}
-	for _, i := range cfg.Instances {
-		instance := ha.Instance{
-			Name:             i.Name,
-			Interface:        i.Interface,
-			VirtualAddresses: virtualAddresses(i.VirtualAddresses),
-			VRRP: vrrp.Config{
-				Version:      i.Version,
-				VRID:         i.VirtualRouterID,
-				Priority:     i.Priority,
-				Interval:     i.AdvertInterval,
-				Preempt:      i.Preempt,
-				PreemptDelay: i.PreemptDelay,
-				Password:     i.Password,
-			},
-		}
-		for _, a := range i.VirtualAddresses {
-			instance.VRRP.Addresses = append(instance.VRRP.Addresses, a.Addr())
-		}
-		c.Instances = append(c.Instances, instance)
-	}
-	return c
-}
-
-func virtualAddresses(list []netip.Prefix) []ha.VirtualAddress {
-	var out []ha.VirtualAddress
-	for _, p := range list {
-		out = append(out, ha.VirtualAddress{Prefix: p})
-	}
-	return out
 }
 
 // checkInterfaces finds every interface that the configuration names on this box. One that is in use according to

@@ -98,8 +98,8 @@ func instancePicture(i config.Instance, r ha.InstanceReport) status.Instance {
 	if r.Master.IsValid() {
 		p.Master = r.Master.String()
 	}
-	for _, a := range i.VirtualAddresses {
-		p.Addresses = append(p.Addresses, a.String())
+	for _, a := range i.Held() {
+		p.Addresses = append(p.Addresses, a.Prefix.String())
 	}
 	for to, n := range r.Transitions {
 		p.Transitions[to.String()] = n

@@ -109,7 +109,7 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 	d.meter.watch(d.plane.Plane)
 	d.neigh.Watch(targets(cfg), virtual(cfg))
 	d.checks.Configure(d.targets(cfg))
-	d.ha.Configure(haConfig(cfg))
+	d.ha.Configure(haConfig(cfg, nil))
 	d.apply(ctx)
 	d.remember()
 	return nil
@@ -155,6 +155,8 @@ func needsRestart(old, new *config.Config) error {
 				refuse(key+"interface", o.Interface, n.Interface)
 				refuse(key+"version", o.Version, n.Version)
 				refuse(key+"virtual_router_id", o.VirtualRouterID, n.VirtualRouterID)
+				refuse(key+"virtual_addresses: family", family(o), family(n))
+				refuse(key+"virtual_mac", orNone(o.VirtualMAC), orNone(n.VirtualMAC))
 			}
 		}
 	}
