@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -24,11 +23,10 @@ type wish struct {
 	deadMan  time.Duration
 	index    int // of the interface; 0: it is gone
 	mac      net.HardwareAddr
-	arp      *packet.Conn // nil: no interface
-	decided  bool         // the machine has spoken; until then what a former run left stays as it is
-	hold     bool         // the addresses shall be on the interface
-	bursts   int          // of gratuitous ARP not sent yet
-	quit     bool         // let go of everything and end
+	decided  bool // the machine has spoken; until then what a former run left stays as it is
+	hold     bool // the addresses shall be on the interface
+	bursts   int  // of gratuitous ARP not sent yet
+	quit     bool // let go of everything and end
 
 	// What happened to its addresses since it looked last, as netlink told: also what it did itself.
 	came, went []netip.Addr
@@ -44,8 +42,9 @@ type holder struct {
 	stateDir string
 	bootID   string
 	found    snapshot // when the holder was made
-	claimed  chan<- claim
-	gone     chan<- *holder
+	wire     *wire
+	claimed  func(claim)     // never waits
+	gone     func(*holder)   // never waits
 	abandon  <-chan struct{} // leave everything as it is and end
 	wake     chan struct{}
 
@@ -98,12 +97,7 @@ func (h *holder) run() {
 	w := h.current()
 	h.held, h.foreign, h.failed = map[netip.Prefix]bool{}, map[netip.Addr]bool{}, map[netip.Prefix]string{}
 	h.removed = map[netip.Prefix]bool{}
-	c := h.claim(w)
-	select {
-	case h.claimed <- c:
-	case <-h.abandon:
-		return
-	}
+	h.claimed(h.claim(w))
 	renew := time.NewTicker(renewal(w.deadMan))
 	defer renew.Stop()
 	for {
@@ -132,10 +126,7 @@ func (h *holder) run() {
 					h.log.Warn("record not removed", "error", err)
 				}
 			}
-			select {
-			case h.gone <- h:
-			case <-h.abandon:
-			}
+			h.gone(h)
 			return
 		}
 	}
@@ -375,6 +366,7 @@ const (
 	arpRepeats = 5
 	arpBatch   = 64
 	arpPause   = time.Millisecond
+	arpLimit   = 100 * time.Millisecond // for one frame; it takes microseconds unless the queue of the interface is full
 )
 
 // announce sends the bursts that are asked for; it ends when MASTER is lost.
@@ -385,14 +377,14 @@ func (h *holder) announce(w wish) {
 	h.mu.Lock()
 	h.wish.bursts -= w.bursts
 	h.mu.Unlock()
-	if !w.hold || w.arp == nil || len(w.mac) != 6 {
+	if !w.hold || w.index == 0 || len(w.mac) != 6 {
 		return
 	}
 	sent, missed := 0, 0
 	var missing error
 	for range arpRepeats {
 		for _, p := range prefixes(w.instance.VirtualAddresses) {
-			if now := h.current(); !now.hold || now.arp != w.arp {
+			if now := h.current(); !now.hold || now.index != w.index {
 				return
 			}
 			if err := h.sendARP(w, p.Addr()); err != nil {
@@ -410,13 +402,9 @@ func (h *holder) announce(w wish) {
 }
 
 func (h *holder) sendARP(w wish, a netip.Addr) error {
-	if err := w.arp.SetWriteDeadline(time.Now().Add(arpLimit)); err != nil {
-		return err
-	}
-	to := &packet.Addr{HardwareAddr: net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
-	_, err := w.arp.WriteTo(gratuitousARP(w.mac, a), to)
+	err := h.wire.sendWithin(arpLimit, w.index, gratuitousARP(w.mac, a))
 	if errors.Is(err, unix.ENETDOWN) { // told once after the interface was down, however long it is up again
-		_, err = w.arp.WriteTo(gratuitousARP(w.mac, a), to)
+		err = h.wire.sendWithin(arpLimit, w.index, gratuitousARP(w.mac, a))
 	}
 	return err
 }

@@ -45,6 +45,7 @@ type loop struct {
 	ports     map[string]*port
 	buffer    [2048]byte // larger than any advert: 60 of header, 8, 255 addresses of 4, 8
 
+	wire      *wire
 	readable  chan *port
 	claimed   chan claim
 	gone      chan *holder
@@ -138,7 +139,7 @@ func (l *loop) start(c Instance) {
 	log := l.log.With("instance", c.Name)
 	k := l.snapshot[c.Interface]
 	h := &holder{log: log, handle: l.handle, stateDir: l.cfg.StateDir, bootID: l.bootID, found: l.snapshot,
-		claimed: l.claimed, gone: l.gone, abandon: l.abandoned, wake: make(chan struct{}, 1)}
+		wire: l.wire, claimed: l.onClaim, gone: l.onGone, abandon: l.abandoned, wake: make(chan struct{}, 1)}
 	i := &instance{cfg: c, log: log, machine: vrrp.New(c.VRRP), holder: h, port: l.ports[c.Interface], notices: newNotices(log),
 		since: time.Now(), reason: "starting", changed: true, into: map[vrrp.State]uint64{}, refused: map[vrrp.Reason]uint64{}}
 	h.wish = wish{instance: c, deadMan: l.cfg.DeadMan, index: k.Index}
@@ -147,14 +148,31 @@ func (l *loop) start(c Instance) {
 	l.wg.Go(h.run)
 }
 
+// onClaim, onGone and poke are called by others than the loop.
+func (l *loop) onClaim(c claim) {
+	select {
+	case l.claimed <- c:
+	case <-l.abandoned:
+	}
+}
+
+func (l *loop) onGone(h *holder) {
+	select {
+	case l.gone <- h:
+	case <-l.abandoned:
+	}
+}
+
+func (l *loop) poke() {}
+
 // tellPort tells the holder the interface as it is now.
 func (i *instance) tellPort() {
 	p := i.port
 	i.holder.set(func(w *wish) {
 		if p == nil {
-			w.index, w.mac, w.arp = 0, nil, nil
+			w.index, w.mac = 0, nil
 		} else {
-			w.index, w.mac, w.arp = p.index, p.mac, p.arp
+			w.index, w.mac = p.index, p.mac
 		}
 	})
 }
@@ -489,5 +507,8 @@ func (l *loop) leave() {
 	}
 	if l.handle != nil {
 		l.handle.Close()
+	}
+	if l.wire != nil {
+		l.wire.close()
 	}
 }

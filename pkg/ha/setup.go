@@ -28,8 +28,11 @@ func (l *loop) open(cfg Config) (*watcher, error) {
 	if l.handle, err = newHandle(); err != nil {
 		return nil, err
 	}
+	if l.wire, err = openWire(); err != nil {
+		return nil, err
+	}
 	log := l.log
-	w, first, err := watch(func(err error) { log.Warn("state of interfaces not read", "error", err) })
+	w, first, err := watch(l.poke, func(err error) { log.Warn("state of interfaces not read", "error", err) })
 	if err != nil {
 		return nil, err
 	}

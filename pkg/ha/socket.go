@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"time"
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
@@ -16,13 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// arpLimit is how long the sending of one gratuitous ARP may take. It takes microseconds unless the queue of the
-// interface is full.
-const arpLimit = 100 * time.Millisecond
-
 // port is the sockets of one interface, shared by all instances on it: one packet socket that receives adverts with
 // their Ethernet source, one raw IP socket that sends them and is a member of the group, so that the NIC and the
-// switches deliver it, and one packet socket for gratuitous ARP.
+// switches deliver it.
 type port struct {
 	name  string
 	index int
@@ -32,9 +27,8 @@ type port struct {
 	raw    syscall.RawConn // of recv
 	send   *ipv4.RawConn
 	sendFD syscall.RawConn // of send
-	arp    *packet.Conn
-	id     uint16        // of the last IP packet sent
-	again  chan struct{} // capacity 1: the loop has emptied the queue
+	id     uint16          // of the last IP packet sent
+	again  chan struct{}   // capacity 1: the loop has emptied the queue
 	closed chan struct{}
 }
 
@@ -45,11 +39,7 @@ func openPort(name string, k link, vrids []uint8) (*port, error) {
 	p := &port{name: name, index: k.Index, mac: k.MAC, again: make(chan struct{}, 1), closed: make(chan struct{})}
 	fail := func(what string, err error) (*port, error) {
 		p.closeSockets()
-		cure := ""
-		if errors.Is(err, unix.EPERM) {
-			cure = "; run as root, or with CAP_NET_RAW and CAP_NET_ADMIN"
-		}
-		return nil, fmt.Errorf("%s on interface %s: %w%s", what, name, err, cure)
+		return nil, fmt.Errorf("%s on interface %s: %w%s", what, name, err, cure(err))
 	}
 	var err error
 	if p.recv, err = packet.Listen(ifi, packet.Datagram, unix.ETH_P_IP, &packet.Config{Filter: advertFilter(vrids)}); err != nil {
@@ -66,9 +56,6 @@ func openPort(name string, k link, vrids []uint8) (*port, error) {
 	})
 	if err = errors.Join(err, optErr); err != nil {
 		return fail("keep own adverts from the packet socket", err)
-	}
-	if p.arp, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ARP, &packet.Config{Filter: nothing}); err != nil {
-		return fail("open a packet socket for gratuitous ARP", err)
 	}
 	if p.send, p.sendFD, err = openSender(ifi); err != nil {
 		return fail("open a raw socket for adverts", err)
@@ -229,9 +216,6 @@ func (p *port) close() {
 func (p *port) closeSockets() {
 	if p.recv != nil {
 		p.recv.Close()
-	}
-	if p.arp != nil {
-		p.arp.Close()
 	}
 	if p.send != nil {
 		p.send.Close()

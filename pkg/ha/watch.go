@@ -141,6 +141,7 @@ type watcher struct {
 	handle    *netlink.Handle
 	socket    *nl.NetlinkSocket
 	sightings chan sighting // capacity 1, the newest
+	seen      func()        // a sighting is there; never waits
 	dirty     chan struct{}
 	closed    chan struct{}
 	wg        sync.WaitGroup
@@ -151,7 +152,7 @@ type watcher struct {
 }
 
 // watch subscribes in the network namespace of the calling thread and reads the first snapshot.
-func watch(onError func(error)) (*watcher, snapshot, error) {
+func watch(seen func(), onError func(error)) (*watcher, snapshot, error) {
 	h, err := newHandle()
 	if err != nil {
 		return nil, nil, err
@@ -161,7 +162,7 @@ func watch(onError func(error)) (*watcher, snapshot, error) {
 		h.Close()
 		return nil, nil, fmt.Errorf("subscribe to interface events: %w", err)
 	}
-	w := &watcher{handle: h, socket: s, sightings: make(chan sighting, 1), dirty: make(chan struct{}, 1),
+	w := &watcher{handle: h, socket: s, sightings: make(chan sighting, 1), seen: seen, dirty: make(chan struct{}, 1),
 		closed: make(chan struct{}), removed: map[netip.Addr]bool{}}
 	first, err := takeSnapshot(h)
 	if err != nil {
@@ -256,6 +257,7 @@ func (w *watcher) read(last snapshot, onError func(error)) {
 		default:
 		}
 		w.sightings <- next // only this goroutine sends, so there is room
+		w.seen()
 		select {
 		case <-w.closed:
 			return
