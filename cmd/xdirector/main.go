@@ -28,8 +28,12 @@ type usageError struct{ error }
 type shownError struct{ error }
 
 func main() {
-	command := newRoot()
-	err := command.Execute()
+	var err error
+	if len(os.Args) == 2 && os.Args[1] == electionCommand {
+		err = elect()
+	} else {
+		err = newRoot().Execute()
+	}
 	if err == nil {
 		return
 	}
@@ -67,7 +71,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().String("config", defaultConfig, "configuration `FILE`")
 	root.PersistentFlags().Bool("json", false, "print JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newStatus(), newReload(), newVersion())
+	root.AddCommand(newRun(), newAgent(), newCheck(), newStatus(), newReload(), newVersion())
 	return root
 }
 

@@ -32,7 +32,7 @@ const (
 	pictureDelay = 20 * time.Millisecond // from a change to the picture that shows it: many changes, one picture
 	afterglow    = time.Second           // frames for our own MAC are forwarded so long after our addresses are gone
 	loopStuck    = 5 * time.Second       // without a turn of the loop: unhealthy
-	reportLate   = 5 * time.Second       // without a report of the election: no watchdog for the service manager
+	reportLate   = 12 * time.Second      // without a report of the election, of which one comes every five seconds: unhealthy
 )
 
 // Options are what a Director is made of besides its configuration file.
@@ -41,8 +41,10 @@ type Options struct {
 	Version    string
 	Log        *slog.Logger
 	Level      *slog.LevelVar // set to log.level of the configuration; nil: not set
-	// Notify tells the service manager (sd_notify); nil: there is none.
+	// Notify tells the service manager (sd_notify); nil: there is none. WATCHDOG=1 says that the loop turns.
 	Notify func(state string)
+	// Election starts the election with its first configuration; nil: one in this process.
+	Election func(cfg ha.Config) Election
 }
 
 // Director is one running director.
@@ -59,7 +61,7 @@ type Director struct {
 	cfg       *config.Config
 	started   time.Time
 	reloaded  status.Reload
-	ha        election
+	ha        Election
 	report    ha.Report
 	reportAt  time.Time
 	checks    *health.Runner
@@ -77,9 +79,9 @@ type Director struct {
 	wasMaster bool
 }
 
-// election runs the instances: ha.Runtime in this process, or the one of a process of its own.
-type election interface {
-	Run(ctx context.Context) error
+// Election runs the instances: ha.Runtime in this process, or one in a process of its own (supervisor.Agent); see there.
+type Election interface {
+	Run(ctx context.Context) error // until ctx ends, or with the error of the start
 	Configure(cfg ha.Config)
 	Track(by map[string]ha.Track)
 	Stop()
@@ -173,7 +175,11 @@ func (d *Director) Run(ctx context.Context) error {
 	d.checks = health.New(d.checkSource, d.log)
 	d.checks.Configure(d.targets(d.cfg))
 	part("checks", d.checks.Run)
-	d.ha = ha.New(haConfig(d.cfg, nil), d.log)
+	if d.opts.Election != nil {
+		d.ha = d.opts.Election(haConfig(d.cfg, nil))
+	} else {
+		d.ha = ha.New(haConfig(d.cfg, nil), d.log)
+	}
 	part("election", d.ha.Run)
 	select {
 	case r := <-d.ha.Reports():
@@ -231,9 +237,7 @@ func (d *Director) loop(ctx context.Context) error {
 		case <-d.meter.readings:
 		case <-ticker.C:
 			d.reapply(ctx)
-			if time.Since(d.reportAt) < reportLate {
-				d.notify("WATCHDOG=1")
-			}
+			d.notify("WATCHDOG=1")
 		case <-soon:
 			soon = nil
 			d.publish()

@@ -1,0 +1,141 @@
+package supervisor
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The descriptors of a child besides stdin, stdout and stderr.
+const (
+	socketFD = 3
+	leaseFD  = 4 // of the election
+)
+
+// closing is how long a child that has closed its socket may take to end.
+const closing = time.Second
+
+// child is one running process.
+type child struct {
+	role    role
+	process *os.Process
+	conn    *conn
+	out     *outbox
+	started time.Time
+	silent  int // ticks of the supervisor since its last message
+	ready   bool
+	ooms    uint64 // processes of this box that the kernel had killed for want of memory when it was started
+}
+
+// event is something that a child said, or its end.
+type event struct {
+	child *child
+	message
+	ended *os.ProcessState // not nil: the last event of this child
+}
+
+// start runs this binary as another process, connected by a socket pair.
+func start(r role, args []string, extra []*os.File, events chan<- event) (*child, error) {
+	fail := func(err error) (*child, error) { return nil, fmt.Errorf("start the %s: %w", r, err) }
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fail(err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "socket pair")
+	defer theirs.Close()
+	ours, err := newConn(os.NewFile(uintptr(pair[0]), "socket pair"))
+	if err != nil {
+		return fail(err)
+	}
+	c := &child{role: r, conn: ours, out: newOutbox(), started: time.Now(), ooms: oomKills()}
+	// Whatever file has replaced the binary meanwhile: a child is of the supervisor's own version.
+	c.process, err = os.StartProcess("/proc/self/exe", args, &os.ProcAttr{
+		Files: append([]*os.File{os.Stdin, os.Stdout, os.Stderr, theirs}, extra...),
+		Env:   childEnvironment(os.Environ()),
+	})
+	if err != nil {
+		ours.Close()
+		return fail(err)
+	}
+	go c.out.run(ours)
+	go c.watch(events)
+	return c, nil
+}
+
+// childEnvironment is without what only the main process of a unit may use.
+func childEnvironment(all []string) []string {
+	var env []string
+	for _, v := range all {
+		switch name, _, _ := strings.Cut(v, "="); name {
+		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", inheritVariable:
+		default:
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+// watch passes on what the child says, and its end after its last word.
+func (c *child) watch(events chan<- event) {
+	for {
+		m, err := c.conn.receive()
+		if err != nil {
+			break
+		}
+		events <- event{child: c, message: m}
+	}
+	late := time.AfterFunc(closing, c.kill)
+	state, err := c.process.Wait()
+	late.Stop()
+	c.out.close()
+	c.conn.Close()
+	if err != nil {
+		state = &os.ProcessState{} // somebody else has waited for it; it is gone
+	}
+	events <- event{child: c, ended: state}
+}
+
+// kill ends the child without a word to anybody.
+func (c *child) kill() { _ = c.process.Kill() }
+
+// tell leaves a message for the child. A nil child hears nothing.
+func (c *child) tell(k kind, body []byte, files ...*os.File) {
+	if c != nil {
+		c.out.put(message{kind: k, body: body, files: files})
+	}
+}
+
+// cause says in plain words why a child has ended.
+func (c *child) cause(state *os.ProcessState) string {
+	status, ok := state.Sys().(syscall.WaitStatus)
+	switch {
+	case !ok:
+		return "unknown"
+	case status.Signaled() && status.Signal() == syscall.SIGKILL && oomKills() > c.ooms:
+		return "killed: the kernel ran out of memory, for the box or for the service (MemoryMax=)"
+	case status.Signaled():
+		return "killed by " + unix.SignalName(status.Signal())
+	}
+	return "exit code " + strconv.Itoa(status.ExitStatus())
+}
+
+// oomKills counts the processes that the kernel has killed since boot for want of memory; 0: it doesn't say.
+func oomKills() uint64 {
+	b, err := os.ReadFile("/proc/vmstat")
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(b) {
+		if text, ok := bytes.CutPrefix(line, []byte("oom_kill ")); ok {
+			n, _ := strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 64)
+			return n
+		}
+	}
+	return 0
+}

@@ -1,0 +1,156 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/xdirector/xdirector/pkg/ha"
+)
+
+// reportPause is the shortest time between two reports, and reportShare the part of one CPU that encoding them may
+// take: an advert must not wait for that.
+const (
+	reportPause = 20 * time.Millisecond
+	reportShare = 10
+)
+
+// connect is for a child: it takes the socket that start has made, and leaves signals to the supervisor.
+func connect(name string) (*conn, error) {
+	// A Ctrl-C in a terminal reaches all processes; in which order they end is the supervisor's to say.
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR2)
+	syscall.CloseOnExec(socketFD)
+	c, err := newConn(os.NewFile(socketFD, "socket pair"))
+	if err != nil {
+		return nil, fmt.Errorf("%w; only `xdirector run` starts this command", err)
+	}
+	// Or ps would show the name of the file, which is "exe". Only a name: without it everything works.
+	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
+	return c, nil
+}
+
+// Elect is the process of the election: it runs the instances that the supervisor names until that says stop or is
+// gone. The handler of the log is made for a format and a level.
+func Elect(handler func(format string, level slog.Leveler) slog.Handler) error {
+	c, err := connect("xdirector-elect")
+	if err != nil {
+		return err
+	}
+	out := newOutbox()
+	sent := make(chan struct{})
+	go func() { defer close(sent); out.run(c) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	e := &elector{handler: handler, out: out, begin: make(chan *ha.Runtime, 1)}
+	go func() { defer cancel(); e.listen(c) }()
+	var r *ha.Runtime
+	select {
+	case r = <-e.begin:
+	case <-ctx.Done():
+		return nil
+	}
+	reported := make(chan struct{})
+	go func() { defer close(reported); e.report(ctx, r) }()
+	err = r.Run(ctx)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return nil // at once: another process may be about to take over
+	case err != nil:
+		out.put(message{kind: kindFailed, body: []byte(err.Error())})
+	default:
+		<-reported
+	}
+	out.close()
+	<-sent
+	return err
+}
+
+// elector turns the supervisor's messages into those of a Runtime.
+type elector struct {
+	handler  func(format string, level slog.Leveler) slog.Handler
+	out      *outbox
+	begin    chan *ha.Runtime
+	level    slog.LevelVar
+	runtime  *ha.Runtime // nil until the supervisor says go
+	settings *settings
+	track    map[string]ha.Track
+	stopping bool
+}
+
+// listen returns when the supervisor is gone.
+func (e *elector) listen(c *conn) {
+	for {
+		m, err := c.receive()
+		if err != nil {
+			return
+		}
+		switch m.kind {
+		case kindConfig:
+			var s settings
+			if json.Unmarshal(m.body, &s) != nil {
+				continue
+			}
+			e.settings = &s
+			e.level.Set(s.Level)
+			if e.runtime != nil {
+				e.runtime.Configure(s.HA)
+			}
+		case kindTrack:
+			e.track = nil
+			if json.Unmarshal(m.body, &e.track) == nil && e.runtime != nil {
+				e.runtime.Track(e.track)
+			}
+		case kindStop:
+			e.stopping = true
+			if e.runtime != nil {
+				e.runtime.Stop()
+			}
+		case kindGo:
+			e.start()
+		}
+	}
+}
+
+// start makes the Runtime of what the supervisor has said so far.
+func (e *elector) start() {
+	if e.runtime != nil || e.settings == nil {
+		return
+	}
+	e.runtime = ha.New(e.settings.HA, slog.New(e.handler(e.settings.Format, &e.level)))
+	e.runtime.Track(e.track)
+	if e.stopping {
+		e.runtime.Stop()
+	}
+	e.begin <- e.runtime
+}
+
+// report sends the reports until the last one, or until ctx ends.
+func (e *elector) report(ctx context.Context, r *ha.Runtime) {
+	for {
+		var last ha.Report
+		select {
+		case last = <-r.Reports():
+		case <-ctx.Done():
+			return
+		}
+		began := time.Now()
+		b, err := json.Marshal(last)
+		if err != nil {
+			panic("encode report: " + err.Error()) // plain values all of them: a test encodes them
+		}
+		e.out.put(message{kind: kindReport, body: b})
+		if last.Stopped {
+			return
+		}
+		select {
+		case <-time.After(max(reportPause, reportShare*time.Since(began))):
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,352 @@
+// Package supervisor is the small process that the service manager sees, and the two ends of what connects it to its
+// children: the election, and the agent, which is all the rest. It relays their messages, keeps the newest wish of each
+// kind, and starts either of them again with that, without the other one stopping. Children are started from
+// /proc/self/exe, so that versions never mix, and see the end of the supervisor as the end of their socket.
+package supervisor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"syscall"
+	"time"
+)
+
+// inheritVariable is in the environment of a supervisor that was started by an upgrade.
+const inheritVariable = "XDIRECTOR_INHERIT"
+
+const (
+	tick        = time.Second
+	silentLimit = 10               // ticks without a word after which a child hangs
+	startLimit  = 90               // ticks that a child may take to begin to speak: loading programs can be slow
+	stopLimit   = 88 * time.Second // the longest handover takes 84 s; the unit's TimeoutStopSec is above this
+	stable      = 10 * time.Second // a child that lived this long is started again at once
+	lastTries   = 3                // times that an agent is started to end in good order
+)
+
+// role is what a child does.
+type role string
+
+const (
+	roleAgent    role = "agent"
+	roleElection role = "election"
+)
+
+// Options are what a supervisor is made of.
+type Options struct {
+	AgentArgs, ElectionArgs []string // command lines of the children, the name of the program first
+
+	Signals <-chan os.Signal
+	Notify  func(state string) // sd_notify
+	// Handler makes the handler of the log for a format and a level; the agent says which, when it has read them.
+	Handler func(format string, level slog.Leveler) slog.Handler
+}
+
+// ErrShown is the error of Run when a child has already told what it is.
+var ErrShown = errors.New("the reason was printed by a child")
+
+// slot is the place of one child.
+type slot struct {
+	role     role
+	args     []string
+	child    *child           // nil: none runs
+	again    <-chan time.Time // when the next one is started
+	failures int              // in a row
+	restarts uint64
+}
+
+// supervisor is one loop; nothing in it waits for a child.
+type supervisor struct {
+	opts     Options
+	log      *slog.Logger
+	level    slog.LevelVar
+	format   string
+	events   chan event
+	agent    *slot
+	election *slot
+
+	wishes   map[kind]message // the newest of each kind, for an election that is started again
+	report   []byte           // the newest, for an agent that is started again
+	ready    bool             // the first start is through
+	stopping bool
+	deadline <-chan time.Time // of the stop
+	handed   bool             // the election has ended in good order
+}
+
+// Run supervises until the agent has ended in good order, and returns nil then. A first start that fails ends with
+// ErrShown if the agent has said why.
+func Run(opts Options) error {
+	s := &supervisor{
+		opts:     opts,
+		events:   make(chan event),
+		agent:    &slot{role: roleAgent, args: opts.AgentArgs},
+		election: &slot{role: roleElection, args: opts.ElectionArgs},
+		wishes:   map[kind]message{},
+	}
+	s.log = slog.New(opts.Handler("", &s.level))
+	defer s.killAll()
+	s.start(s.election)
+	s.start(s.agent)
+	return s.loop()
+}
+
+func (s *supervisor) loop() error {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case sig := <-s.opts.Signals:
+			s.signalled(sig)
+		case e := <-s.events:
+			if e.ended == nil {
+				s.said(e)
+				continue
+			}
+			if done, err := s.ended(e); done {
+				return err
+			}
+		case <-s.agent.again:
+			s.start(s.agent)
+		case <-s.election.again:
+			s.start(s.election)
+		case <-ticker.C:
+			s.watch(s.agent)
+			s.watch(s.election)
+			s.opts.Notify("WATCHDOG=1")
+		case <-s.deadline:
+			s.log.Error("the end in good order takes too long: everything is left as it is; xdirector cleanup removes it", "limit", stopLimit)
+			return fmt.Errorf("stop: not through after %s", stopLimit)
+		}
+	}
+}
+
+// start runs a child and gives it the newest wishes. What keeps it from starting may pass: it is tried again.
+func (s *supervisor) start(p *slot) {
+	p.again = nil
+	c, err := start(p.role, p.args, nil, s.events)
+	if err != nil {
+		s.log.Error("a process can't be started; tried again", "error", err)
+		p.failures++
+		p.again = time.After(pause(p.failures))
+		return
+	}
+	p.child = c
+	switch p.role {
+	case roleElection:
+		for _, k := range []kind{kindMaps, kindTrack, kindConfig} {
+			if m, ok := s.wishes[k]; ok {
+				c.out.put(m)
+			}
+		}
+		if _, ok := s.wishes[kindConfig]; ok {
+			c.tell(kindGo, nil)
+		}
+		s.tellProcess()
+	case roleAgent:
+		if s.report != nil {
+			c.tell(kindReport, s.report)
+		}
+		s.tellProcess()
+	}
+	if s.stopping {
+		c.tell(kindStop, nil)
+	}
+}
+
+// tellProcess tells the agent of the election's process.
+func (s *supervisor) tellProcess() {
+	p := Process{Restarts: s.election.restarts}
+	if c := s.election.child; c != nil {
+		p.PID = c.process.Pid
+	}
+	b, err := json.Marshal(p)
+	if err == nil {
+		s.agent.child.tell(kindElection, b)
+	}
+}
+
+// said carries out or passes on what a child says.
+func (s *supervisor) said(e event) {
+	c := e.child
+	if c != s.agent.child && c != s.election.child {
+		return // it was replaced
+	}
+	c.silent = 0
+	switch e.kind {
+	case kindConfig:
+		s.adopt(e.message)
+		s.election.child.tell(kindConfig, e.body)
+		s.election.child.tell(kindGo, nil)
+	case kindTrack, kindMaps:
+		s.wishes[e.kind] = e.message
+		s.election.child.tell(e.kind, e.body, e.files...)
+	case kindReport:
+		c.ready, s.report = true, e.body
+		s.agent.child.tell(kindReport, e.body)
+	case kindFailed:
+		if s.ready {
+			s.log.Error("the election could not start", "error", string(e.body))
+			return
+		}
+		s.agent.child.tell(kindFailed, e.body) // which ends with that error
+	case kindNotify:
+		s.notified(c, string(e.body))
+	case kindStop:
+		s.election.child.tell(kindStop, nil)
+	}
+}
+
+// adopt takes the settings of the agent: the log's are for this process too.
+func (s *supervisor) adopt(m message) {
+	s.wishes[kindConfig] = m
+	var wished settings
+	if json.Unmarshal(m.body, &wished) != nil {
+		return
+	}
+	s.level.Set(wished.Level)
+	if wished.Format != s.format {
+		s.format = wished.Format
+		s.log = slog.New(s.opts.Handler(s.format, &s.level))
+	}
+}
+
+// notified passes on to the service manager what the agent has for it. The watchdog is this loop's own.
+func (s *supervisor) notified(c *child, state string) {
+	switch state {
+	case "WATCHDOG=1":
+		return
+	case "READY=1":
+		c.ready = true
+		if s.ready {
+			return
+		}
+		s.ready = true
+	}
+	s.opts.Notify(state)
+}
+
+// watch kills a child that hangs. A pause of this process, or of all of the box, is not held against a child: only
+// this loop's own ticks count.
+func (s *supervisor) watch(p *slot) {
+	c := p.child
+	if c == nil {
+		return
+	}
+	c.silent++
+	limit := silentLimit
+	if !c.ready {
+		limit = startLimit
+	}
+	if c.silent > limit {
+		s.log.Error("a process hangs: it is killed and started again", "process", p.role, "pid", c.process.Pid, "silent", time.Duration(c.silent)*tick)
+		c.silent = 0
+		c.kill()
+	}
+}
+
+// ended decides what follows the end of a child. done ends the supervisor.
+func (s *supervisor) ended(e event) (done bool, err error) {
+	p := s.agent
+	if e.child.role == roleElection {
+		p = s.election
+	}
+	if p.child != e.child {
+		return false, nil // it was replaced
+	}
+	p.child = nil
+	cause := e.child.cause(e.ended)
+	clean := e.ended.Success()
+	switch {
+	case p == s.election && s.stopping && clean:
+		s.handed = true
+		s.tellProcess()
+		return false, nil
+	case p == s.agent && s.stopping && clean:
+		s.opts.Notify("STATUS=stopped")
+		return true, nil
+	case p == s.agent && !s.ready:
+		if e.ended.Exited() {
+			return true, ErrShown
+		}
+		return true, fmt.Errorf("the agent ended before it was ready: %s", cause)
+	case p == s.election && !s.ready && e.ended.Exited():
+		return false, nil // it has said why, and the agent ends with that
+	}
+	if time.Since(e.child.started) > stable {
+		p.failures = 0
+	}
+	wait := pause(p.failures)
+	p.failures++
+	p.restarts++
+	if s.stopping && p == s.agent && p.failures > lastTries {
+		return true, fmt.Errorf("the agent can't end in good order (%s): what forwards packets is left as it is; xdirector cleanup removes it", cause)
+	}
+	rest := "packets and the election go on"
+	if p == s.election {
+		rest = "packets go on"
+	}
+	s.log.Error("the "+string(p.role)+" has ended: started again, "+rest, "cause", cause, "pid", e.child.process.Pid,
+		"after", time.Since(e.child.started).Round(time.Millisecond), "in", wait)
+	if p == s.election {
+		s.tellProcess()
+	}
+	if wait == 0 {
+		s.start(p)
+	} else {
+		p.again = time.After(wait)
+	}
+	return false, nil
+}
+
+// pause is the time before a child is started again that has ended so often in a row.
+func pause(failures int) time.Duration {
+	if failures == 0 {
+		return 0
+	}
+	return min(50*time.Millisecond<<min(failures, 10), 5*time.Second)
+}
+
+func (s *supervisor) signalled(sig os.Signal) {
+	switch sig {
+	case syscall.SIGHUP:
+		s.agent.child.tell(kindReload, nil) // one that is being started reads the file anyway
+	default:
+		s.stop()
+	}
+}
+
+// stop begins the end in good order: election and agent know what to do. One that has died meanwhile is started for it.
+func (s *supervisor) stop() {
+	if s.stopping {
+		return
+	}
+	s.stopping = true
+	s.deadline = time.After(stopLimit)
+	s.agent.failures = 0
+	s.agent.child.tell(kindStop, nil)
+	s.election.child.tell(kindStop, nil)
+	for _, p := range []*slot{s.agent, s.election} {
+		if p.child == nil {
+			s.start(p)
+		}
+	}
+}
+
+// killAll ends what still runs, and waits for it.
+func (s *supervisor) killAll() {
+	for _, p := range []*slot{s.agent, s.election} {
+		if p.child != nil {
+			p.child.kill()
+		}
+	}
+	for s.agent.child != nil || s.election.child != nil {
+		e := <-s.events
+		for _, p := range []*slot{s.agent, s.election} {
+			if e.ended != nil && p.child == e.child {
+				p.child = nil
+			}
+		}
+	}
+}
