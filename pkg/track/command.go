@@ -1,0 +1,179 @@
+package track
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	environment = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	afterDeath  = 100 * time.Millisecond // for the rest of the output, if a process outside the group holds it open
+	maxLine     = 160                    // bytes of a script's last line that are told
+)
+
+// run runs the script once; nil: it exited with 0. It is called on a thread that ends afterwards.
+func (s Script) run(ctx context.Context) error {
+	who, err := lookup(s.User)
+	if err != nil {
+		return err
+	}
+	if err := secure(s.Command, int(who.Uid)); err != nil {
+		return err
+	}
+	// "With no_new_privs set, execve promises not to grant the privilege to do anything that could not have been done
+	// without the execve call" (prctl(2)): a setuid program among others is run as the user.
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("give up new privileges: %w", err)
+	}
+	// Files that this process was started with would be open in the script. Kernels before 5.11 know no such call; the
+	// files that Go opens are not inherited anyway.
+	_ = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
+	var last lastLine
+	cmd := exec.Command(s.Command[0], s.Command[1:]...)
+	cmd.Dir, cmd.Env = "/", []string{environment}
+	cmd.Stdout, cmd.Stderr = &last, &last
+	cmd.WaitDelay = afterDeath
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if int(who.Uid) != os.Geteuid() {
+		cmd.SysProcAttr.Credential = who
+	}
+	if err := cmd.Start(); err != nil {
+		return s.explain(err)
+	}
+	late := s.watchOver(ctx, cmd.Process.Pid)
+	err = cmd.Wait()
+	if late {
+		return fmt.Errorf("it did not end within %v and was killed%s", s.Timeout, last.text())
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+			return fmt.Errorf("it was ended by a signal: %v%s", status.Signal(), last.text())
+		}
+		return fmt.Errorf("exit status %d%s", exit.ExitCode(), last.text())
+	}
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		return fmt.Errorf("wait for %s: %w", s.Command[0], err)
+	}
+	return nil
+}
+
+// watchOver returns when the process has ended, by itself or killed for being late, and its whole group with it. The
+// process is not reaped yet, so that its number can't be another's.
+func (s Script) watchOver(ctx context.Context, pid int) (late bool) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+			if !errors.Is(err, unix.EINTR) {
+				return
+			}
+		}
+	}()
+	limit := time.NewTimer(s.Timeout)
+	defer limit.Stop()
+	select {
+	case <-ended:
+	case <-limit.C:
+		late = true
+	case <-ctx.Done():
+	}
+	_ = unix.Kill(-pid, unix.SIGKILL) // it may be a group of zombies
+	<-ended
+	return late
+}
+
+// lookup finds the user that a script runs as.
+func lookup(name string) (*syscall.Credential, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		if u, err = user.LookupId(name); err != nil {
+			return nil, fmt.Errorf("there is no user %q in /etc/passwd: make one, or name another with user:", name)
+		}
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("read number of user %s: %w", name, err)
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("read group of user %s: %w", name, err)
+	}
+	who := &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: []uint32{uint32(gid)}}
+	groups, err := u.GroupIds()
+	if err != nil {
+		return nil, fmt.Errorf("read groups of user %s: %w", name, err)
+	}
+	for _, g := range groups {
+		if id, err := strconv.ParseUint(g, 10, 32); err == nil && !slices.Contains(who.Groups, uint32(id)) {
+			who.Groups = append(who.Groups, uint32(id))
+		}
+	}
+	return who, nil
+}
+
+// explain turns the errors of a start into what they mean to an operator.
+func (s Script) explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("it can't be run as user %s: %w: the service needs CAP_SETUID, CAP_SETGID and CAP_KILL (CapabilityBoundingSet= of its unit)", s.User, err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("user %s may not run %s: chmod o+rx the file and the folders above it, make sure that the file system is not mounted noexec, or name another user", s.User, s.Command[0])
+	case errors.Is(err, unix.ENOEXEC):
+		return fmt.Errorf("%s is no program: a script begins with a line like #!/bin/sh", s.Command[0])
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("%s can't be run: the interpreter that its first line names does not exist", s.Command[0])
+	}
+	return fmt.Errorf("start: %w", err)
+}
+
+// lastLine keeps the last line that is written to it, or the beginning of that.
+type lastLine struct {
+	line, before []byte
+}
+
+// Write never fails.
+func (l *lastLine) Write(b []byte) (int, error) {
+	for _, c := range b {
+		switch {
+		case c == '\n' && len(strings.TrimSpace(string(l.line))) > 0:
+			l.line, l.before = l.before[:0], l.line
+		case c == '\n':
+			l.line = l.line[:0]
+		case len(l.line) < maxLine:
+			l.line = append(l.line, c)
+		}
+	}
+	return len(b), nil
+}
+
+// text is ": LINE", without what could break a terminal or a log; empty if nothing was written.
+func (l *lastLine) text() string {
+	line := l.line
+	if len(strings.TrimSpace(string(line))) == 0 {
+		line = l.before
+	}
+	plain := strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(string(line), "?"))
+	if plain = strings.TrimSpace(plain); plain == "" {
+		return ""
+	}
+	return ": " + plain
+}
