@@ -73,6 +73,7 @@ type TrackInterface struct {
 // Track is what checks and operators say about an instance, see Runtime.Track.
 type Track struct {
 	Adjust int    // added to the priority; the result is kept within 1-254, and 255 is never changed
+	Text   string // what Adjust is made of, in plain words: "script chk failed: -20"
 	Hold   string // why the instance must be in FAULT, in plain words; empty: it may take part
 	Yield  bool   // an operator's failover: leave MASTER to any other director
 }
@@ -109,6 +110,10 @@ type Options struct {
 	HandedOver bool
 	// FastPath absorbs adverts and gates frames to virtual MACs; nil: none. See Runtime.Use.
 	FastPath FastPath
+	// Realtime makes the process one that a busy box does not hold up: the loop's thread is SCHED_FIFO, memory stays in
+	// place, the OOM killer takes others first. What the kernel did not permit is in Report.Denied. For a process that does
+	// nothing but the election.
+	Realtime bool
 }
 
 // ReadyPacket is a priority-0 advert of one MASTER instance, ready to be sent in its name by another process, see Sender.
@@ -227,12 +232,6 @@ func (r *Runtime) Ready() <-chan []ReadyPacket { return r.ready }
 // Use replaces the plane that absorbs adverts; nil: there is none. The former one is released before, unless it is gone
 // anyway. Never blocks.
 func (r *Runtime) Use(f FastPath) {}
-
-// Realtime makes the calling process one that a busy box does not hold up: locked memory, no victim of the OOM killer,
-// a limit on time without a wait; the loop's own thread becomes real-time when Run starts. It returns what the kernel did not
-// permit, in plain words with the cure. The process of the election calls it once, before Run; Run reports what it
-// returned.
-func Realtime() (denied []string) { return nil }
 
 // Sender sends ready packets. It is opened beforehand, so that nothing but the sending is left to do.
 type Sender struct{}
