@@ -287,7 +287,7 @@ func (d *decoder) syncGroups(c *Config) {
 			d.wrongAt(path+".name", "%s is the name of %s too; every sync group needs its own", quote(g.Name), other)
 		}
 		if len(g.Instances) < 2 && d.written(path+".instances") && !d.reported(path+".instances") {
-			d.wrongAt(path+".instances", "a list of %d; write two or more instances, or leave the sync group out", len(g.Instances))
+			d.wrongAt(path+".instances", "%d instances; a sync group needs two or more, or leave it out", len(g.Instances))
 		}
 		var members []Instance
 		for k, name := range g.Instances {

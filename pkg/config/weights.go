@@ -120,7 +120,7 @@ func (d *decoder) minUp(at string, s Service, t TrackService) {
 	case t.MinUp > len(s.RealServers):
 		d.wrongAt(at+".min_up", "%d, but %s has %d real servers; allowed: 1 to %d", t.MinUp, s.Name, len(s.RealServers), len(s.RealServers))
 	case t.MinUp > able:
-		d.warnAt(at+".min_up", "%d, but of the real servers of %s only %d have a weight above 0: it is never good", t.MinUp, s.Name, able)
+		d.warnAt(at+".min_up", "%d, but only %d real servers of %s have a weight above 0: it is never good", t.MinUp, able, s.Name)
 	}
 }
 

@@ -38,6 +38,7 @@ func (d *Director) publish() {
 		Stopping: d.stopping,
 		Plane:    status.Plane{Name: string(d.plane.name), Reason: d.plane.reason, Differences: d.plane.differences},
 		Reload:   d.reloaded,
+		Election: d.electionPicture(),
 	}
 	s.Unhealthy = d.unhealthy()
 	s.Healthy = s.Unhealthy == ""

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -20,6 +21,9 @@ const (
 	reportPause = 20 * time.Millisecond
 	reportShare = 10
 )
+
+// gcPercent lets the garbage of a small heap grow longer than usual: collecting it costs adverts more than memory.
+const gcPercent = 200
 
 // connect is for a child: it takes the socket that start has made, and leaves signals to the supervisor.
 func connect(name string) (*conn, error) {
@@ -36,17 +40,24 @@ func connect(name string) (*conn, error) {
 }
 
 // Elect is the process of the election: it runs the instances that the supervisor names until that says stop or is
-// gone. The handler of the log is made for a format and a level.
+// gone. The handler of the log is made for a format and a level. ErrShown: the supervisor was told why it could not start.
 func Elect(handler func(format string, level slog.Leveler) slog.Handler) error {
 	c, err := connect("xdirector-elect")
 	if err != nil {
 		return err
 	}
+	syscall.CloseOnExec(leaseFD)
+	l, err := openLease(os.NewFile(leaseFD, "lease"))
+	if err != nil {
+		return err
+	}
+	ha.Realtime()
+	debug.SetGCPercent(gcPercent)
 	out := newOutbox()
 	sent := make(chan struct{})
 	go func() { defer close(sent); out.run(c) }()
 	ctx, cancel := context.WithCancel(context.Background())
-	e := &elector{handler: handler, out: out, begin: make(chan *ha.Runtime, 1)}
+	e := &elector{handler: handler, out: out, lease: l, begin: make(chan *ha.Runtime, 1)}
 	go func() { defer cancel(); e.listen(c) }()
 	var r *ha.Runtime
 	select {
@@ -54,6 +65,7 @@ func Elect(handler func(format string, level slog.Leveler) slog.Handler) error {
 	case <-ctx.Done():
 		return nil
 	}
+	go e.ready(ctx, r)
 	reported := make(chan struct{})
 	go func() { defer close(reported); e.report(ctx, r) }()
 	err = r.Run(ctx)
@@ -62,6 +74,7 @@ func Elect(handler func(format string, level slog.Leveler) slog.Handler) error {
 		return nil // at once: another process may be about to take over
 	case err != nil:
 		out.put(message{kind: kindFailed, body: []byte(err.Error())})
+		err = ErrShown
 	default:
 		<-reported
 	}
@@ -74,6 +87,7 @@ func Elect(handler func(format string, level slog.Leveler) slog.Handler) error {
 type elector struct {
 	handler  func(format string, level slog.Leveler) slog.Handler
 	out      *outbox
+	lease    *lease
 	begin    chan *ha.Runtime
 	level    slog.LevelVar
 	runtime  *ha.Runtime // nil until the supervisor says go
@@ -111,22 +125,37 @@ func (e *elector) listen(c *conn) {
 				e.runtime.Stop()
 			}
 		case kindGo:
-			e.start()
+			e.start(string(m.body) == "true")
 		}
 	}
 }
 
 // start makes the Runtime of what the supervisor has said so far.
-func (e *elector) start() {
+func (e *elector) start(handedOver bool) {
 	if e.runtime != nil || e.settings == nil {
 		return
 	}
-	e.runtime = ha.New(e.settings.HA, slog.New(e.handler(e.settings.Format, &e.level)))
+	opts := ha.Options{Lease: e.lease.word, HandedOver: handedOver}
+	e.runtime = ha.NewWith(e.settings.HA, opts, slog.New(e.handler(e.settings.Format, &e.level)))
 	e.runtime.Track(e.track)
 	if e.stopping {
 		e.runtime.Stop()
 	}
 	e.begin <- e.runtime
+}
+
+// ready sends the packets that the supervisor would send in our name, until ctx ends.
+func (e *elector) ready(ctx context.Context, r *ha.Runtime) {
+	for {
+		select {
+		case packets := <-r.Ready():
+			began := time.Now()
+			e.put(kindReady, packets)
+			rest(ctx, time.Since(began))
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // report sends the reports until the last one, or until ctx ends.
@@ -139,18 +168,26 @@ func (e *elector) report(ctx context.Context, r *ha.Runtime) {
 			return
 		}
 		began := time.Now()
-		b, err := json.Marshal(last)
-		if err != nil {
-			panic("encode report: " + err.Error()) // plain values all of them: a test encodes them
-		}
-		e.out.put(message{kind: kindReport, body: b})
+		e.put(kindReport, last)
 		if last.Stopped {
 			return
 		}
-		select {
-		case <-time.After(max(reportPause, reportShare*time.Since(began))):
-		case <-ctx.Done():
-			return
-		}
+		rest(ctx, time.Since(began))
+	}
+}
+
+func (e *elector) put(k kind, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("encode message: " + err.Error()) // plain values all of them: a test encodes them
+	}
+	e.out.put(message{kind: k, body: b})
+}
+
+// rest waits after work that took so long, so that all of it takes a small share of the time.
+func rest(ctx context.Context, took time.Duration) {
+	select {
+	case <-time.After(max(reportPause, reportShare*took)):
+	case <-ctx.Done():
 	}
 }

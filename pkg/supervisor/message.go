@@ -22,10 +22,11 @@ const (
 	kindTrack                    // agent to election: map of instance to ha.Track
 	kindMaps                     // agent to election: the descriptors of the plane's maps for VRRP
 	kindStop                     // supervisor to both: hand over and end; agent to election: the same
+	kindReady                    // election to supervisor: list of ha.ReadyPacket
 	kindReport                   // election to agent: ha.Report
 	kindFailed                   // election to supervisor, and to an agent that starts: why it could not start
 	kindElection                 // supervisor to agent: Process
-	kindGo                       // supervisor to election: take part
+	kindGo                       // supervisor to election: take part, see start
 	kindReload                   // supervisor to agent: read the configuration again
 	kindLeave                    // supervisor to agent: end at once and touch nothing
 	kindNotify                   // agent to supervisor: for the service manager; never replaced

@@ -12,6 +12,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/xdirector/xdirector/pkg/ha"
 )
 
 // inheritVariable is in the environment of a supervisor that was started by an upgrade.
@@ -67,6 +69,9 @@ type supervisor struct {
 	agent    *slot
 	election *slot
 
+	lease    *lease
+	guard    *guard
+	handOver bool             // priority 0 was sent for the election that is started next
 	wishes   map[kind]message // the newest of each kind, for an election that is started again
 	report   []byte           // the newest, for an agent that is started again
 	ready    bool             // the first start is through
@@ -87,6 +92,14 @@ func Run(opts Options) error {
 	}
 	s.log = slog.New(opts.Handler("", &s.level))
 	defer s.killAll()
+	var err error
+	if s.lease, err = newLease(); err != nil {
+		return err
+	}
+	if s.guard, err = startGuard(s.lease); err != nil {
+		return err
+	}
+	defer s.guard.stop()
 	s.start(s.election)
 	s.start(s.agent)
 	return s.loop()
@@ -111,6 +124,9 @@ func (s *supervisor) loop() error {
 			s.start(s.agent)
 		case <-s.election.again:
 			s.start(s.election)
+		case sent := <-s.guard.expired:
+			s.handOver = true
+			s.log.Error("the election has not moved for two advert intervals: it is killed, and handed over in its name; packets go on", "adverts", sent)
 		case <-ticker.C:
 			s.watch(s.agent)
 			s.watch(s.election)
@@ -125,7 +141,11 @@ func (s *supervisor) loop() error {
 // start runs a child and gives it the newest wishes. What keeps it from starting may pass: it is tried again.
 func (s *supervisor) start(p *slot) {
 	p.again = nil
-	c, err := start(p.role, p.args, nil, s.events)
+	var shared []*os.File
+	if p.role == roleElection {
+		shared = []*os.File{s.lease.file}
+	}
+	c, err := start(p.role, p.args, shared, s.events)
 	if err != nil {
 		s.log.Error("a process can't be started; tried again", "error", err)
 		p.failures++
@@ -135,13 +155,14 @@ func (s *supervisor) start(p *slot) {
 	p.child = c
 	switch p.role {
 	case roleElection:
+		s.guard.over(c.process)
 		for _, k := range []kind{kindMaps, kindTrack, kindConfig} {
 			if m, ok := s.wishes[k]; ok {
 				c.out.put(m)
 			}
 		}
 		if _, ok := s.wishes[kindConfig]; ok {
-			c.tell(kindGo, nil)
+			s.begin(c)
 		}
 		s.tellProcess()
 	case roleAgent:
@@ -153,6 +174,15 @@ func (s *supervisor) start(p *slot) {
 	if s.stopping {
 		c.tell(kindStop, nil)
 	}
+}
+
+// begin has the election take part, if it doesn't yet.
+func (s *supervisor) begin(c *child) {
+	body := []byte("false")
+	if s.handOver {
+		body = []byte("true")
+	}
+	c.tell(kindGo, body)
 }
 
 // tellProcess tells the agent of the election's process.
@@ -178,12 +208,17 @@ func (s *supervisor) said(e event) {
 	case kindConfig:
 		s.adopt(e.message)
 		s.election.child.tell(kindConfig, e.body)
-		s.election.child.tell(kindGo, nil)
+		s.begin(s.election.child)
 	case kindTrack, kindMaps:
 		s.wishes[e.kind] = e.message
 		s.election.child.tell(e.kind, e.body, e.files...)
+	case kindReady:
+		var packets []ha.ReadyPacket
+		if json.Unmarshal(e.body, &packets) == nil {
+			s.guard.arm(packets)
+		}
 	case kindReport:
-		c.ready, s.report = true, e.body
+		c.ready, s.report, s.handOver = true, e.body, false
 		s.agent.child.tell(kindReport, e.body)
 	case kindFailed:
 		if s.ready {
@@ -256,11 +291,15 @@ func (s *supervisor) ended(e event) (done bool, err error) {
 		return false, nil // it was replaced
 	}
 	p.child = nil
+	if p == s.election {
+		s.guard.over(nil)
+	}
 	cause := e.child.cause(e.ended)
 	clean := e.ended.Success()
 	switch {
 	case p == s.election && s.stopping && clean:
 		s.handed = true
+		s.guard.arm(nil)
 		s.tellProcess()
 		return false, nil
 	case p == s.agent && s.stopping && clean:
