@@ -53,6 +53,7 @@ var scenarios = map[string][]string{
 	"TestWithoutBPFCapabilityIPVSForwards":                     {ipvs},
 	"TestJoinedDirectorsEndWithOneMaster":                      noPlane,
 	"TestPeersFailOverBothWays":                                noPlane,
+	"TestDifferencesBesideKeepalivedEndAsToldAndAreNamed":      noPlane,
 	"TestAddressOfTheAdministratorIsLeftAlone":                 noPlane,
 	"TestUnknownInterfaceIsRefusedAtTheStart":                  noPlane,
 	"TestTakenMetricsPortIsTriedAgain":                         noPlane,
