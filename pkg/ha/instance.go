@@ -119,13 +119,16 @@ func (i *instance) refuse(now vrrp.Time, r vrrp.Refused) {
 	}
 }
 
+// minPatience is longer than the usual intervals between the adverts of a box whose interval is not ours.
+const minPatience = 10 * time.Second
+
 // patience is how long another box may be silent until what it did wrong is taken as over.
 func (i *instance) patience() time.Duration {
 	skew := time.Second
 	if i.cfg.VRRP.Version == 3 {
 		skew = i.cfg.VRRP.Interval
 	}
-	return 3 * (3*i.cfg.VRRP.Interval + time.Duration(256-int(i.cfg.VRRP.Priority))*skew/256)
+	return max(minPatience, 3*(3*i.cfg.VRRP.Interval+time.Duration(256-int(i.cfg.VRRP.Priority))*skew/256))
 }
 
 func (i *instance) report() InstanceReport {
