@@ -51,7 +51,6 @@ func Elect(handler func(format string, level slog.Leveler) slog.Handler) error {
 	if err != nil {
 		return err
 	}
-	ha.Realtime()
 	debug.SetGCPercent(gcPercent)
 	out := newOutbox()
 	sent := make(chan struct{})
@@ -135,7 +134,7 @@ func (e *elector) start(handedOver bool) {
 	if e.runtime != nil || e.settings == nil {
 		return
 	}
-	opts := ha.Options{Lease: e.lease.word, HandedOver: handedOver}
+	opts := ha.Options{Lease: e.lease.word, HandedOver: handedOver, Realtime: true}
 	e.runtime = ha.NewWith(e.settings.HA, opts, slog.New(e.handler(e.settings.Format, &e.level)))
 	e.runtime.Track(e.track)
 	if e.stopping {
