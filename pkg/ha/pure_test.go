@@ -247,7 +247,7 @@ func TestAMasterThatStoodStillSaysSo(t *testing.T) {
 		l := &loop{instances: []*instance{i}}
 		l.fire()
 	}
-	if out.count("stood still", "late=59s") != 1 || out.count("stood still") != 1 {
+	if out.count("process stood still", "late=59s") != 1 || out.count("process stood still") != 1 {
 		t.Errorf("want one line, of the one that stood still:\n%s", out.lines)
 	}
 }

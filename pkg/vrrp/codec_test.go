@@ -17,6 +17,8 @@ var (
 	lb2 = netip.MustParseAddr("10.9.0.2")
 	vip = netip.MustParseAddr("10.9.0.100")
 
+	group = multicast4
+
 	equateAddrs = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 )
 
@@ -53,11 +55,17 @@ var golden = []struct {
 		advert: Advert{Version: 3, VRID: 51, Priority: 100, Interval: time.Second, Addresses: []netip.Addr{vip}},
 	},
 	{
-		name:     "version 3 with the checksum of RFC 9568",
-		hex:      "3133640100645ffa 0a090064",
-		dst:      group,
+		name:     "version 3 to a unicast peer with the checksum of keepalived 1.3.6",
+		hex:      "3133640100647561 0a090064",
+		dst:      lb2,
 		advert:   Advert{Version: 3, VRID: 51, Priority: 100, Interval: time.Second, Addresses: []netip.Addr{vip}},
 		readOnly: true,
+	},
+	{
+		name:   "version 3 with the checksum of RFC 9568",
+		hex:    "3133640100645ffa 0a090064",
+		dst:    group,
+		advert: Advert{Version: 3, VRID: 51, Priority: 100, Interval: time.Second, Checksum: MessageOnly, Addresses: []netip.Addr{vip}},
 	},
 }
 
@@ -148,7 +156,7 @@ func TestPacketsThatAreNoAdvertsAreRefused(t *testing.T) {
 		{"version 3 with interval 0", "3133640100000000 0a090064", lb1, group, RefusedInterval},
 		{"version 3 with reserved bits as interval", "31336401f0000000 0a090064", lb1, group, RefusedInterval},
 		{"version 2 with interval 0", "2133640100000000 0a090064 0000000000000000", lb1, group, RefusedInterval},
-		{"an IPv6 source", "3133640100640000 0a090064", v6, group, RefusedSource},
+		{"an IPv6 source", "3133640100640000 0a090064", v6, group, RefusedDestination},
 		{"an IPv6 destination", "3133640100640000 0a090064", lb1, v6, RefusedDestination},
 		{"no source", "3133640100640000 0a090064", netip.Addr{}, group, RefusedSource},
 	} {

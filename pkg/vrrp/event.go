@@ -16,11 +16,12 @@ type Start struct {
 	HandedOver bool
 }
 
-// Packet is a received IPv4 packet of protocol 112. Step checks all of it; a refused one has no effect but Refused,
-// and one for another VRID has none at all, so that instances can share a socket. INIT and FAULT ignore packets.
+// Packet is a received IPv4 or IPv6 packet of protocol 112. Step checks all of it; a refused one has no effect but
+// Refused, and one for another VRID has none at all, so that instances can share a socket. INIT and FAULT ignore
+// packets. A socket gives an instance only packets of its own family.
 type Packet struct {
 	Source, Destination netip.Addr
-	TTL                 uint8
+	TTL                 uint8  // IPv6: the hop limit
 	Fragment            bool   // more fragments follow, or the offset is not 0
 	Payload             []byte // after the IP header, up to the IP total length; not kept
 }
@@ -29,19 +30,23 @@ type Packet struct {
 // give its packets first: a process that was held up must not take its own delay for the silence of a peer.
 type Tick struct{}
 
-// Fail says that the instance can't take part any more, for Reason: nothing can be sent. Addresses go at once, and
-// a Stop under way ends at once.
+// Fail says that the instance can't take part any more, for Reason, until the next Start. Addresses go at once, and a
+// Stop under way ends at once. A MASTER tries to say priority 0 first: maybe the link can still send.
 type Fail struct{ Reason string }
 
-// Heard says that the kernel has absorbed repeats of the MASTER's last advert, the latest of them at At: a BACKUP waits
-// on as if it had received that one itself.
+// Heard says that the kernel has absorbed repeats of the last advert that was Obeyed, the latest of them at At: a BACKUP
+// waits on as if it had received that one itself. It is given before the Tick that would end the wait, and before
+// anything else arrives from the socket that was sent later.
 type Heard struct{ At Time }
 
 // SourceChange says that the own address of the interface is another one now. It is valid: without one, give Fail.
 type SourceChange struct{ Source netip.Addr }
 
 // Configure replaces the configuration without a change of state; Version and VRID must stay. A MASTER answers with
-// AddAddresses and Announce if addresses are new; those that left the list are the caller's to remove.
+// AddAddresses and Announce if addresses are new; those that left the list are the caller's to remove. Yield and Hold are
+// wishes with consequences: a MASTER to whom one of them is new hands over as with Stop (priority 0, the addresses
+// stay until the successor was heard, 200ms longer). After Yield it is BACKUP then, or Stayed MASTER if nobody
+// came; after Hold it is in FAULT until Hold is taken back.
 type Configure struct{ Config Config }
 
 // Stop begins the handover that ends in Stopped. A MASTER sends priority 0 and stays MASTER until it hears its
@@ -60,7 +65,7 @@ func (Heard) event()        {}
 // Action is something that the owner of the machine must do, in the order given.
 type Action interface{ action() }
 
-// Send sends one advert from the current source to the group.
+// Send sends one advert from the current source to the multicast group, or one to each of the unicast peers.
 type Send struct{ Advert Advert }
 
 // AddAddresses puts the virtual addresses on the interface, those that are not there yet.
@@ -77,6 +82,10 @@ type Changed struct {
 	From, To State
 	Reason   string
 }
+
+// Stayed tells that the state stays what it is for another reason: MASTER because a Yield found no successor, FAULT
+// because the failure is another one now.
+type Stayed struct{ Reason string }
 
 // Accepted tells of a valid advert of this virtual router, one that lost the election included. Obeyed: it is that of
 // the MASTER whom this BACKUP obeys, and an exact repeat of it would change nothing but the timer.
@@ -96,8 +105,8 @@ type Refused struct {
 
 // Mismatch tells of a difference to another box that does not keep its adverts from being used, or of somebody
 // else's cluster on the same virtual router (MismatchCollision). Every accepted advert gives exactly one: with an
-// empty Kind if there is no difference, which takes back what was told of that source before. With several
-// differences Kind is the gravest, and Text names all.
+// empty Kind if there is no difference, which takes back what was told of that source before; a split brain is taken
+// back like that too when the other box fell silent. With several differences Kind is the gravest, and Text names all.
 type Mismatch struct {
 	Source netip.Addr
 	Kind   string
@@ -106,10 +115,12 @@ type Mismatch struct {
 
 // The kinds of Mismatch, the gravest first.
 const (
-	MismatchCollision = "collision" // not one virtual address in common: somebody else's cluster
-	MismatchAddresses = "addresses" // the lists of virtual addresses overlap, but are not equal
-	MismatchInterval  = "interval"  // v3: the advert intervals differ
-	MismatchOwner     = "owner"     // both have priority 255
+	MismatchCollision  = "collision"   // not one virtual address in common: somebody else's cluster
+	MismatchSplitBrain = "split_brain" // we are MASTER for longer than one interval, and it sends adverts too
+	MismatchAddresses  = "addresses"   // the lists of virtual addresses overlap, but are not equal
+	MismatchInterval   = "interval"    // v3: the advert intervals differ
+	MismatchOwner      = "owner"       // both have priority 255
+	MismatchLinkLocal  = "link_local"  // IPv6: its first address is no link-local one
 )
 
 // Stopped ends a Stop: everything is handed over and the addresses are gone.
@@ -120,6 +131,7 @@ func (AddAddresses) action()    {}
 func (RemoveAddresses) action() {}
 func (Announce) action()        {}
 func (Changed) action()         {}
+func (Stayed) action()          {}
 func (Accepted) action()        {}
 func (Refused) action()         {}
 func (Mismatch) action()        {}

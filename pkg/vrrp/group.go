@@ -1,7 +1,14 @@
 package vrrp
 
+import "fmt"
+
 // Group is the machines of a sync group, which change state together. A machine that is in no sync group is a group
-// of its own. It holds nothing but its members, so groups can be formed anew at any time.
+// of its own. It holds nothing but its members, so groups can be formed anew at any time; then give one member a Tick,
+// which brings the new group in line.
+//
+// One member that can't take part keeps all in FAULT. One that obeys a MASTER makes all BACKUP: those that were MASTER
+// hand over first. A BACKUP whose patience ends becomes MASTER when the patience of all has ended, and then all do. A
+// wish to yield to one member is one to all. A member that stops is on its own.
 type Group []*Machine
 
 // MemberAction is an action that the owner of a member must do.
@@ -12,9 +19,154 @@ type MemberAction struct {
 
 // Step tells one member what happened at now, and returns what must be done for all of them, in that order.
 func (g Group) Step(now Time, member int, event Event) []MemberAction {
-	var out []MemberAction
-	for _, a := range g[member].Step(now, event) {
+	m := g[member]
+	steady := m.state == Master && !m.handing
+	actions := m.step(now, event, g.vetoes(m, event))
+	out := of(make([]MemberAction, 0, len(actions)), member, actions)
+	if len(g) > 1 && steady && m.state == Master && !m.handing && lost(actions) {
+		for i, other := range g {
+			if i != member && other.state == Master && !other.handing {
+				out = of(out, i, other.dispute(nil, now))
+			}
+		}
+	}
+	return g.align(out, now)
+}
+
+func of(out []MemberAction, member int, actions []Action) []MemberAction {
+	for _, a := range actions {
 		out = append(out, MemberAction{Member: member, Action: a})
 	}
 	return out
+}
+
+// lost says whether a MASTER that stays MASTER has heard another one.
+func lost(actions []Action) bool {
+	if len(actions) == 0 {
+		return false
+	}
+	a, ok := actions[0].(Accepted)
+	return ok && a.Priority != 0
+}
+
+// takesPart says whether the group looks at a member: it has begun and is not about to end.
+func (m *Machine) takesPart() bool { return m.state != Init && !m.stopping }
+
+// obeys says whether a BACKUP knows a living MASTER that it leaves in place.
+func (m *Machine) obeys() bool {
+	return m.state == Backup && m.master.IsValid() && !m.preempting && !m.expired
+}
+
+// vetoes says whether the other members would not agree if m became MASTER by itself. The group becomes MASTER as a
+// whole or not at all: else a member that hears nobody, and one that is obeyed nowhere, would change the state of all to
+// and fro.
+func (g Group) vetoes(m *Machine, event Event) bool {
+	_, start := event.(Start)
+	for _, other := range g {
+		if other != m && other.takesPart() && other.state == Backup && (other.obeys() || !start && !other.expired) {
+			return true
+		}
+	}
+	return false
+}
+
+// align makes all members do what one of them has to do.
+func (g Group) align(out []MemberAction, now Time) []MemberAction {
+	first, second := -1, -1 // members that can't take part
+	yields := 0
+	for i, m := range g {
+		if !m.takesPart() {
+			continue
+		}
+		if m.cfg.Yield {
+			yields++
+		}
+		switch {
+		case joined(m.failure, m.cfg.Hold) == "":
+		case first < 0:
+			first = i
+		case second < 0:
+			second = i
+		}
+	}
+	for i, m := range g {
+		hold, yield := "", false
+		if m.takesPart() {
+			cause := first
+			if cause == i {
+				cause = second
+			}
+			if cause >= 0 {
+				hold = g[cause].name() + " of the sync group: " + joined(g[cause].failure, g[cause].cfg.Hold)
+			}
+			yield = yields > 1 || yields == 1 && !m.cfg.Yield
+		}
+		if hold != m.groupHold || yield != m.groupYield {
+			out = of(out, i, m.sync(now, hold, yield))
+		}
+	}
+	if len(g) == 1 {
+		return g.release(out, now)
+	}
+	return g.level(out, now)
+}
+
+// level makes all members BACKUP or MASTER.
+func (g Group) level(out []MemberAction, now Time) []MemberAction {
+	obeying, master := -1, -1
+	for i, m := range g {
+		switch {
+		case !m.takesPart():
+		case m.obeys() && !m.leaves():
+			obeying = i
+		case m.state == Master && !m.handing:
+			master = i
+		}
+	}
+	if obeying < 0 {
+		if out = g.release(out, now); master < 0 {
+			return out
+		}
+	}
+	for i, m := range g {
+		switch {
+		case !m.takesPart() || m.leaves():
+		case obeying >= 0 && m.state == Master:
+			m.follow = fmt.Sprintf("%s of the sync group is BACKUP", g[obeying].name())
+			out = of(out, i, m.handOver(nil, now))
+		case obeying < 0 && m.state == Backup && !(m.held && !m.remove.set):
+			// Who still holds addresses is in doubt whether there is another MASTER: it waits for itself.
+			out = of(out, i, m.becomeMaster(nil, now, fmt.Sprintf("%s of the sync group is MASTER", g[master].name())))
+		}
+	}
+	return out
+}
+
+// release ends handovers for a group that does not ask for them any more.
+func (g Group) release(out []MemberAction, now Time) []MemberAction {
+	for i, m := range g {
+		if m.follow == "" {
+			continue
+		}
+		m.follow = ""
+		if m.state == Master && m.handing && !m.leaves() && (!m.yields() || m.remove.set) {
+			out = of(out, i, m.takeBack(nil, now))
+		}
+	}
+	return out
+}
+
+// name is what the other members call this one.
+func (m *Machine) name() string {
+	if m.cfg.Name == "" {
+		return fmt.Sprintf("virtual_router_id %d", m.cfg.VRID)
+	}
+	return m.cfg.Name
+}
+
+// sync tells the machine what the others of its group keep it from.
+func (m *Machine) sync(now Time, hold string, yield bool) []Action {
+	oldHold, oldYield, fault := m.hold(), m.yields(), m.fault()
+	m.groupHold, m.groupYield = hold, yield
+	return m.heed(nil, now, oldHold, oldYield, fault)
 }

@@ -281,7 +281,8 @@ func (l *lan) step(n *node, event Event) {
 		case Send:
 			sends++
 			l.send(n, a.Advert)
-			if (a.Advert.Priority == 0) != n.m.stopping || n.m.State() != Master {
+			_, failed := event.(Fail)
+			if (a.Advert.Priority == 0) != (n.m.handing || failed) || n.m.State() != Master && !failed && !n.m.handing {
 				l.t.Fatalf("%s sends priority %d in %s, stopping %t", n.address, a.Advert.Priority, n.m.State(), n.m.stopping)
 			}
 		case AddAddresses:
@@ -305,7 +306,7 @@ func (l *lan) step(n *node, event Event) {
 		case Refused:
 			l.t.Fatalf("%s refuses a good advert: %s", n.address, a.Text)
 		case Mismatch:
-			if a.Kind != "" && a.Kind != MismatchOwner {
+			if a.Kind != "" && a.Kind != MismatchOwner && a.Kind != MismatchSplitBrain {
 				l.t.Fatalf("%s sees a difference where none is: %s", n.address, a.Text)
 			}
 		}
@@ -316,8 +317,8 @@ func (l *lan) step(n *node, event Event) {
 	if wrong := broken(n.m, l.now, l.interval); wrong != "" {
 		l.t.Fatalf("%s at %s after %T: %s: %+v", n.address, l.now, event, wrong, n.m)
 	}
-	if n.held != n.m.holds() {
-		l.t.Fatalf("%s has addresses: %t, its machine thinks %t", n.address, n.held, n.m.holds())
+	if n.held != n.m.held {
+		l.t.Fatalf("%s has addresses: %t, its machine thinks %t", n.address, n.held, n.m.held)
 	}
 	if deadline, ok := n.m.Deadline(); ok && deadline <= l.now && event == (Tick{}) {
 		l.t.Fatalf("%s wants to be ticked at %s, but it was just then", n.address, deadline)
@@ -327,14 +328,26 @@ func (l *lan) step(n *node, event Event) {
 // broken says which rule a machine violates at now, if nobody has an advert interval longer than interval.
 func broken(m *Machine, now Time, interval time.Duration) string {
 	_, waits := m.Deadline()
+	announces := m.bursts.soon.set || m.bursts.again.set || m.bursts.refresh.set
+	lingers := m.leaves() && m.state == Backup && m.remove.set
 	switch {
 	case m.stopping && m.state != Master && m.state != Backup:
 		return "it stops without anything to hand over"
-	case m.stopping && m.timer.set == m.remove.set:
-		return "a stop waits for a successor or for the end, one of them"
-	case m.stopping && m.announce.set:
-		return "who stops does not announce"
-	case m.stopping:
+	case m.handing && !m.held:
+		return "it hands over what it does not have"
+	case m.handing && m.timer.set == m.remove.set:
+		return "a handover waits for a successor or for the end, one of them"
+	case m.hold() != "" && m.state == Master && !m.handing:
+		return "MASTER although it is held"
+	case m.leaves() && m.state == Backup && !m.handing && !m.remove.set:
+		return "BACKUP that should have left"
+	case m.state != Master && announces || m.handing && announces:
+		return "who is not MASTER announces"
+	case m.state != Master && (m.gone.set || m.follow != ""):
+		return "who is not MASTER remembers what a MASTER knows"
+	case m.state == Master && !m.held:
+		return "MASTER without addresses"
+	case m.handing || lingers:
 	case m.state == Master && !m.timer.set:
 		return "MASTER without an advert timer"
 	case m.state == Master && (m.timer.at > m.sent+m.cfg.Interval || m.sent > now):
@@ -343,16 +356,14 @@ func broken(m *Machine, now Time, interval time.Duration) string {
 		return "MASTER that will lose its addresses"
 	case m.state == Backup && !m.timer.set:
 		return "BACKUP without a master-down timer"
-	case m.state == Backup && m.timer.at > now+3*interval+max(interval, time.Second):
+	case m.state == Backup && m.timer.at > now+m.downAdverts()*interval+max(interval, time.Second):
 		return "BACKUP that waits too long"
 	case m.state == Backup && (m.interval < 10*time.Millisecond || m.interval > interval):
 		return "BACKUP that learned an interval nobody has"
-	case m.state == Backup && m.announce.set:
-		return "BACKUP that will announce"
 	case m.remove.set && m.remove.at > now+lingerTime:
 		return "addresses stay too long"
-	case (m.state == Init || m.state == Fault) && waits:
-		return "a timer runs without an election"
+	case (m.state == Init || m.state == Fault) && (waits || m.held):
+		return "a timer runs or addresses are there without an election"
 	}
 	return ""
 }

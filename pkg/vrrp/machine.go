@@ -8,27 +8,32 @@ import (
 )
 
 const (
-	lingerTime    = 200 * time.Millisecond // between handing over and giving up the addresses, so that no client meets a gap
-	announceAgain = 5 * time.Second        // second burst of gratuitous ARP, as keepalived does
-	announcePause = time.Second            // between bursts that other boxes cause
-	stopGrace     = 100 * time.Millisecond // beyond the largest skew, for the successor's advert to arrive
+	lingerTime = 200 * time.Millisecond // between handing over and giving up the addresses, so that no client meets a gap
+	stopGrace  = 100 * time.Millisecond // beyond the largest skew, for the successor's advert to arrive
 )
 
 // Machine is the election of one instance. It is not safe for concurrent use. Nothing happens in it but by Step.
 type Machine struct {
-	cfg    Config
-	state  State
-	source netip.Addr // ours
+	cfg     Config
+	state   State
+	source  netip.Addr // ours
+	ready   bool       // Start was given, and no Fail since
+	failure string     // the reason of the last Fail; empty when ready
 
 	// timer is the one of the election. MASTER: the next advert. BACKUP: the end of the patience with a silent
-	// MASTER. MASTER that stops: the end of the wait for a successor.
-	timer    alarm
-	remove   alarm // BACKUP that still holds the addresses, or MASTER that stops: they go
-	announce alarm // MASTER: the next burst of gratuitous ARP
+	// MASTER. Who hands over: the end of the wait for a successor.
+	timer  alarm
+	held   bool  // the addresses are on the interface
+	remove alarm // another MASTER was heard, or nobody is left to wait for: the addresses go, and whoever leaves has left
+	bursts bursts
 
-	sent      Time // MASTER: our last advert
-	announced Time // MASTER: our last burst
-	disputed  bool // MASTER: another one may have announced after us, so a second burst follows the next one
+	// What MASTER knows.
+	since  Time       // being MASTER
+	sent   Time       // our last advert
+	doubt  Time       // from then on the others may have given us up
+	rival  netip.Addr // who was told to be a second MASTER; invalid: nobody
+	gone   alarm      // the rival is silent: that is over
+	follow string     // it hands over because its sync group is BACKUP: the reason
 
 	// What BACKUP knows.
 	interval       time.Duration // of the MASTER's adverts
@@ -38,9 +43,15 @@ type Machine struct {
 	preempt        alarm      // end of PreemptDelay, running since a lower MASTER was heard first
 	preempting     bool       // the timer runs on although a lower MASTER is heard
 	leaving        netip.Addr // sender of the priority 0 that shortened the timer
+	looked         bool       // it came late for its timer and has listened once more
+	expired        bool       // the patience is at its end, but the sync group is not of one mind
 
-	stopping bool
+	handing  bool // priority 0 was sent, and nobody else is heard yet
 	repeated bool // priority 0 was sent a second time
+	stopping bool
+
+	groupHold  string // another member of the sync group can't take part: which and why
+	groupYield bool   // another member of the sync group yields
 }
 
 // alarm is a moment at which something is due, or none.
@@ -55,26 +66,39 @@ func (a alarm) due(now Time) bool { return a.set && now >= a.at }
 
 // New returns a machine in INIT; Start begins the election.
 func New(cfg Config) *Machine {
-	cfg.Addresses = slices.Clone(cfg.Addresses)
-	return &Machine{cfg: cfg}
+	m := &Machine{}
+	m.set(cfg)
+	return m
 }
 
-// State returns the state. While a Stop is under way it is MASTER until a successor is heard, see Stop.
+func (m *Machine) set(cfg Config) {
+	m.cfg = cfg
+	m.cfg.Addresses = slices.Clone(cfg.Addresses)
+	m.cfg.Peers = slices.Clone(cfg.Peers)
+}
+
+// State returns the state. While a handover is under way it is MASTER until a successor is heard, see Stop.
 func (m *Machine) State() State { return m.state }
 
 // Master returns the source and priority of the MASTER's adverts, our own while MASTER; an invalid address if no
 // MASTER is known.
 func (m *Machine) Master() (netip.Addr, uint8) {
 	if m.state == Master {
-		return m.source, m.cfg.Priority
+		return m.source, m.priority()
 	}
 	return m.master, m.masterPriority
+}
+
+// Patience returns how long after an advert of its MASTER a BACKUP takes over; a timer for repeats of that
+// advert runs so long.
+func (m *Machine) Patience() time.Duration {
+	return m.downAdverts()*m.interval + m.skew()
 }
 
 // Deadline returns when a Tick is due; false: never, until something else happens.
 func (m *Machine) Deadline() (Time, bool) {
 	first := alarm{}
-	for _, a := range []alarm{m.timer, m.remove, m.announce} {
+	for _, a := range [...]alarm{m.timer, m.remove, m.gone, m.bursts.soon.alarm, m.bursts.again.alarm, m.bursts.refresh} {
 		if a.set && (!first.set || a.at < first.at) {
 			first = a
 		}
@@ -83,16 +107,22 @@ func (m *Machine) Deadline() (Time, bool) {
 }
 
 // Step tells the machine what happened at now, which never goes back, and returns what must be done, in that order.
-func (m *Machine) Step(now Time, event Event) []Action {
+// A machine of a sync group is told by Group.Step instead.
+func (m *Machine) Step(now Time, event Event) []Action { return m.step(now, event, false) }
+
+// step is Step for a member of a sync group; vetoed: the group would not agree if this member became MASTER by itself.
+func (m *Machine) step(now Time, event Event, vetoed bool) []Action {
 	switch e := event.(type) {
 	case Start:
-		return m.start(now, e)
+		return m.start(now, e, vetoed)
 	case Packet:
 		return m.packet(now, e)
 	case Tick:
-		return m.tick(now)
+		return m.tick(now, vetoed)
 	case Fail:
 		return m.fail(e.Reason)
+	case Heard:
+		m.heardBefore(e.At)
 	case SourceChange:
 		m.source = e.Source
 	case Configure:
@@ -103,59 +133,99 @@ func (m *Machine) Step(now Time, event Event) []Action {
 	return nil
 }
 
-func (m *Machine) start(now Time, e Start) []Action {
+func (m *Machine) start(now Time, e Start, vetoed bool) []Action {
 	m.source = e.Source
-	reason := "started"
-	switch {
-	case m.state == Backup || m.state == Master:
+	if m.state == Backup || m.state == Master {
 		return nil
-	case e.Resume:
-		return m.becomeMaster(now, "restarted while MASTER")
-	case m.cfg.Priority == Owner:
-		return m.becomeMaster(now, fmt.Sprintf("started with priority %d", Owner))
-	case m.state == Fault:
-		reason = "the failure is over"
+	}
+	over, fault := m.state == Fault && !m.ready, m.fault()
+	m.ready, m.failure = true, ""
+	switch {
+	case e.Resume && !vetoed:
+		out := m.becomeMaster(nil, now, "restarted while MASTER")
+		if m.hold() != "" || m.yields() {
+			out = m.handOver(out, now)
+		}
+		return out
+	case e.Resume || e.HandedOver:
+		// Whoever takes over is not heard yet; until then the addresses are needed here.
+		m.held = true
+		m.await(now, m.cfg.Interval)
+		out := m.change(nil, Backup, "restarted while handing over")
+		if m.hold() != "" {
+			out = m.handOver(out, now)
+		}
+		return out
+	case m.hold() != "" && m.state == Fault:
+		if m.fault() == fault {
+			return nil
+		}
+		return []Action{Stayed{Reason: m.fault()}}
+	case m.hold() != "":
+		return m.change(nil, Fault, m.fault())
+	case over:
+		return m.begin(nil, now, "the failure is over", vetoed)
+	}
+	return m.begin(nil, now, "started", vetoed)
+}
+
+// begin takes part in the election from the beginning.
+func (m *Machine) begin(out []Action, now Time, reason string, vetoed bool) []Action {
+	if m.priority() == Owner && !vetoed {
+		return m.becomeMaster(out, now, fmt.Sprintf("started with priority %d", Owner))
 	}
 	// RFC 9568 6.4.1: wait as long as for a MASTER that fell silent, even if configured to be it.
 	m.await(now, m.cfg.Interval)
-	return m.change(nil, Backup, reason)
+	return m.change(out, Backup, reason)
 }
 
-func (m *Machine) tick(now Time) []Action {
+func (m *Machine) tick(now Time, vetoed bool) []Action {
 	var out []Action
 	if m.timer.due(now) {
 		switch {
-		case m.stopping:
+		case m.handing:
 			out = m.giveUpWaiting(now)
+		case m.overslept(now):
+			out = m.stepBack(out, now)
 		case m.state == Master:
 			// One advert, however late we are: a burst would tell the peers nothing more.
 			out = m.advertise(out, now)
 		default:
 			// Before m.remove: who becomes MASTER again keeps its addresses.
-			out = m.becomeMaster(now, m.silence(now))
+			out = m.expire(now, vetoed)
 		}
 	}
 	if m.remove.due(now) {
-		m.remove = alarm{}
+		m.remove, m.held = alarm{}, false
 		out = append(out, RemoveAddresses{})
-		if m.stopping {
-			reason := "stopped"
-			if m.state == Master {
-				reason = "stopped; no other director took over"
-			}
-			out = m.finishStop(out, reason)
+		switch {
+		case m.leaves():
+			out = m.leave(out)
+		case m.handing:
+			out = m.abdicate(out, now)
 		}
 	}
-	switch {
-	case !m.announce.due(now):
-	case m.disputed:
-		out = m.announceTwice(out, now)
-	default:
-		m.announce = alarm{}
-		m.announced = now
-		out = append(out, Announce{Repeat: 5})
+	if m.gone.due(now) {
+		out = m.forgetRival(out)
 	}
-	return out
+	return m.burst(out, now)
+}
+
+// expire is the end of a BACKUP's patience.
+func (m *Machine) expire(now Time, vetoed bool) []Action {
+	switch {
+	case now-m.timer.at >= m.interval && !m.looked:
+		// We were held up, maybe the whole box was and its network card lost what came meanwhile. A MASTER
+		// that lives is heard within an interval. Only once, else a busy box would never take over.
+		m.looked = true
+		m.timer = at(now + m.interval + m.skew())
+		return nil
+	case vetoed:
+		m.expired = true
+		m.timer = at(now + m.interval) // to ask again
+		return nil
+	}
+	return m.becomeMaster(nil, now, m.silence(now))
 }
 
 // silence says why the BACKUP's timer ran out.
@@ -165,7 +235,7 @@ func (m *Machine) silence(now Time) string {
 	case m.leaving.IsValid():
 		return fmt.Sprintf("%s gives up being MASTER (priority 0)", m.leaving)
 	case m.preempting:
-		return fmt.Sprintf("%s has the lower priority %d, ours is %d", m.master, m.masterPriority, m.cfg.Priority)
+		return fmt.Sprintf("%s has the lower priority %d, ours is %d", m.master, m.masterPriority, m.priority())
 	case m.master.IsValid():
 		return fmt.Sprintf("no advert from %s for %s", m.master, waited)
 	}
@@ -173,12 +243,15 @@ func (m *Machine) silence(now Time) string {
 }
 
 // becomeMaster does it in keepalived's order: the advert first, because it is what keeps the others down.
-func (m *Machine) becomeMaster(now Time, reason string) []Action {
+func (m *Machine) becomeMaster(out []Action, now Time, reason string) []Action {
+	fromOther := m.leaving.IsValid() || m.preempting
 	m.remove = alarm{}
 	m.preempt = alarm{}
-	out := m.advertise(nil, now)
+	m.looked, m.expired = false, false
+	m.since, m.held = now, true
+	out = m.advertise(out, now)
 	out = m.change(append(out, AddAddresses{}), Master, reason)
-	return m.announceTwice(out, now)
+	return m.announceTakeover(out, now, fromOther)
 }
 
 // advertise sends one advert and sets the timer for the next. Nothing else moves the timer of a MASTER later, so
@@ -186,7 +259,9 @@ func (m *Machine) becomeMaster(now Time, reason string) []Action {
 func (m *Machine) advertise(out []Action, now Time) []Action {
 	m.sent = now
 	m.timer = at(now + m.cfg.Interval)
-	return append(out, Send{m.advert(m.cfg.Priority)})
+	// The most impatient other router has priority 255, if it is a second owner.
+	m.doubt = now + m.downAdverts()*m.cfg.Interval + m.skewUnit(m.cfg.Interval)/256
+	return append(out, Send{m.advert(m.priority())})
 }
 
 func (m *Machine) advert(priority uint8) Advert {
@@ -195,6 +270,7 @@ func (m *Machine) advert(priority uint8) Advert {
 		VRID:      m.cfg.VRID,
 		Priority:  priority,
 		Interval:  m.cfg.Interval,
+		Checksum:  m.cfg.Checksum,
 		Addresses: m.cfg.Addresses,
 	}
 	if m.cfg.Version == 2 && m.cfg.Password != "" {
@@ -204,135 +280,132 @@ func (m *Machine) advert(priority uint8) Advert {
 	return a
 }
 
-func (m *Machine) announceTwice(out []Action, now Time) []Action {
-	m.announced, m.disputed = now, false
-	m.announce = at(now + announceAgain)
-	return append(out, Announce{Repeat: 5})
+// overslept says whether this MASTER was held up until the others had to give it up.
+func (m *Machine) overslept(now Time) bool { return m.state == Master && !m.handing && now >= m.doubt }
+
+// stepBack leaves the place to whoever took it meanwhile, before anything is sent. The addresses stay until that one is
+// heard: if there is nobody, no client notices.
+func (m *Machine) stepBack(out []Action, now Time) []Action {
+	stood := (now - m.sent).Round(time.Millisecond)
+	m.bursts = bursts{}
+	m.master, m.masterPriority = netip.Addr{}, 0
+	m.await(now, m.cfg.Interval)
+	return m.change(out, Backup, fmt.Sprintf("this director stood still for %s, another one may be MASTER now", stood))
 }
 
 // await starts the timer of a BACKUP: a MASTER that sends every interval may be silent for so long.
 func (m *Machine) await(now Time, interval time.Duration) {
 	m.interval = interval
 	m.heard = now
-	m.timer = at(now + 3*interval + m.skew())
-	m.preempting = false
+	m.timer = at(now + m.Patience())
+	m.preempting, m.looked, m.expired = false, false, false
 	m.leaving = netip.Addr{}
 }
 
 // skew is the part of the wait by which the highest priority is the first. In version 2 it is a share of one
 // second, whatever the interval; in version 3 of the MASTER's interval.
 func (m *Machine) skew() time.Duration {
-	whole := time.Second
-	if m.cfg.Version == 3 {
-		whole = m.interval
+	return time.Duration(256-int(m.priority())) * m.skewUnit(m.interval) / 256
+}
+
+func (m *Machine) skewUnit(interval time.Duration) time.Duration {
+	if m.cfg.Version == 2 {
+		return time.Second
 	}
-	return time.Duration(256-int(m.cfg.Priority)) * whole / 256
+	return interval
+}
+
+func (m *Machine) downAdverts() time.Duration {
+	if m.cfg.DownAdverts == 0 {
+		return 3
+	}
+	return time.Duration(m.cfg.DownAdverts)
+}
+
+// priority is the one we take part with. Who yields takes part with the lowest: it obeys everybody, and takes
+// over when there is nobody.
+func (m *Machine) priority() uint8 {
+	if m.yields() {
+		return 1
+	}
+	return m.cfg.Priority
 }
 
 // forget drops every timer and what was learned from others.
 func (m *Machine) forget() {
-	m.timer, m.remove, m.announce, m.preempt = alarm{}, alarm{}, alarm{}, alarm{}
+	m.timer, m.remove, m.preempt, m.bursts = alarm{}, alarm{}, alarm{}, bursts{}
 	m.master, m.masterPriority, m.leaving = netip.Addr{}, 0, netip.Addr{}
-	m.preempting = false
+	m.preempting, m.looked, m.expired = false, false, false
+	m.handing, m.repeated, m.follow = false, false, ""
 }
 
 func (m *Machine) fail(reason string) []Action {
+	m.ready = false
+	before := m.fault()
+	m.failure = reason
 	var out []Action
-	if m.holds() {
+	if m.held {
+		if !m.handing && !m.remove.set {
+			out = append(out, Send{m.advert(0)})
+		}
+		m.held = false
 		out = append(out, RemoveAddresses{})
 	}
 	switch {
 	case m.stopping:
 		// Nobody can be heard any more, so there is nothing to wait for.
 		return m.finishStop(out, "stopped: "+reason)
-	case m.state == Fault:
-		return nil
+	case m.state != Fault:
+		m.forget()
+		return m.change(out, Fault, m.fault())
+	case m.fault() != before:
+		return []Action{Stayed{Reason: m.fault()}}
 	}
-	m.forget()
-	return m.change(out, Fault, reason)
+	return nil
 }
 
-// holds says whether the virtual addresses are on the interface.
-func (m *Machine) holds() bool { return m.state == Master || m.remove.set }
-
-// configure takes effect with the next advert, and never changes the state.
+// configure takes effect with the next advert. Only Yield and Hold change the state.
 func (m *Machine) configure(now Time, cfg Config) []Action {
-	old := m.cfg
-	m.cfg = cfg
-	m.cfg.Addresses = slices.Clone(cfg.Addresses)
+	old, hold, yields, fault := m.cfg, m.hold(), m.yields(), m.fault()
+	m.set(cfg)
 	if cfg.PreemptDelay != old.PreemptDelay {
 		m.preempt = alarm{} // counted afresh from the next lower advert
 	}
 	if m.stopping {
 		return nil
 	}
-	switch m.state {
-	case Master:
+	var out []Action
+	switch {
+	case m.handing:
+	case m.state == Master:
 		// With a shorter interval the peers lose patience earlier too, maybe before the advert that was planned.
 		m.timer.at = min(m.timer.at, now+cfg.Interval)
+		m.refreshFrom(now, old.Announce.Refresh)
 		added := func(a netip.Addr) bool { return !slices.Contains(old.Addresses, a) }
 		if slices.ContainsFunc(cfg.Addresses, added) {
-			return m.announceTwice([]Action{AddAddresses{}}, now)
+			out = m.announceTwice([]Action{AddAddresses{}}, now)
 		}
-	case Backup:
-		// The old wait was meant for the old interval; a change of the file is no silence of the MASTER.
-		if cfg.Interval != old.Interval && (cfg.Version == 2 || !m.master.IsValid()) {
+	case m.state == Backup && !m.leaves():
+		switch {
+		case cfg.Interval != old.Interval && (cfg.Version == 2 || !m.master.IsValid()):
+			// The old wait was meant for the old interval; a change of the file is no silence of the MASTER.
 			m.await(now, cfg.Interval)
+		case m.preempting && (m.masterPriority >= m.priority() || !m.preempts()):
+			m.await(now, m.interval) // the MASTER is not to be preempted any more
 		}
 	}
-	return nil
-}
-
-func (m *Machine) stop(now Time) []Action {
-	switch {
-	case m.stopping:
-		return nil
-	case m.state != Master:
-		var out []Action
-		if m.holds() {
-			out = append(out, RemoveAddresses{})
-		}
-		return m.finishStop(out, "stopped")
-	}
-	m.stopping, m.repeated = true, false
-	m.announce = alarm{}
-	return m.resign(now)
-}
-
-// resign sends priority 0 and waits until the slowest peer must have taken over: its skew is below one second in
-// version 2 and below one interval in version 3.
-func (m *Machine) resign(now Time) []Action {
-	wait := time.Second
-	if m.cfg.Version == 3 {
-		wait = m.cfg.Interval
-	}
-	m.timer = at(now + wait + stopGrace)
-	return []Action{Send{m.advert(0)}}
-}
-
-// giveUpWaiting is for a MASTER that stops and heard no successor: the priority 0 may have been lost, so it is sent
-// once more; after that there is nobody.
-func (m *Machine) giveUpWaiting(now Time) []Action {
-	if !m.repeated {
-		m.repeated = true
-		return m.resign(now)
-	}
-	m.timer = alarm{}
-	m.remove = at(now + lingerTime)
-	return nil
-}
-
-func (m *Machine) finishStop(out []Action, reason string) []Action {
-	m.stopping = false
-	m.forget()
-	return append(m.change(out, Init, reason), Stopped{})
+	return m.heed(out, now, hold, yields, fault)
 }
 
 func (m *Machine) change(out []Action, to State, reason string) []Action {
 	from := m.state
-	m.state = to
 	if from == to {
 		return out
+	}
+	m.state = to
+	if from == Master {
+		m.follow = ""
+		out = m.forgetRival(out)
 	}
 	return append(out, Changed{From: from, To: to, Reason: reason})
 }

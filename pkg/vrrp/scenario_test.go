@@ -185,7 +185,12 @@ func (s *stage) describe(action Action) string {
 	case RemoveAddresses:
 		return "remove addresses"
 	case Announce:
+		if a.Repeat != 5 {
+			return fmt.Sprintf("announce %d", a.Repeat)
+		}
 		return "announce"
+	case Stayed:
+		return "stays: " + a.Reason
 	case Changed:
 		return fmt.Sprintf("%s: %s", a.To, a.Reason)
 	case Accepted:

@@ -1,7 +1,7 @@
 // Package vrrp is the VRRP protocol without any input or output: a codec for adverts (VRRPv2 as keepalived speaks
-// it, RFC 3768 with RFC 2338's simple password; VRRPv3, RFC 9568) and the election machine. The machine is told the
-// time and what happened, and answers with actions and with the time at which it wants to be called next;
-// pkg/ha carries the actions out.
+// it, RFC 3768 with RFC 2338's simple password; VRRPv3 over IPv4 and IPv6, RFC 9568) and the election machine. The
+// machine is told the time and what happened, and answers with actions and with the time at which it wants to be called
+// next; pkg/ha carries the actions out. No address in this package has a zone.
 package vrrp
 
 import (
@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Time is a reading of the monotonic clock: the duration since an arbitrary, fixed moment.
+// Time is a reading of the monotonic clock: the duration since an arbitrary, fixed moment. A clock that goes on while the
+// box is suspended (CLOCK_BOOTTIME) lets a MASTER notice that it was away.
 type Time = time.Duration
 
 // State is the state of an instance. The numbers are those of the metric xdirector_vrrp_state.
@@ -31,6 +32,7 @@ const Owner = 255
 
 // Config is what one instance needs to take part in its election.
 type Config struct {
+	Name         string        // of the instance, for the other members of its sync group; empty: they say the VRID
 	Version      uint8         // 2 or 3
 	VRID         uint8         // 1-255
 	Priority     uint8         // 1-255
@@ -86,8 +88,8 @@ type Reason string
 
 // The reasons to refuse an advert.
 const (
-	RefusedTTL         Reason = "ttl"         // not 255: it crossed a router, or was forged
-	RefusedDestination Reason = "destination" // not the multicast group
+	RefusedTTL         Reason = "ttl"         // too low: it crossed a router, or was forged
+	RefusedDestination Reason = "destination" // not the multicast group; with unicast peers: not our own address
 	RefusedFragment    Reason = "fragment"
 	RefusedLength      Reason = "length"
 	RefusedVersion     Reason = "version"
@@ -98,5 +100,6 @@ const (
 	RefusedAuthType    Reason = "auth_type"
 	RefusedPassword    Reason = "password"
 	RefusedSource      Reason = "source"    // not a unicast address, or ours
+	RefusedPeer        Reason = "peer"      // not one of the unicast peers
 	RefusedCollision   Reason = "collision" // v2: none of its addresses is ours
 )
