@@ -58,7 +58,8 @@ func differences() []difference {
 		}
 	}
 	const v2, v3 = "v2: ", "v3: "
-	for name, p := range map[string]pair{v2: v2Pair, v3: v3Pair} {
+	for i, name := range []string{v2, v3} {
+		p := []pair{v2Pair, v3Pair}[i]
 		add(name+"no difference", p, func(d *difference) {}, us, them, "", "")
 		add(name+"preempt is off here", p, func(d *difference) {
 			d.ours.NoPreempt = true
@@ -117,57 +118,85 @@ func number(rows []difference) {
 	}
 }
 
+// rival is a live router that shares many virtual routers with xdirector.
+type rival struct {
+	name   string
+	node   *lab.Node
+	rows   []difference
+	start  func() error
+	stop   func() error
+	log    func() string
+	master func(log string, d difference) bool // whether it is, by its log
+}
+
+func (c *cluster) keepalivedRival(n *lab.Node, rows []difference) rival {
+	var all []lab.Keepalived
+	for _, r := range rows {
+		all = append(all, r.theirs)
+	}
+	var p *lab.Process
+	c.showLog(func() *lab.Process { return p })
+	return rival{
+		name: "keepalived", node: n, rows: rows,
+		start: func() (err error) { p, err = n.StartKeepalived(all...); return err },
+		stop:  func() error { return p.Terminate(patience) },
+		log:   func() string { return p.Log() },
+		master: func(log string, d difference) bool {
+			return last(log, fmt.Sprintf("(%s) Entering ", d.ours.Name)) == "MASTER"
+		},
+	}
+}
+
+func (c *cluster) frrRival(n *lab.Node, rows []difference) rival {
+	var all []lab.FRR
+	for _, r := range rows {
+		f := lab.FRR{Version: r.theirs.Version, VRID: r.theirs.VRID, Priority: r.theirs.Priority, Interval: r.theirs.Interval, NoPreempt: r.theirs.NoPreempt}
+		for _, a := range r.theirs.Addresses {
+			f.Addresses = append(f.Addresses, netip.MustParsePrefix(a).Addr().String())
+		}
+		all = append(all, f)
+	}
+	var p *lab.FRRouter
+	c.showLog(func() *lab.Process {
+		if p == nil {
+			return nil
+		}
+		return p.Process()
+	})
+	return rival{
+		name: "FRR", node: n, rows: rows,
+		start: func() (err error) { p, err = n.StartFRR(all...); return err },
+		stop:  func() error { return p.Stop(patience) },
+		log:   func() string { return p.Process().Log() },
+		master: func(log string, d difference) bool {
+			key := fmt.Sprintf("[VRID %d] [IPv4] ", d.ours.VRID)
+			return last(log, key+"Backup -> ") == "Master" &&
+				strings.LastIndex(log, key+"Backup -> Master") > strings.LastIndex(log, key+"Master -> ")
+		},
+	}
+}
+
+// last is the word that follows the last one of a prefix in a log.
+func last(log, prefix string) string {
+	at := strings.LastIndex(log, prefix)
+	if at < 0 {
+		return ""
+	}
+	word, _, _ := strings.Cut(log[at+len(prefix):], " ")
+	word, _, _ = strings.Cut(word, "\n")
+	return word
+}
+
 func TestDifferencesBesideKeepalivedEndAsToldAndAreNamed(t *testing.T) {
 	t.Parallel()
 	onPlanes(t, func(t *testing.T, _ string) {
 		rows := differences()
 		number(rows)
 		c := newCluster(t, "", 2, 0)
-		peer, own, d := c.lab.Directors[0], c.lab.Directors[1], c.d[1]
-		var ours []lab.Instance
-		var theirs []lab.Keepalived
+		k := c.keepalivedRival(c.lab.Directors[0], rows)
+		c.differ(k)
 		for _, r := range rows {
-			ours, theirs = append(ours, r.ours), append(theirs, r.theirs)
-		}
-		p, err := peer.StartKeepalived(theirs...)
-		c.ok(err)
-		c.showLog(func() *lab.Process { return p })
-		for _, r := range rows {
-			c.ok(p.WaitLog(t.Context(), patience, fmt.Sprintf("(%s) Entering MASTER STATE", r.ours.Name), 1))
-		}
-		c.ok(d.Configure(lab.Config{Instances: ours}))
-		c.ok(d.Start())
-		c.named(d, peer, rows)
-		c.ok(lab.Wait(t.Context(), patience, func() error {
-			return c.holders(rows, own, peer, func(r difference) string { return r.then })
-		}))
-
-		c.ok(p.Terminate(patience))
-		c.ok(d.WaitStatus(t.Context(), patience, func(s *status.Status) error {
-			for i, r := range rows {
-				if s.Instances[i].State != "MASTER" {
-					return fmt.Errorf("%s: %s is %s: %s", r.name, s.Instances[i].Name, s.Instances[i].State, s.Instances[i].Reason)
-				}
-			}
-			return nil
-		}))
-		p, err = peer.StartKeepalived(theirs...)
-		c.ok(err)
-		c.ok(lab.Wait(t.Context(), patience, func() error {
-			return c.holders(rows, own, peer, func(r difference) string { return r.later })
-		}))
-		// It stays like this.
-		settled, err := d.Status(t.Context())
-		c.ok(err)
-		c.ok(d.WaitStatus(t.Context(), patience, func(s *status.Status) error {
-			if got := s.Instances[0].AdvertsSent + s.Instances[0].AdvertsReceived; got < settled.Instances[0].AdvertsSent+settled.Instances[0].AdvertsReceived+10 {
-				return errors.New("too few adverts went by")
-			}
-			return nil
-		}))
-		c.ok(c.holders(rows, own, peer, func(r difference) string { return r.later }))
-		for _, r := range rows {
-			logged := slices.ContainsFunc(strings.Split(p.Log(), "\n"), func(line string) bool {
+			logged := slices.ContainsFunc(strings.Split(k.log(), "\n"), func(line string) bool {
 				return strings.Contains(line, "("+r.ours.Name+")") && strings.Contains(line, r.log)
 			})
 			if r.later == both && !logged {
@@ -177,37 +206,111 @@ func TestDifferencesBesideKeepalivedEndAsToldAndAreNamed(t *testing.T) {
 	})
 }
 
-// holders compares who holds the addresses.
-func (c *cluster) holders(rows []difference, own, peer *lab.Node, want func(difference) string) error {
-	hold := func(n *lab.Node) (map[string]bool, error) {
-		list, err := n.Addresses("eth0")
-		m := map[string]bool{}
-		for _, a := range list {
-			m[a] = true
+func TestDifferencesBesideFRREndAsToldAndAreNamed(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		var rows []difference
+		for _, r := range differences() {
+			// It knows neither passwords nor unicast.
+			if r.theirs.Password != "" || r.theirs.Peers != nil || r.theirs.More != nil {
+				continue
+			}
+			switch {
+			case r.kind == "addresses" || r.kind == "collision" && r.ours.Version == 3:
+				// It takes adverts whatever addresses they name.
+				r.then = us
+				if r.ours.Priority < r.theirs.Priority {
+					r.then = them
+				}
+				r.later = r.then
+			case r.kind == "collision":
+				// We don't in version 2, so that a higher FRR and we are both MASTER.
+				if r.ours.Priority > r.theirs.Priority {
+					r.then, r.later = us, us
+				}
+			}
+			rows = append(rows, r)
 		}
-		return m, err
+		number(rows)
+		c := newCluster(t, "", 2, 0)
+		c.differ(c.frrRival(c.lab.Directors[0], rows))
+	})
+}
+
+// differ lets xdirector, on the second node, come to a rival, and the rival stop and come back.
+func (c *cluster) differ(k rival) {
+	d := c.d[1]
+	var ours []lab.Instance
+	for _, r := range k.rows {
+		ours = append(ours, r.ours)
 	}
-	here, err := hold(own)
-	there, err2 := hold(peer)
-	if err := errors.Join(err, err2); err != nil {
-		return err
-	}
-	var wrong []error
-	for _, r := range rows {
-		got := "nobody"
-		switch h, t := here[r.ours.Addresses[0]], there[r.theirs.Addresses[0]]; {
-		case h && t:
-			got = both
-		case h:
-			got = us
-		case t:
-			got = them
+	c.ok(k.start())
+	c.ok(lab.Wait(c.t.Context(), patience, func() error {
+		log := k.log()
+		for _, r := range k.rows {
+			if !k.master(log, r) {
+				return fmt.Errorf("%s: %s is not MASTER", r.name, k.name)
+			}
 		}
-		if w := want(r); got != w {
-			wrong = append(wrong, fmt.Errorf("%s (%s): held by %s, want %s", r.name, r.ours.Name, got, w))
+		return nil
+	}))
+	c.ok(d.Configure(lab.Config{Instances: ours}))
+	c.ok(d.Start())
+	c.named(d, k.node, k.rows)
+	c.holders(d, k, func(r difference) string { return r.then })
+
+	c.ok(k.stop())
+	c.ok(d.WaitStatus(c.t.Context(), patience, func(s *status.Status) error {
+		for i, r := range k.rows {
+			if s.Instances[i].State != "MASTER" {
+				return fmt.Errorf("%s: %s is %s: %s", r.name, s.Instances[i].Name, s.Instances[i].State, s.Instances[i].Reason)
+			}
 		}
-	}
-	return errors.Join(wrong...)
+		return nil
+	}))
+	c.ok(k.start())
+	c.holders(d, k, func(r difference) string { return r.later })
+	// It stays like this.
+	settled, err := d.Status(c.t.Context())
+	c.ok(err)
+	c.ok(d.WaitStatus(c.t.Context(), patience, func(s *status.Status) error {
+		if got := s.Instances[0].AdvertsSent + s.Instances[0].AdvertsReceived; got < settled.Instances[0].AdvertsSent+settled.Instances[0].AdvertsReceived+10 {
+			return errors.New("too few adverts went by")
+		}
+		return nil
+	}))
+	c.holders(d, k, func(r difference) string { return r.later })
+}
+
+// holders waits until the right one is MASTER of each row, and xdirector carries the addresses only where it is.
+func (c *cluster) holders(d *lab.Director, k rival, want func(difference) string) {
+	c.t.Helper()
+	c.ok(d.WaitStatus(c.t.Context(), patience, func(s *status.Status) error {
+		list, err := d.Addresses("eth0")
+		if err != nil {
+			return err
+		}
+		log := k.log()
+		var wrong []error
+		for i, r := range k.rows {
+			got := "nobody"
+			switch h, t := s.Instances[i].State == "MASTER", k.master(log, r); {
+			case h && t:
+				got = both
+			case h:
+				got = us
+			case t:
+				got = them
+			}
+			if w := want(r); got != w {
+				wrong = append(wrong, fmt.Errorf("%s (%s): MASTER is %s, want %s", r.name, r.ours.Name, got, w))
+			}
+			if held := slices.Contains(list, r.ours.Addresses[0]); held != (got == us || got == both) {
+				wrong = append(wrong, fmt.Errorf("%s (%s): state %s, address held: %v", r.name, r.ours.Name, s.Instances[i].State, held))
+			}
+		}
+		return errors.Join(wrong...)
+	}))
 }
 
 // named waits until the director has told each difference in its status, by its kind, with the address of the peer; where

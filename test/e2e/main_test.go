@@ -54,6 +54,8 @@ var scenarios = map[string][]string{
 	"TestJoinedDirectorsEndWithOneMaster":                      noPlane,
 	"TestPeersFailOverBothWays":                                noPlane,
 	"TestDifferencesBesideKeepalivedEndAsToldAndAreNamed":      noPlane,
+	"TestBothMastersBecomeOneWhenTheNetworkIsWholeAgain":       noPlane,
+	"TestDifferencesBesideFRREndAsToldAndAreNamed":             noPlane,
 	"TestAddressOfTheAdministratorIsLeftAlone":                 noPlane,
 	"TestUnknownInterfaceIsRefusedAtTheStart":                  noPlane,
 	"TestTakenMetricsPortIsTriedAgain":                         noPlane,
