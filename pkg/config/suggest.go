@@ -43,6 +43,9 @@ func keepalivedHint(word string, fields []field) string {
 	return ""
 }
 
+// DidYouMean returns ` (did you mean "x"?)` for the name nearest to a mistaken one, or nothing when none is near.
+func DidYouMean(word string, names []string) string { return didYouMean(word, names) }
+
 // didYouMean returns ` (did you mean "x"?)` for the candidate nearest to word, or nothing when none is near.
 func didYouMean(word string, candidates []string) string {
 	word = strings.ToLower(word)

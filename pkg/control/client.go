@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 const (
 	statusLimit = 10 * time.Second // a director that turns answers in a millisecond
 	reloadLimit = time.Minute
+	orderLimit  = 10 * time.Second
 	answerLimit = 64 << 20 // bytes; thousands of real servers take a few million
 )
 
@@ -42,7 +44,7 @@ func NewClient(path string) *Client {
 // Status returns the director's latest picture of itself.
 func (c *Client) Status(ctx context.Context) (*status.Status, error) {
 	var s status.Status
-	if err := c.do(ctx, http.MethodGet, "/v1/status", statusLimit, &s); err != nil {
+	if err := c.do(ctx, http.MethodGet, "/v1/status", nil, statusLimit, &s); err != nil {
 		return nil, err
 	}
 	return &s, nil
@@ -51,13 +53,22 @@ func (c *Client) Status(ctx context.Context) (*status.Status, error) {
 // Reload makes the director read its configuration file again. The error of a refused file is the director's text
 // with nothing added; it may have several lines.
 func (c *Client) Reload(ctx context.Context) error {
-	return c.do(ctx, http.MethodPost, "/v1/reload", reloadLimit, &struct{}{})
+	return c.do(ctx, http.MethodPost, "/v1/reload", nil, reloadLimit, &struct{}{})
 }
 
-func (c *Client) do(ctx context.Context, method, path string, limit time.Duration, into any) error {
+// do sends body as JSON, if it is not nil, and reads the answer.
+func (c *Client) do(ctx context.Context, method, path string, body any, limit time.Duration, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, "http://xdirector"+path, nil)
+	var content io.Reader
+	if body != nil {
+		encoded, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("make request %s %s: %w", method, path, err)
+		}
+		content = bytes.NewReader(encoded)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://xdirector"+path, content)
 	if err != nil {
 		return fmt.Errorf("make request %s %s: %w", method, path, err)
 	}
@@ -66,18 +77,18 @@ func (c *Client) do(ctx context.Context, method, path string, limit time.Duratio
 		return c.explain(err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
+	text, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
 	if err != nil {
 		return c.explain(err)
 	}
 	if response.StatusCode != http.StatusOK {
 		var f failure
-		if json.Unmarshal(body, &f) != nil || f.Error == "" {
+		if json.Unmarshal(text, &f) != nil || f.Error == "" {
 			return fmt.Errorf("what answers on %s is no xdirector: %s %s gave %s: see control.socket in the configuration", c.path, method, path, response.Status)
 		}
 		return errors.New(f.Error)
 	}
-	if err := json.Unmarshal(body, into); err != nil {
+	if err := json.Unmarshal(text, into); err != nil {
 		return fmt.Errorf("read the answer of %s %s on %s: %w: are command and service of the same version? (xdirector version)", method, path, c.path, err)
 	}
 	return nil

@@ -1,5 +1,6 @@
 // Package control lets an operator's commands talk to the running director: HTTP and JSON over a unix socket, both
-// ends. GET /v1/status answers with a status.Status, POST /v1/reload reads the configuration file again. Whoever may
+// ends. GET /v1/status answers with a status.Status, POST /v1/reload reads the configuration file again, POST
+// /v1/failover and /v1/maintenance are an operator's commands to the elections, and DELETE takes them back. Whoever may
 // open the socket may do everything, so the mode of the socket file is the access control.
 package control
 
@@ -11,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -18,17 +20,27 @@ import (
 	"github.com/xdirector/xdirector/pkg/status"
 )
 
-// Daemon is the running director as its clients see it. Both methods are called from several goroutines at once.
+// Daemon is the running director as its clients see it. All methods are called from several goroutines at once.
 type Daemon interface {
 	// Status returns the latest picture; nil while there is none yet.
 	Status() *status.Status
 	// Reload reads the configuration file again and applies it. The error of a refused file is meant for the
 	// operator, and may have several lines; the old configuration stays in use then.
 	Reload(ctx context.Context) error
+	Operator
 }
 
 // endpoints is what every wrong request is told.
-const endpoints = "there are GET /v1/status and POST /v1/reload"
+const endpoints = "there are GET /v1/status, POST /v1/reload, POST /v1/failover, DELETE /v1/failover/INSTANCE, POST and DELETE /v1/maintenance"
+
+// methods are those of each path.
+var methods = []struct{ path, allowed string }{
+	{"/v1/status", "GET, HEAD"},
+	{"/v1/reload", "POST"},
+	{"/v1/failover/", "DELETE"},
+	{"/v1/failover", "POST"},
+	{"/v1/maintenance", "POST, DELETE"},
+}
 
 // limits bound what one client, or all of them together, can take from the director.
 type limits struct {
@@ -106,15 +118,15 @@ func handler(d Daemon, log *slog.Logger, lim limits) http.Handler {
 		}
 		answer(w, http.StatusOK, struct{}{})
 	})
+	operate(mux, d, log, lim)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		code := http.StatusNotFound
-		switch r.URL.Path {
-		case "/v1/status":
-			code = http.StatusMethodNotAllowed
-			w.Header().Set("Allow", "GET, HEAD")
-		case "/v1/reload":
-			code = http.StatusMethodNotAllowed
-			w.Header().Set("Allow", "POST")
+		for _, m := range methods {
+			if r.URL.Path == m.path || strings.HasSuffix(m.path, "/") && strings.HasPrefix(r.URL.Path, m.path) {
+				code = http.StatusMethodNotAllowed
+				w.Header().Set("Allow", m.allowed)
+				break
+			}
 		}
 		answer(w, code, failure{fmt.Sprintf("no %s %s here: %s", r.Method, r.URL.Path, endpoints)})
 	})

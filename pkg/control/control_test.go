@@ -24,6 +24,8 @@ type daemon struct {
 	status  func() *status.Status
 	refusal error
 	reloads atomic.Int32
+
+	operator // answers for commands of operators
 }
 
 func (d *daemon) Status() *status.Status       { return d.status() }

@@ -57,6 +57,8 @@ type Director struct {
 	stops   chan struct{}
 	stop    sync.Once
 
+	commands chan func() // of operators, for the loop to do
+
 	// Owned by the goroutine of Run.
 	cfg       *config.Config
 	started   time.Time
@@ -77,6 +79,9 @@ type Director struct {
 	stopping  bool
 	notified  string
 	wasMaster bool
+	tracking  tracking
+	operator  operator
+	expiry    <-chan time.Time // of the failover that ends next
 }
 
 // Election runs the instances: ha.Runtime in this process, or one in a process of its own (supervisor.Agent); see there.
@@ -110,6 +115,8 @@ func New(opts Options) (*Director, error) {
 		reading: make(chan struct{}, 1),
 		stops:   make(chan struct{}),
 		servers: map[lb.ServerKey]*server{},
+
+		commands: make(chan func()),
 	}, nil
 }
 
@@ -152,6 +159,9 @@ func (d *Director) Run(ctx context.Context) error {
 			}
 		})
 	}
+	d.recallOperator()
+	d.startTracking()
+	part("tracking", d.tracking.runner.Run)
 	part("control socket", func(ctx context.Context) error { return control.Serve(ctx, listener, d, d.log) })
 
 	watcher := neigh.New(d.log)
@@ -180,6 +190,9 @@ func (d *Director) Run(ctx context.Context) error {
 	} else {
 		d.ha = ha.New(haConfig(d.cfg, nil), d.log)
 	}
+	d.awaitFirstLook(ctx)
+	d.setExpiry()
+	d.track()
 	part("election", d.ha.Run)
 	select {
 	case r := <-d.ha.Reports():
@@ -234,6 +247,13 @@ func (d *Director) loop(ctx context.Context) error {
 			err := d.reload(ctx, r)
 			d.publish()
 			r.reply <- err
+		case seen := <-d.tracking.runner.Changes():
+			d.onTracked(seen)
+		case command := <-d.commands:
+			command()
+			d.publish()
+		case <-d.expiry:
+			d.ordered()
 		case <-d.meter.readings:
 		case <-ticker.C:
 			d.reapply(ctx)

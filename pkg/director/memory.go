@@ -1,11 +1,13 @@
 package director
 
 import (
+	"maps"
 	"net/netip"
 	"path/filepath"
 
 	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/statefile"
+	"github.com/xdirector/xdirector/pkg/track"
 )
 
 // memory is what a director that crashed knew of the health of its real servers: the next one starts with it, so
@@ -62,9 +64,41 @@ func (d *Director) remember() {
 	}
 }
 
-// forget drops the memory at a clean stop: a later start finds out afresh.
+func (d *Director) scriptFile() string { return filepath.Join(d.cfg.StateDir, "scripts.json") }
+
+// recallScripts reads what scripts were worth before a restart: an instance must not lose MASTER because a script that
+// was good is not known for a moment.
+func (d *Director) recallScripts() map[string]track.ScriptState {
+	known := map[string]track.ScriptState{}
+	boot, err := statefile.BootID()
+	if err == nil {
+		_, err = statefile.Read(d.scriptFile(), boot, &known)
+	}
+	if err != nil {
+		d.log.Warn("what tracked scripts were worth before the restart is not known; instances wait for their first runs", "file", d.scriptFile(), "error", err)
+		return nil
+	}
+	return known
+}
+
+// rememberScripts writes what scripts are worth.
+func (d *Director) rememberScripts() {
+	known := maps.Clone(d.tracking.seen.Scripts)
+	maps.DeleteFunc(known, func(_ string, s track.ScriptState) bool { return !s.Known })
+	boot, err := statefile.BootID()
+	if err == nil {
+		err = statefile.Write(d.scriptFile(), boot, known)
+	}
+	if err != nil {
+		d.log.Warn("what tracked scripts are worth could not be recorded; after a crash instances would wait for their first runs", "file", d.scriptFile(), "error", err)
+	}
+}
+
+// forget drops the memory at a clean stop: a later start finds out afresh. What operators wish stays.
 func (d *Director) forget() {
-	if err := statefile.Remove(d.memoryFile()); err != nil {
-		d.log.Warn("the next start will believe what this run knew of real servers", "error", err)
+	for _, file := range []string{d.memoryFile(), d.scriptFile()} {
+		if err := statefile.Remove(file); err != nil {
+			d.log.Warn("the next start will believe what this run knew of real servers and scripts", "error", err)
+		}
 	}
 }

@@ -110,6 +110,9 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 	d.neigh.Watch(targets(cfg), virtual(cfg))
 	d.checks.Configure(d.targets(cfg))
 	d.ha.Configure(haConfig(cfg, nil))
+	d.configureTracking(cfg)
+	d.pruneOperator(cfg)
+	d.track()
 	d.apply(ctx)
 	d.remember()
 	return nil

@@ -56,6 +56,7 @@ func (d *Director) onResult(ctx context.Context, r health.Result) {
 		s.up, s.since = r.Up, time.Now()
 		s.transitions[upOrDown(r.Up)]++
 		d.apply(ctx)
+		d.track()
 		d.remember()
 	}
 }
