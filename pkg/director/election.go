@@ -2,9 +2,11 @@ package director
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/xdirector/xdirector/pkg/config"
 	"github.com/xdirector/xdirector/pkg/ha"
+	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/vrrp"
 )
 
@@ -30,6 +32,7 @@ func haConfig(cfg *config.Config, slots map[string]uint32) ha.Config {
 			ARPInterval:      i.GARP.Interval,
 			VirtualMAC:       i.VirtualMAC,
 			Accept:           i.Accept,
+			Services:         services(cfg, i),
 			Group:            groups[i.Name],
 			TrackInterfaces:  trackInterfaces(i.Track.Interfaces),
 			Slot:             slots[i.Name],
@@ -75,6 +78,18 @@ func orNever[T ~int | ~int64](n T) T {
 		return -1
 	}
 	return n
+}
+
+// services are those at the addresses of an instance that keeps other packets from this box.
+func services(cfg *config.Config, i config.Instance) []lb.ServiceKey {
+	var out []lb.ServiceKey
+	for _, s := range cfg.Services {
+		holds := func(a config.VirtualAddress) bool { return a.Prefix.Addr() == s.Address }
+		if !i.Accept && slices.ContainsFunc(i.Held(), holds) {
+			out = append(out, lb.ServiceKey{Address: s.Address, Port: s.Port, Protocol: s.Protocol})
+		}
+	}
+	return out
 }
 
 func virtualAddresses(list []config.VirtualAddress) []ha.VirtualAddress {

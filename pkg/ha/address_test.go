@@ -3,6 +3,7 @@ package ha
 import (
 	"net/netip"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -82,7 +83,7 @@ func TestLeftoverAddressesAreRemovedAndForeignOnesNever(t *testing.T) {
 	r.crash()
 
 	// Nothing here tells how much time goes by, so let the last advert be old.
-	must(t, os.WriteFile(advertPath(cfg.StateDir, "VI_1"), make([]byte, 8), 0o644))
+	must(t, os.WriteFile(filepath.Join(cfg.StateDir, advertFile), make([]byte, 8*advertSlots), 0o644))
 	a.down() // not MASTER soon
 	r = a.start(cfg)
 	r.state(vrrp.Fault)
@@ -120,8 +121,9 @@ func TestRecordOfAnotherBootIsIgnored(t *testing.T) {
 	a, _ := twoBoxes(t)
 	a.addAddress(vip1.String())
 	cfg := config(t, fast(100, vip1))
-	must(t, statefile.Write(recordPath(cfg.StateDir, "VI_1"), "another", record{Instance: "VI_1", Interface: "eth0",
-		Index: a.eth0().Attrs().Index, Version: 3, VRID: 51, Addresses: []netip.Prefix{vip1}}))
+	index := a.eth0().Attrs().Index
+	must(t, statefile.Write(filepath.Join(cfg.StateDir, recordFile), "another", map[string]record{"VI_1": {Interface: "eth0", Index: index,
+		Version: 3, VRID: 51, Addresses: []recordedAddress{{Prefix: vip1, Interface: "eth0", Index: index}}}}))
 	r := a.start(cfg)
 	r.state(vrrp.Backup)
 	if !a.has(vip1.String()) {

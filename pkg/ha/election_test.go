@@ -308,7 +308,7 @@ func TestWithoutAStateDirTheElectionRunsAndSaysWhatIsLost(t *testing.T) {
 	eventually(t, "address added", func() bool { return a.has(vip1.String()) })
 	must(t, os.Remove(cfg.StateDir))
 	must(t, os.Mkdir(cfg.StateDir, 0o755))
-	r.logged(1, "virtual addresses recorded again")
+	r.logged(1, "records are written again")
 	r.logged(1, "state_dir can't be made", cfg.StateDir)
 	r.logged(1, "a restart will not know that it was MASTER")
 	r.Stop()

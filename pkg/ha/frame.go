@@ -2,7 +2,6 @@ package ha
 
 import (
 	"encoding/binary"
-	"net"
 	"net/netip"
 
 	"github.com/xdirector/xdirector/pkg/vrrp"
@@ -50,19 +49,4 @@ func internetSum(b []byte) uint16 {
 		sum = sum&0xffff + sum>>16
 	}
 	return uint16(sum)
-}
-
-// gratuitousARP is the whole frame that tells the link who holds addr: an ARP request for the address itself, as
-// keepalived sends it. mac has 6 bytes.
-func gratuitousARP(mac net.HardwareAddr, addr netip.Addr) []byte {
-	ip := addr.As4()
-	f := make([]byte, 0, 42)
-	f = append(f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)
-	f = append(f, mac...)
-	f = append(f, 0x08, 0x06) // ARP
-	f = append(f, 0x00, 0x01, 0x08, 0x00, 6, 4, 0x00, 0x01)
-	f = append(f, mac...)
-	f = append(f, ip[:]...)
-	f = append(f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)
-	return append(f, ip[:]...)
 }

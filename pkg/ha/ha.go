@@ -39,7 +39,8 @@ type Instance struct {
 	StartupDelay     time.Duration    // from the start of the process to taking part
 	ARPInterval      time.Duration    // between two frames of gratuitous ARP or neighbour advertisement; 0: none
 	VirtualMAC       string           // name of the macvlan that holds the addresses with 00-00-5E-00-01-VRID (02: IPv6); empty: none
-	Accept           bool             // packets for the virtual addresses reach this box; false: they are dropped, but those of services
+	Accept           bool             // packets for the virtual addresses reach this box; false: they are dropped, but those of Services
+	Services         []lb.ServiceKey  // of its addresses
 	Group            string           // sync group; empty: none
 	TrackInterfaces  []TrackInterface // others than its own, which always counts
 	Slot             uint32           // of the instance in the plane's tables, see FastPath; 0: it has none
@@ -269,12 +270,4 @@ func poke(c chan<- struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-func prefixes(list []VirtualAddress) []netip.Prefix {
-	var out []netip.Prefix
-	for _, a := range list {
-		out = append(out, a.Prefix)
-	}
-	return out
 }

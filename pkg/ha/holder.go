@@ -4,68 +4,75 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/xdirector/xdirector/pkg/statefile"
 	"github.com/xdirector/xdirector/pkg/vrrp"
 )
 
 // wish is what the loop wants of a holder.
 type wish struct {
-	instance Instance
-	deadMan  time.Duration
-	index    int // of the interface; 0: it is gone
-	mac      net.HardwareAddr
-	decided  bool // the machine has spoken; until then what a former run left stays as it is
-	hold     bool // the addresses shall be on the interface
-	bursts   int  // of gratuitous ARP not sent yet
-	quit     bool // let go of everything and end
+	instance   Instance
+	deadMan    time.Duration
+	links      snapshot // the newest
+	handedOver bool     // see vrrp.Start: what a former run left stays until hold is taken back
+	decided    bool     // the machine has spoken; until then what a former run left stays as it is
+	hold       bool     // addresses and routes shall be there
+	rounds     int      // of announcements not sent yet: a frame for each address is a round
+	quit       bool     // let go of everything and end
 
-	// What happened to its addresses since it looked last, as netlink told: also what it did itself.
-	came, went []netip.Addr
+	// What happened to its things since it looked last, as netlink told: also what it did itself.
+	came, went []place
+	routes     bool // one of its routes was removed
+	moved      bool // one of its interfaces came, went or changed
 	blind      bool // maybe more than that
 }
 
-// holder keeps the virtual addresses of one instance on its interface, or off it. It has a goroutine of its own, so
-// that neither the kernel's configuration lock nor a disk nor thousands of ARP frames keep the loop from its
-// adverts. It is told the wish, not the steps: whatever was missed while it was busy, it ends where it should.
+// holder keeps what one instance puts on the box there, or off it: virtual addresses, routes, the macvlan of a virtual
+// MAC. It has a goroutine of its own, so that neither the kernel's configuration lock nor a disk nor thousands of ARP
+// frames keep the loop from its adverts. It is told the wish, not the steps: whatever was missed while it was busy, it
+// ends where it should.
 type holder struct {
 	log      *slog.Logger
-	handle   *netlink.Handle
-	stateDir string
-	bootID   string
-	found    snapshot // when the holder was made
-	wire     *wire
+	host     *host
 	claimed  func(claim)     // never waits
 	gone     func(*holder)   // never waits
 	abandon  <-chan struct{} // leave everything as it is and end
 	wake     chan struct{}
+	restored atomic.Uint64 // what somebody else removed, put back
 
 	mu   sync.Mutex
 	wish wish
 
 	// What follows belongs to the goroutine.
-	index     int                     // of the interface that held is about
-	held      map[netip.Prefix]bool   // put there by us
-	foreign   map[netip.Addr]bool     // put there by somebody else: never touched
-	failed    map[netip.Prefix]string // errors told already
-	recorded  record
-	removed   map[netip.Prefix]bool // by us and not added again; the loop looks at it when the holder has ended
-	unwritten string                // why the record could not be written; told already
-	adopted   bool                  // held is from a former run: its lifetimes are old
+	held    map[spot]VirtualAddress // put there by us
+	foreign map[netip.Addr]bool     // put there by somebody else: never touched
+	routes  map[Route]int           // put there by us, with the index of their interface
+	theirs  map[Route]bool          // there already, or one that differs in its way only: told
+	mac     macvlan                 // made by us
+	slot    int                     // see record
+	failed  map[string]string       // errors told already, by what they are about
+	missing map[spot]bool           // removed by somebody else, not put back yet
+	fight   fight
+	removed map[spot]bool // by us and not added again; the loop looks at it when the holder has ended
+	adopted bool          // held is from a former run: its lifetimes are old
+	burst   burst
 }
 
 // claim is the first message of a holder: what it found. advert may be nil.
 type claim struct {
 	holder  *holder
 	resume  bool         // we were MASTER a moment ago
+	left    bool         // priority 0 was sent for us, and addresses are still held: see vrrp.Start
+	fault   string       // why the instance can't take part until it is started anew; empty: it can
 	foreign []netip.Addr // virtual addresses that somebody else put on the interface
 	advert  *lastAdvert  // to note the time of adverts in
 }
@@ -76,6 +83,49 @@ func (h *holder) set(change func(*wish)) {
 	change(&h.wish)
 	h.mu.Unlock()
 	poke(h.wake)
+}
+
+// see tells of a new state of the interfaces; it wakes the holder only if that is about something of its own.
+func (h *holder) see(s sighting) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := &h.wish
+	w.links = s.snapshot
+	woken := s.blind || s.moved[w.instance.Interface] || w.instance.VirtualMAC != "" && s.moved[w.instance.VirtualMAC]
+	w.moved = w.moved || woken
+	for _, v := range w.instance.VirtualAddresses {
+		at := place{s.snapshot[w.instance.device(v)].Index, v.Prefix.Addr()}
+		if s.came[at] {
+			w.came, woken = append(w.came, at), true
+		}
+		if s.removed[at] {
+			w.went, woken = append(w.went, at), true
+		}
+		if v.Interface != "" && s.moved[v.Interface] {
+			w.moved, woken = true, true
+		}
+	}
+	for _, r := range w.instance.Routes {
+		if len(s.routes) > 0 && s.routes[r.key()] || s.moved[w.instance.routeDevice(r)] {
+			w.routes, woken = true, true
+		}
+	}
+	w.blind = w.blind || s.blind
+	if woken {
+		poke(h.wake)
+	}
+}
+
+// device returns the name of the interface of an address. The virtual MAC is one of the instance's family: an excluded
+// address of the other one is on the interface itself.
+func (i Instance) device(v VirtualAddress) string {
+	switch {
+	case v.Interface != "":
+		return v.Interface
+	case i.VirtualMAC != "" && v.Prefix.Addr().Is6() == i.ipv6():
+		return i.VirtualMAC
+	}
+	return i.Interface
 }
 
 func (h *holder) current() wish {
@@ -89,22 +139,28 @@ func (h *holder) take() wish {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	w := h.wish
-	h.wish.came, h.wish.went, h.wish.blind = nil, nil, false
+	h.wish.came, h.wish.went, h.wish.routes, h.wish.moved, h.wish.blind, h.wish.rounds = nil, nil, false, false, false, 0
 	return w
 }
 
 func (h *holder) run() {
 	w := h.current()
-	h.held, h.foreign, h.failed = map[netip.Prefix]bool{}, map[netip.Addr]bool{}, map[netip.Prefix]string{}
-	h.removed = map[netip.Prefix]bool{}
+	h.held, h.foreign, h.failed = map[spot]VirtualAddress{}, map[netip.Addr]bool{}, map[string]string{}
+	h.routes, h.theirs = map[Route]int{}, map[Route]bool{}
+	h.missing, h.removed = map[spot]bool{}, map[spot]bool{}
 	h.claimed(h.claim(w))
 	renew := time.NewTicker(renewal(w.deadMan))
 	defer renew.Stop()
+	pace := time.NewTimer(0)
+	defer pace.Stop()
 	for {
 		due := false
 		select {
 		case <-h.abandon:
 			return
+		case <-pace.C:
+			h.announce(h.current(), pace)
+			continue
 		case <-h.wake:
 		case <-renew.C:
 			due = true
@@ -119,318 +175,341 @@ func (h *holder) run() {
 		w = now
 		h.reconcile(w, due || h.adopted)
 		h.adopted = false
-		h.announce(w)
+		h.burst.add(w.rounds)
+		h.announce(w, pace)
 		if w.quit {
-			if len(h.held) == 0 { // else the next start must know what could not be removed
-				if err := removeRecord(recordPath(h.stateDir, w.instance.Name)); err != nil {
-					h.log.Warn("record not removed", "error", err)
-				}
-			}
-			h.gone(h)
+			h.end(w)
 			return
 		}
 	}
 }
 
-// claim finds out what a former run left and decides, as product.md says under "Life of a director": an address of
-// ours is kept when the last advert is younger than three intervals, else removed; one that is not ours is left
-// alone.
+// end forgets the instance, unless something of it could not be removed: the next start must know that.
+func (h *holder) end(w wish) {
+	h.dropMAC("the instance has ended")
+	h.host.guard.set(w.instance.Name, nil, nil)
+	if len(h.held) == 0 && len(h.routes) == 0 && h.mac.index == 0 {
+		_ = h.host.records.remove(w.instance.Name) // told there
+	}
+	h.gone(h)
+}
+
+// claim finds out what a former run left and decides, as product.md says under "Life of a director": what is ours is
+// kept when the last advert is younger than three intervals or when priority 0 was sent for us and nobody answered
+// yet, else removed; what is not ours is left alone.
 func (h *holder) claim(w wish) claim {
 	c := claim{holder: h}
-	advert, last, err := openLastAdvert(h.stateDir, w.instance.Name)
-	if err != nil {
-		h.log.Warn("a restart will not know that it was MASTER", "error", err)
+	rec, valid := h.host.records.of(w.instance.Name)
+	var last time.Duration
+	h.slot, c.advert, last = h.host.records.slot(w.instance.Name)
+	if w.instance.VirtualMAC != "" {
+		c.fault = h.adoptMAC(w)
 	}
-	c.advert = advert
-	var rec record
-	valid, err := statefile.Read(recordPath(h.stateDir, w.instance.Name), h.bootID, &rec)
-	if err != nil {
-		h.log.Warn("record of a former run is of no use; its addresses go when their lifetime ends", "error", err)
-	}
-	h.index = w.index
-	valid = valid && rec.Instance == w.instance.Name && rec.Interface == w.instance.Interface && rec.Index == w.index
-	present := h.found[w.instance.Interface].Addresses
 	if valid {
-		for _, p := range rec.Addresses {
-			if slices.ContainsFunc(present, func(a ownAddress) bool { return a.Prefix == p }) {
-				h.held[p] = true
-			}
-		}
+		h.recall(w, rec)
 	}
 	age := clock(unix.CLOCK_BOOTTIME) - last
-	same := rec.Version == w.instance.VRRP.Version && rec.VRID == w.instance.VRRP.VRID
+	same := rec.Version == w.instance.VRRP.Version && rec.VRID == w.instance.VRRP.VRID &&
+		rec.Interface == w.instance.Interface && rec.Index == w.links[rec.Interface].Index
 	switch {
-	case len(h.held) == 0:
-	case same && last > 0 && age < 3*rec.Interval:
+	case len(h.held) > 0 && same && w.handedOver:
+		c.left, h.adopted = true, true
+		h.set(func(w *wish) { w.hold = true })
+	case len(h.held) > 0 && same && last > 0 && age < 3*rec.Interval:
 		c.resume, h.adopted = true, true
 	default:
-		for _, p := range sorted(h.held) {
-			h.remove(w, p, "left by a former run")
+		for r, index := range h.routes {
+			h.removeRoute(r, index, "left by a former run")
 		}
-		present = slices.DeleteFunc(slices.Clone(present), func(a ownAddress) bool { return slices.Contains(rec.Addresses, a.Prefix) })
+		for _, s := range sorted(h.held) {
+			h.remove(s, "left by a former run")
+		}
+		if h.mac.index != 0 {
+			h.setMAC(false)
+		}
+	}
+	present := map[place]netip.Prefix{}
+	for _, k := range w.links.without(h.removed) {
+		for _, a := range k.Addresses {
+			present[place{k.Index, a.Prefix.Addr()}] = a.Prefix
+		}
 	}
 	h.findForeign(w, present)
-	for a := range h.foreign {
-		c.foreign = append(c.foreign, a)
-	}
+	c.foreign = slices.Collect(maps.Keys(h.foreign))
+	h.guard(w)
 	h.record(w)
 	return c
 }
 
+// recall takes what is recorded and still there as held by us.
+func (h *holder) recall(w wish, rec record) {
+	for _, a := range rec.Addresses {
+		k := w.links[a.Interface]
+		if a.Index == 0 && k.Index != h.mac.index || a.Index != 0 && k.Index != a.Index ||
+			!slices.ContainsFunc(k.Addresses, func(o ownAddress) bool { return o.Prefix == a.Prefix }) {
+			continue
+		}
+		v := VirtualAddress{Prefix: a.Prefix, Interface: a.Interface}
+		for _, o := range w.instance.VirtualAddresses {
+			if o.Prefix == a.Prefix && w.instance.device(o) == a.Interface {
+				v = o
+			}
+		}
+		h.held[spot{k.Index, a.Prefix}] = v
+	}
+	for _, r := range rec.Routes {
+		h.routes[r.Route] = r.Index // those that are not there are not found when they shall be removed
+	}
+}
+
 // reconcile makes the kernel as wished. due says that lifetimes must be renewed.
 func (h *holder) reconcile(w wish, due bool) {
-	if w.index != h.index { // another interface has the name, or none
-		for p := range h.held { // they went with the old one, unless that only changed its name
-			_ = h.handle.AddrDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: h.index}}, &netlink.Addr{IPNet: ipNet(p)})
-		}
-		clear(h.held)
-		clear(h.foreign)
-		h.index = w.index
-	}
-	if h.index == 0 {
-		return
-	}
-	wanted := prefixes(w.instance.VirtualAddresses)
-	if !w.hold {
-		wanted = nil
-	}
-	for _, p := range sorted(h.held) {
-		switch {
-		case slices.Contains(wanted, p):
-		case slices.Contains(prefixes(w.instance.VirtualAddresses), p):
-			h.remove(w, p, "not MASTER")
-		default:
-			h.remove(w, p, "not in the configuration any more")
-		}
-	}
+	h.dropRoutes(w)
+	h.drop(w)
+	h.keepMAC(w)
 	if h.surprised(w) {
 		h.look(w)
 	}
+	h.guard(w)
 	h.record(w)
-	for _, p := range wanted {
-		if now := h.current(); !now.hold || now.index != w.index {
+	if !w.hold {
+		return
+	}
+	for _, v := range w.instance.VirtualAddresses {
+		if now := h.current(); !now.hold {
 			return // there is a newer wish
 		}
+		s := spot{h.index(w, v), v.Prefix}
+		_, held := h.held[s]
 		switch {
-		case h.held[p] && due:
-			h.renew(w, p)
-		case !h.held[p] && !h.foreign[p.Addr()]:
-			h.add(w, p)
+		case s.index == 0:
+			h.fail(v.Prefix.String(), fmt.Errorf("add virtual address %s: no interface %s", v.Prefix, w.instance.device(v)))
+		case held && due:
+			h.renew(w, s, v)
+		case held, h.foreign[v.Prefix.Addr()], h.missing[s] && h.fight.wait(h.wake):
+		default:
+			h.add(w, s, v)
 		}
 	}
+	h.keepRoutes(w, due)
+}
+
+// drop removes the addresses that should not be there, or not so. Where the name belongs to another interface now,
+// they went with the old one, unless that only changed its name.
+func (h *holder) drop(w wish) {
+	for _, s := range sorted(h.held) {
+		at := slices.IndexFunc(w.instance.VirtualAddresses, func(v VirtualAddress) bool { return v == h.held[s] })
+		switch {
+		case at < 0:
+			h.remove(s, "not in the configuration any more")
+		case h.index(w, h.held[s]) != s.index:
+			_ = h.host.handle.AddrDel(device(s.index), &netlink.Addr{IPNet: ipNet(s.prefix)})
+			delete(h.held, s)
+		case !w.hold:
+			h.remove(s, "not MASTER")
+		}
+	}
+}
+
+// index returns the index of the interface of an address, 0 if it is not there.
+func (h *holder) index(w wish, v VirtualAddress) int {
+	if name := w.instance.device(v); name != w.instance.VirtualMAC {
+		return w.links[name].Index
+	}
+	return h.mac.index
 }
 
 // surprised says whether somebody else changed the addresses. Reading all addresses of a box takes time that who
 // takes over does not have, so it is done only then.
 func (h *holder) surprised(w wish) bool {
-	holds := func(a netip.Addr) bool {
-		for p := range h.held {
-			if p.Addr() == a {
-				return true
-			}
-		}
-		return false
+	holds := map[place]bool{}
+	for s := range h.held {
+		holds[s.place()] = true
 	}
 	return w.blind ||
-		slices.ContainsFunc(w.came, func(a netip.Addr) bool { return !holds(a) && !h.foreign[a] }) ||
-		slices.ContainsFunc(w.went, func(a netip.Addr) bool { return holds(a) || h.foreign[a] })
+		slices.ContainsFunc(w.came, func(p place) bool { return !holds[p] && !h.foreign[p.address] }) ||
+		slices.ContainsFunc(w.went, func(p place) bool { return holds[p] || h.foreign[p.address] })
 }
 
 // look compares what we think with what is there: an address of ours that somebody removed is put back by the caller,
 // one that somebody else added is theirs.
 func (h *holder) look(w wish) {
-	list, err := whole(func() ([]netlink.Addr, error) { return h.handle.AddrList(device(w), netlink.FAMILY_V4) })
+	list, err := whole(func() ([]netlink.Addr, error) { return h.host.handle.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		h.log.Warn("addresses not read", "interface", w.instance.Interface, "error", err)
 		return
 	}
-	var present []ownAddress
+	present := map[place]netip.Prefix{}
 	for _, a := range list {
-		present = append(present, ownAddress{Prefix: prefixOf(a)})
+		p := prefixOf(a)
+		present[place{a.LinkIndex, p.Addr()}] = p
 	}
-	for _, p := range sorted(h.held) {
-		if !slices.ContainsFunc(present, func(a ownAddress) bool { return a.Prefix == p }) {
-			delete(h.held, p)
-			h.log.Warn("virtual address was removed by somebody else, or its lifetime ended while this process stood still; put back. Is another program in charge of the addresses of this interface?",
-				"address", p, "interface", w.instance.Interface)
+	for _, s := range sorted(h.held) {
+		if present[s.place()] == s.prefix {
+			continue
+		}
+		name := w.instance.device(h.held[s])
+		delete(h.held, s)
+		if name == w.instance.VirtualMAC || w.links[name].Up { // else it went with the link
+			h.missing[s] = true
+			h.lost("virtual address", s.prefix, name)
 		}
 	}
 	h.findForeign(w, present)
 }
 
 // findForeign notes the virtual addresses that are there without us, and tells the cure once.
-func (h *holder) findForeign(w wish, present []ownAddress) {
+func (h *holder) findForeign(w wish, present map[place]netip.Prefix) {
 	now := map[netip.Addr]bool{}
-	for _, v := range prefixes(w.instance.VirtualAddresses) {
-		for _, a := range present {
-			if a.Prefix.Addr() != v.Addr() || h.held[a.Prefix] {
-				continue
-			}
-			now[v.Addr()] = true
-			if !h.foreign[v.Addr()] {
-				h.tellForeign(w, a.Prefix)
-			}
+	for _, v := range w.instance.VirtualAddresses {
+		at := place{h.index(w, v), v.Prefix.Addr()}
+		p, there := present[at]
+		if _, held := h.held[spot{at.index, p}]; !there || held {
+			continue
+		}
+		now[v.Prefix.Addr()] = true
+		if !h.foreign[v.Prefix.Addr()] {
+			h.tellForeign(w, v, p)
 		}
 	}
 	h.foreign = now
 }
 
-func (h *holder) tellForeign(w wish, p netip.Prefix) {
+func (h *holder) tellForeign(w wish, v VirtualAddress, p netip.Prefix) {
 	if w.instance.VRRP.Priority == vrrp.Owner {
 		return // the owner's real address: as it should be
 	}
 	h.log.Warn(fmt.Sprintf("virtual address is on the interface already, not put there by us: it stays in every state. Cure: ip address del %s dev %s, or priority %d if this box owns it",
-		p, w.instance.Interface, vrrp.Owner), "address", p, "interface", w.instance.Interface)
+		p, w.instance.device(v), vrrp.Owner), "address", p, "interface", w.instance.device(v))
 }
 
-func (h *holder) add(w wish, p netip.Prefix) {
-	err := h.handle.AddrAdd(device(w), lifetime(p, w.deadMan))
+func (h *holder) add(w wish, s spot, v VirtualAddress) {
+	err := h.host.handle.AddrAdd(device(s.index), address(w, v))
 	switch {
 	case errors.Is(err, unix.EEXIST):
-		h.foreign[p.Addr()] = true
-		h.tellForeign(w, p)
+		h.foreign[s.prefix.Addr()] = true
+		h.tellForeign(w, v, s.prefix)
+		h.guard(w)
 		h.record(w)
 	case err != nil:
-		h.fail(p, fmt.Errorf("add virtual address %s to %s: %w", p, w.instance.Interface, err))
+		h.fail(s.prefix.String(), fmt.Errorf("add virtual address %s to %s: %w", s.prefix, w.instance.device(v), err))
 	default:
-		h.held[p] = true
-		delete(h.failed, p)
-		delete(h.removed, p)
-		h.log.Info("virtual address added", "address", p, "interface", w.instance.Interface)
+		h.held[s] = v
+		delete(h.failed, s.prefix.String())
+		delete(h.removed, s)
+		if h.missing[s] {
+			delete(h.missing, s)
+			h.burst.add(1) // whoever had it meanwhile may have told the neighbours
+			return
+		}
+		h.log.Info("virtual address added", "address", s.prefix, "interface", w.instance.device(v))
 	}
 }
 
-func (h *holder) renew(w wish, p netip.Prefix) {
-	if err := h.handle.AddrReplace(device(w), lifetime(p, w.deadMan)); err != nil {
-		h.fail(p, fmt.Errorf("renew virtual address %s on %s: %w", p, w.instance.Interface, err))
+func (h *holder) renew(w wish, s spot, v VirtualAddress) {
+	if err := h.host.handle.AddrReplace(device(s.index), address(w, v)); err != nil {
+		h.fail(s.prefix.String(), fmt.Errorf("renew virtual address %s on %s: %w", s.prefix, w.instance.device(v), err))
 		return
 	}
-	delete(h.failed, p)
+	delete(h.failed, s.prefix.String())
 }
 
-func (h *holder) remove(w wish, p netip.Prefix, why string) {
-	err := h.handle.AddrDel(device(w), &netlink.Addr{IPNet: ipNet(p)})
+func (h *holder) remove(s spot, why string) {
+	err := h.host.handle.AddrDel(device(s.index), &netlink.Addr{IPNet: ipNet(s.prefix)})
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
 		// Still held: the next renewal tries again, and the kernel ends its lifetime at the latest.
-		h.fail(p, fmt.Errorf("remove virtual address %s from %s: %w", p, w.instance.Interface, err))
+		h.fail(s.prefix.String(), fmt.Errorf("remove virtual address %s: %w", s.prefix, err))
 		return
 	}
-	delete(h.held, p)
-	delete(h.failed, p)
-	h.removed[p] = true
-	h.log.Info("virtual address removed", "address", p, "interface", w.instance.Interface, "reason", why)
+	delete(h.held, s)
+	delete(h.missing, s)
+	delete(h.failed, s.prefix.String())
+	h.removed[s] = true
+	h.log.Info("virtual address removed", "address", s.prefix, "reason", why)
 }
 
 // fail tells an error once until it is over: it is tried again every few seconds.
-func (h *holder) fail(p netip.Prefix, err error) {
-	if h.failed[p] == err.Error() {
+func (h *holder) fail(what string, err error) {
+	if h.failed[what] == err.Error() {
 		return
 	}
-	h.failed[p] = err.Error()
-	h.log.Error("virtual address not as it should be; trying again", "error", err)
+	h.failed[what] = err.Error()
+	h.log.Error("not as it should be; trying again", "error", err)
 }
 
-// record writes down which addresses are, or will be when we become MASTER, ours. Usually it stands there already
-// from the start: becoming MASTER waits for no disk.
+// record writes down what is, or will be when we become MASTER, ours. Usually it stands there already from the start:
+// becoming MASTER waits for no disk.
 func (h *holder) record(w wish) {
-	r := record{Instance: w.instance.Name, Interface: w.instance.Interface, Index: h.index,
-		Version: w.instance.VRRP.Version, VRID: w.instance.VRRP.VRID, Interval: w.instance.VRRP.Interval}
-	for _, p := range prefixes(w.instance.VirtualAddresses) {
-		if !h.foreign[p.Addr()] || h.held[p] {
-			r.Addresses = append(r.Addresses, p)
+	i := w.instance
+	r := record{Interface: i.Interface, Index: w.links[i.Interface].Index, Version: i.VRRP.Version, VRID: i.VRRP.VRID,
+		Interval: i.VRRP.Interval, Slot: h.slot}
+	addresses := map[spot]string{}
+	for s, v := range h.held {
+		addresses[s] = i.device(v)
+	}
+	for _, v := range i.VirtualAddresses {
+		if !h.foreign[v.Prefix.Addr()] {
+			addresses[spot{h.index(w, v), v.Prefix}] = i.device(v)
 		}
 	}
-	for _, p := range sorted(h.held) {
-		if !slices.Contains(r.Addresses, p) {
-			r.Addresses = append(r.Addresses, p)
+	for _, s := range sorted(addresses) {
+		index := s.index
+		if addresses[s] == i.VirtualMAC {
+			index = 0
 		}
+		r.Addresses = append(r.Addresses, recordedAddress{Prefix: s.prefix, Interface: addresses[s], Index: index})
 	}
-	if r.equal(h.recorded) {
-		return
-	}
-	if err := statefile.Write(recordPath(h.stateDir, r.Instance), h.bootID, r); err != nil {
-		if h.unwritten != err.Error() {
-			h.log.Error("virtual addresses not recorded: after a crash they stay until their lifetime ends; tried again every few seconds", "error", err)
-		}
-		h.unwritten = err.Error()
-		return
-	}
-	if h.unwritten != "" {
-		h.log.Info("virtual addresses recorded again")
-	}
-	h.recorded, h.unwritten = r, ""
+	h.recordRoutes(w, &r)
+	h.recordMAC(w, &r)
+	_ = h.host.records.set(i.Name, r) // told there
 }
 
-// The gratuitous ARP of one burst, and how it is paced: a thousand addresses make five thousand frames.
-const (
-	arpRepeats = 5
-	arpBatch   = 64
-	arpPause   = time.Millisecond
-	arpLimit   = 100 * time.Millisecond // for one frame; it takes microseconds unless the queue of the interface is full
-)
-
-// announce sends the bursts that are asked for; it ends when MASTER is lost.
-func (h *holder) announce(w wish) {
-	if w.bursts == 0 {
-		return
-	}
-	h.mu.Lock()
-	h.wish.bursts -= w.bursts
-	h.mu.Unlock()
-	if !w.hold || w.index == 0 || len(w.mac) != 6 {
-		return
-	}
-	sent, missed := 0, 0
-	var missing error
-	for range arpRepeats {
-		for _, p := range prefixes(w.instance.VirtualAddresses) {
-			if now := h.current(); !now.hold || now.index != w.index {
-				return
-			}
-			if err := h.sendARP(w, p.Addr()); err != nil {
-				missed, missing = missed+1, err
-			}
-			if sent++; sent%arpBatch == 0 {
-				time.Sleep(arpPause)
-			}
-		}
-	}
-	if missed > 0 {
-		h.log.Warn("gratuitous ARP not sent: neighbours may send to the old MASTER until they ask again", "frames", missed, "of", sent,
-			"interface", w.instance.Interface, "error", missing)
-	}
-}
-
-func (h *holder) sendARP(w wish, a netip.Addr) error {
-	err := h.wire.sendWithin(arpLimit, w.index, gratuitousARP(w.mac, a))
-	if errors.Is(err, unix.ENETDOWN) { // told once after the interface was down, however long it is up again
-		err = h.wire.sendWithin(arpLimit, w.index, gratuitousARP(w.mac, a))
-	}
-	return err
-}
-
-func device(w wish) netlink.Link {
-	return &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: w.index, Name: w.instance.Interface}}
+// device names an interface to netlink.
+func device(index int) netlink.Link {
+	return &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
 }
 
 // renewal is the time between two renewals of a lifetime.
 func renewal(deadMan time.Duration) time.Duration { return max(100*time.Millisecond, deadMan/6) }
 
-// lifetime is the address as we add it: it goes by itself when nobody renews it.
-func lifetime(p netip.Prefix, deadMan time.Duration) *netlink.Addr {
-	seconds := max(1, int(deadMan/time.Second))
-	return &netlink.Addr{IPNet: ipNet(p), ValidLft: seconds, PreferedLft: seconds}
+// address is the address as we add it: it goes by itself when nobody renews it.
+func address(w wish, v VirtualAddress) *netlink.Addr {
+	seconds := max(1, int(w.deadMan/time.Second))
+	a := &netlink.Addr{IPNet: ipNet(v.Prefix), ValidLft: seconds, PreferedLft: seconds, Label: v.Label, Scope: scope(v.Scope)}
+	if v.Prefix.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD // a second in which nobody answers, and the old MASTER would object
+		if v.Prefix.IsSingleIP() {
+			a.PreferedLft = 0 // deprecated: never chosen as a source
+		}
+	}
+	if !v.Prefix.IsSingleIP() && w.instance.device(v) == w.instance.VirtualMAC {
+		a.Flags |= unix.IFA_F_NOPREFIXROUTE // the way to the network is the interface's, not the virtual MAC's
+	}
+	return a
+}
+
+// scope is the kernel's number of a scope.
+func scope(name string) int {
+	switch name {
+	case "site":
+		return unix.RT_SCOPE_SITE
+	case "link":
+		return unix.RT_SCOPE_LINK
+	case "host":
+		return unix.RT_SCOPE_HOST
+	}
+	return unix.RT_SCOPE_UNIVERSE
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-func sorted(set map[netip.Prefix]bool) []netip.Prefix {
-	var list []netip.Prefix
-	for p := range set {
-		list = append(list, p)
-	}
-	slices.SortFunc(list, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
-	return list
+func sorted[V any](set map[spot]V) []spot {
+	return slices.SortedFunc(maps.Keys(set), func(a, b spot) int {
+		if c := a.prefix.Addr().Compare(b.prefix.Addr()); c != 0 {
+			return c
+		}
+		return a.index - b.index
+	})
 }

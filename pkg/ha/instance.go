@@ -25,6 +25,7 @@ type instance struct {
 
 	claimed bool         // the holder has looked around
 	resume  bool         // the next Start goes on as MASTER
+	fault   string       // why the holder can do nothing for it
 	owned   []netip.Addr // virtual addresses that were on the interface before us
 	running bool         // Start was given, and no Fail since
 	broken  string       // the reason of the last Fail
@@ -55,7 +56,7 @@ func (i *instance) step(now vrrp.Time, event vrrp.Event, mac lb.MAC) {
 		case vrrp.RemoveAddresses:
 			i.holder.set(func(w *wish) { w.hold = false })
 		case vrrp.Announce:
-			i.holder.set(func(w *wish) { w.bursts++ })
+			i.holder.set(func(w *wish) { w.rounds += a.Repeat })
 		case vrrp.Changed:
 			i.enter(a)
 		case vrrp.Accepted:
@@ -148,5 +149,6 @@ func (i *instance) report() InstanceReport {
 		AdvertsRefused:  maps.Clone(i.refused),
 		Mismatches:      i.notices.mismatchList(),
 		Peers:           i.notices.peerList(),
+		Restored:        i.holder.restored.Load(),
 	}
 }

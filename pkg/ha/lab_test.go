@@ -141,7 +141,7 @@ func (b *box) removeAddress(s string) {
 // address returns the kernel's view of an address on eth0.
 func (b *box) address(p netip.Prefix) (netlink.Addr, bool) {
 	b.t.Helper()
-	list, err := b.nl.AddrList(nil, netlink.FAMILY_V4)
+	list, err := b.nl.AddrList(nil, netlink.FAMILY_ALL)
 	must(b.t, err)
 	for _, a := range list {
 		if prefixOf(a) == p {
@@ -354,7 +354,7 @@ func (r *running) stopped() {
 
 // fast is an instance with adverts of 100 ms.
 func fast(priority uint8, addresses ...netip.Prefix) Instance {
-	i := Instance{Name: "VI_1", Interface: "eth0", VirtualAddresses: virtualAddresses(addresses),
+	i := Instance{Name: "VI_1", Interface: "eth0", Accept: true, VirtualAddresses: virtualAddresses(addresses),
 		VRRP: vrrp.Config{Version: 3, VRID: 51, Priority: priority, Interval: 100 * time.Millisecond, Preempt: true}}
 	for _, p := range addresses {
 		i.VRRP.Addresses = append(i.VRRP.Addresses, p.Addr())

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/lb"
@@ -33,8 +32,7 @@ type loop struct {
 	runtime  *Runtime
 	log      *slog.Logger
 	cfg      Config
-	bootID   string
-	handle   *netlink.Handle // of the holders
+	host     *host // of the holders
 	snapshot snapshot
 	owns     map[int][]ownAddress // see own; by interface index, until something changes
 	stopping bool
@@ -137,13 +135,10 @@ func (l *loop) handingOver(c Instance) bool {
 // start makes an instance; it takes part when its holder has looked around.
 func (l *loop) start(c Instance) {
 	log := l.log.With("instance", c.Name)
-	k := l.snapshot[c.Interface]
-	h := &holder{log: log, handle: l.handle, stateDir: l.cfg.StateDir, bootID: l.bootID, found: l.snapshot,
-		wire: l.wire, claimed: l.onClaim, gone: l.onGone, abandon: l.abandoned, wake: make(chan struct{}, 1)}
+	h := &holder{log: log, host: l.host, claimed: l.onClaim, gone: l.onGone, abandon: l.abandoned, wake: make(chan struct{}, 1)}
 	i := &instance{cfg: c, log: log, machine: vrrp.New(c.VRRP), holder: h, port: l.ports[c.Interface], notices: newNotices(log),
 		since: time.Now(), reason: "starting", changed: true, into: map[vrrp.State]uint64{}, refused: map[vrrp.Reason]uint64{}}
-	h.wish = wish{instance: c, deadMan: l.cfg.DeadMan, index: k.Index}
-	i.tellPort()
+	h.wish = wish{instance: c, deadMan: l.cfg.DeadMan, links: l.snapshot}
 	l.instances = append(l.instances, i)
 	l.wg.Go(h.run)
 }
@@ -164,18 +159,6 @@ func (l *loop) onGone(h *holder) {
 }
 
 func (l *loop) poke() {}
-
-// tellPort tells the holder the interface as it is now.
-func (i *instance) tellPort() {
-	p := i.port
-	i.holder.set(func(w *wish) {
-		if p == nil {
-			w.index, w.mac = 0, nil
-		} else {
-			w.index, w.mac = p.index, p.mac
-		}
-	})
-}
 
 // run is the loop itself.
 func (l *loop) run(ctx context.Context, w *watcher) error {
@@ -248,7 +231,7 @@ func (l *loop) stop() {
 func (l *loop) claim(c claim) {
 	for _, i := range l.instances {
 		if i.holder == c.holder {
-			i.claimed, i.resume, i.owned, i.advert = true, c.resume, c.foreign, c.advert
+			i.claimed, i.resume, i.owned, i.advert, i.fault = true, c.resume, c.foreign, c.advert, c.fault
 			l.evaluate(i)
 		}
 	}
@@ -265,7 +248,7 @@ func (l *loop) released(h *holder) {
 	}
 	l.instances, l.changed = slices.Delete(l.instances, at, at+1), true
 	// The watcher may not have seen yet that they are gone, and who starts now would take them for somebody else's.
-	l.snapshot = l.snapshot.without(i.cfg.Interface, h.removed)
+	l.snapshot = l.snapshot.without(h.removed)
 	clear(l.owns)
 	if !slices.ContainsFunc(l.instances, func(o *instance) bool { return o.cfg.Interface == i.cfg.Interface }) && i.port != nil {
 		delete(l.ports, i.port.name)
@@ -279,13 +262,12 @@ func (l *loop) released(h *holder) {
 
 // look takes a new state of the interfaces.
 func (l *loop) look(seen sighting) {
-	before, s := l.snapshot, seen.snapshot
+	s := seen.snapshot
 	l.snapshot = s
 	clear(l.owns)
-	moved, added := map[string]bool{}, map[string]map[netip.Addr]bool{}
+	moved := map[string]bool{}
 	for name, p := range l.ports {
 		k, ok := s[name]
-		added[name] = came(before[name], k)
 		switch {
 		case !ok || k.Index != p.index:
 			delete(l.ports, name) // the sockets belong to an interface that is no more
@@ -300,34 +282,14 @@ func (l *loop) look(seen sighting) {
 	}
 	for _, i := range l.instances {
 		p := l.ports[i.cfg.Interface]
-		if i.port == p && !moved[i.cfg.Interface] {
-			i.tellAddresses(added[i.cfg.Interface], seen.removed, seen.blind)
-		} else {
+		i.holder.see(seen)
+		if i.port != p || moved[i.cfg.Interface] {
 			i.port = p
-			i.tellPort()
 			if i.machine.State() == vrrp.Master {
-				i.holder.set(func(w *wish) { w.bursts++ }) // the neighbours know the old MAC
+				i.holder.set(func(w *wish) { w.rounds += 5 }) // the neighbours know the old MAC
 			}
 		}
 		l.evaluate(i)
-	}
-}
-
-// tellAddresses tells the holder which of its addresses came or went, by itself or by somebody else.
-func (i *instance) tellAddresses(came, went map[netip.Addr]bool, blind bool) {
-	var in, out []netip.Addr
-	for _, p := range prefixes(i.cfg.VirtualAddresses) {
-		if came[p.Addr()] {
-			in = append(in, p.Addr())
-		}
-		if went[p.Addr()] {
-			out = append(out, p.Addr())
-		}
-	}
-	if in != nil || out != nil || blind {
-		i.holder.set(func(w *wish) {
-			w.came, w.went, w.blind = append(w.came, in...), append(w.went, out...), w.blind || blind
-		})
 	}
 }
 
@@ -339,6 +301,9 @@ func (l *loop) evaluate(i *instance) {
 	now := clock(unix.CLOCK_MONOTONIC)
 	k, found := l.snapshot[i.cfg.Interface]
 	why := unusable(i.cfg.Interface, k, found)
+	if i.fault != "" {
+		why = i.fault
+	}
 	if why == "" && i.port == nil {
 		why = fmt.Sprintf("the sockets on interface %s could not be opened", i.cfg.Interface)
 	}
@@ -384,11 +349,13 @@ func (l *loop) own(k link) []ownAddress {
 	}
 	virtual := map[netip.Addr]bool{}
 	for _, i := range l.instances {
-		for _, p := range prefixes(i.cfg.VirtualAddresses) {
-			virtual[p.Addr()] = true
+		for _, v := range i.cfg.VirtualAddresses {
+			virtual[v.Prefix.Addr()] = true
 		}
 	}
-	own := slices.DeleteFunc(slices.Clone(k.Addresses), func(a ownAddress) bool { return virtual[a.Prefix.Addr()] })
+	own := slices.DeleteFunc(slices.Clone(k.Addresses), func(a ownAddress) bool {
+		return virtual[a.Prefix.Addr()] || a.Prefix.Addr().Is6()
+	})
 	l.owns[k.Index] = own
 	return own
 }
@@ -505,8 +472,8 @@ func (l *loop) leave() {
 	for _, p := range l.ports {
 		p.close()
 	}
-	if l.handle != nil {
-		l.handle.Close()
+	if l.host != nil {
+		l.host.close()
 	}
 	if l.wire != nil {
 		l.wire.close()

@@ -2,11 +2,17 @@ package ha
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,7 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/lb"
-	"github.com/xdirector/xdirector/pkg/statefile"
 	"github.com/xdirector/xdirector/pkg/vrrp"
 )
 
@@ -183,50 +188,105 @@ func TestForgedSendersFillNeitherMemoryNorLog(t *testing.T) {
 	}
 }
 
-func TestRecordsAreFoundReadBackAndRemoved(t *testing.T) {
-	dir := t.TempDir()
-	r := record{Instance: "../net", Interface: "eth0", Index: 7, Version: 2, VRID: 51,
-		Interval: time.Second, Addresses: []netip.Prefix{vip1, vip2}}
-	if err := statefile.Write(recordPath(dir, r.Instance), "boot", r); err != nil {
+func openTestRecords(t *testing.T, dir string) *records {
+	t.Helper()
+	r, err := openRecords(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
 		t.Fatal(err)
 	}
-	paths, err := recordPaths(dir)
-	if err != nil || len(paths) != 1 || paths[0] != recordPath(dir, "../net") {
-		t.Fatalf("records %v, %v", paths, err)
+	t.Cleanup(r.close)
+	return r
+}
+
+func TestRecordsAreReadBackByTheNextRunAndTheFilesGoWithTheLastOne(t *testing.T) {
+	dir := t.TempDir()
+	rec := record{Interface: "eth0", Index: 7, Version: 2, VRID: 51, Interval: time.Second, Slot: 1,
+		Addresses:  []recordedAddress{{vip1, "eth0", 7}, {netip.MustParsePrefix("2001:db8::100/128"), "vrrp.51", 0}},
+		Routes:     []recordedRoute{{Route{Destination: vip2, Metric: 5}, 7}},
+		VirtualMAC: []recordedDevice{{"vrrp.51", 7, "00:00:5e:00:01:33"}}}
+	r := openTestRecords(t, dir)
+	if err := errors.Join(r.set("../net", rec), r.set("VI_2", record{Slot: 2})); err != nil {
+		t.Fatal(err)
 	}
-	var got record
-	valid, err := statefile.Read(paths[0], "boot", &got)
-	if !got.equal(r) || !valid || err != nil {
-		t.Errorf("read back %+v, %v, %v", got, valid, err)
+	r.close()
+	r = openTestRecords(t, dir)
+	got, ok := r.of("../net")
+	if !ok || !reflect.DeepEqual(got, rec) || !slices.Equal(r.names(), []string{"../net", "VI_2"}) {
+		t.Errorf("read back %+v, %v of %v", got, ok, r.names())
 	}
-	if err := removeRecord(paths[0]); err != nil {
+	if err := errors.Join(r.remove("../net"), r.remove("VI_2")); err != nil {
 		t.Error(err)
 	}
-	if paths, err := recordPaths(dir); len(paths) != 0 || err != nil {
-		t.Errorf("after the removal: %v, %v", paths, err)
+	if left, err := os.ReadDir(dir); len(left) != 0 || err != nil {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func TestAStateDirHasOneDirectorAtATime(t *testing.T) {
+	dir := t.TempDir()
+	r := openTestRecords(t, dir)
+	if _, err := openRecords(dir, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another director uses it") {
+		t.Errorf("opened twice: %v", err)
+	}
+	if err := Cleanup(dir, slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("cleaned up beside an election")
+	}
+	r.close()
+	openTestRecords(t, dir)
+}
+
+func TestManyRecordsNeedFewWrites(t *testing.T) {
+	dir := t.TempDir()
+	r := openTestRecords(t, dir)
+	var wg sync.WaitGroup
+	r.writing.Lock() // the disk is slow
+	for i := range 1000 {
+		wg.Go(func() {
+			name := fmt.Sprint("VI_", i)
+			slot, _, _ := r.slot(name)
+			if err := r.set(name, record{Interface: "eth0", Slot: slot}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	eventually(t, "all wait", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.version == 2000 }) // a slot and a record each
+	r.writing.Unlock()
+	wg.Wait()
+	r.close()
+	r = openTestRecords(t, dir)
+	slots := map[int]bool{}
+	for _, n := range r.names() {
+		rec, _ := r.of(n)
+		slots[rec.Slot] = true
+	}
+	if len(r.names()) != 1000 || len(slots) != 1000 {
+		t.Errorf("%d records, %d slots", len(r.names()), len(slots))
 	}
 }
 
 func TestTimeOfTheLastAdvertOutlivesTheProcess(t *testing.T) {
 	dir := t.TempDir()
 	for run := range 3 {
-		l, before, err := openLastAdvert(dir, "VI_1")
-		if err != nil || before != time.Duration(run)*time.Hour {
-			t.Fatalf("run %d: %s, %v", run, before, err)
+		r := openTestRecords(t, dir)
+		slot, l, before := r.slot("VI_1")
+		if before != time.Duration(run)*time.Hour {
+			t.Fatalf("run %d: %s", run, before)
+		}
+		if err := r.set("VI_1", record{Slot: slot}); err != nil {
+			t.Fatal(err)
 		}
 		l.note(time.Duration(run+1) * time.Hour)
 		l.close()
 		l.note(0) // after the end: nothing happens
+		r.close()
 	}
 }
 
 func TestAFileOfTheLastAdvertThatIsCutShortEndsTheNotesAlone(t *testing.T) {
 	dir := t.TempDir()
-	l, _, err := openLastAdvert(dir, "VI_1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(advertPath(dir, "VI_1"), 0); err != nil {
+	r := openTestRecords(t, dir)
+	_, l, _ := r.slot("VI_1")
+	if err := os.Truncate(filepath.Join(dir, advertFile), 0); err != nil {
 		t.Fatal(err)
 	}
 	l.note(time.Second) // a plain store here is a SIGBUS
@@ -255,7 +315,7 @@ func TestAMasterThatStoodStillSaysSo(t *testing.T) {
 func TestWhatAnEndedHolderRemovedIsNobodysBeforeTheWatcherSeesIt(t *testing.T) {
 	own := ownAddress{Prefix: netip.MustParsePrefix("10.9.0.1/24"), Global: true}
 	seen := snapshot{"eth0": {Index: 2, Addresses: []ownAddress{own, {Prefix: vip1, Global: true}}}, "eth1": {Index: 3}}
-	h := &holder{removed: map[netip.Prefix]bool{vip1: true}}
+	h := &holder{removed: map[spot]bool{{2, vip1}: true}}
 	l := &loop{snapshot: seen, owns: map[int][]ownAddress{2: nil}, instances: []*instance{{cfg: fast(100, vip1), holder: h}}}
 	l.released(h)
 	if got := l.snapshot["eth0"].Addresses; len(got) != 1 || got[0] != own || len(l.snapshot) != 2 {

@@ -2,14 +2,18 @@ package ha
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
+	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,90 +21,253 @@ import (
 	"github.com/xdirector/xdirector/pkg/statefile"
 )
 
-// record says which addresses on which interface are an instance's own, put there by us. It is written before the
-// first of them is added, so that a crash never leaves one that nobody knows.
+// record says what one instance put on the box, or will when it becomes MASTER. It is written before the first of
+// that is there, so that a crash never leaves something that nobody knows.
 type record struct {
-	Instance  string         `json:"instance"`
-	Interface string         `json:"interface"`
-	Index     int            `json:"ifindex"`
-	Version   uint8          `json:"version"`
-	VRID      uint8          `json:"vrid"`
-	Interval  time.Duration  `json:"interval_ns"`
-	Addresses []netip.Prefix `json:"addresses"`
+	Interface  string            `json:"interface"`
+	Index      int               `json:"ifindex"`
+	Version    uint8             `json:"version"`
+	VRID       uint8             `json:"vrid"`
+	Interval   time.Duration     `json:"interval_ns"`
+	Slot       int               `json:"slot"` // of the time of its last advert; 0: none
+	Addresses  []recordedAddress `json:"addresses,omitempty"`
+	Routes     []recordedRoute   `json:"routes,omitempty"`
+	VirtualMAC []recordedDevice  `json:"virtual_mac,omitempty"` // one, or two while the name changes
 }
 
-func (r record) equal(o record) bool {
-	return slices.Equal(r.Addresses, o.Addresses) && r.Instance == o.Instance &&
-		r.Interface == o.Interface && r.Index == o.Index && r.Version == o.Version && r.VRID == o.VRID && r.Interval == o.Interval
+// recordedAddress is an address on an interface. The index tells an interface that was deleted and made anew, whose
+// addresses are somebody else's; it is 0 for a virtual MAC's, which is known by its looks.
+type recordedAddress struct {
+	Prefix    netip.Prefix `json:"prefix"`
+	Interface string       `json:"interface"`
+	Index     int          `json:"ifindex,omitempty"`
+}
+
+type recordedRoute struct {
+	Route Route `json:"route"`
+	Index int   `json:"ifindex"`
+}
+
+// recordedDevice is the macvlan of a virtual MAC.
+type recordedDevice struct {
+	Name   string `json:"name"`
+	Parent int    `json:"parent_ifindex"`
+	MAC    string `json:"mac"`
+}
+
+func (d recordedDevice) hardware() net.HardwareAddr {
+	mac, _ := net.ParseMAC(d.MAC) // one that is none is nobody's
+	return mac
 }
 
 const (
-	recordPrefix = "vrrp-"
-	recordSuffix = ".json"
-	advertSuffix = ".last"
+	recordFile = "vrrp.json"
+	advertFile = "vrrp.last"
 )
 
-// recordPath names the record of an instance; the escape keeps a name with a slash inside the folder.
-func recordPath(dir, instance string) string {
-	return filepath.Join(dir, recordPrefix+url.PathEscape(instance)+recordSuffix)
+// advertSlots is how many instances can note the time of their last advert. A restart of one that is left without
+// begins as BACKUP.
+const advertSlots = 4096
+
+// lockPatience is how long a start waits for the one who uses the folder, who may be on its way out.
+const lockPatience = 2 * time.Second
+
+// records is what the instances of this director put on the box, in one file, and the times of their last adverts in
+// another one. Who has it open holds a lock on the folder: two directors, or a cleanup beside one, would each take
+// away what the other just put there. Its methods may be called from any goroutine; those that write wait for the
+// disk, many callers at a time for the same write.
+type records struct {
+	dir    string
+	bootID string
+	log    *slog.Logger
+	folder *os.File // locked; nil: it can't be made
+	words  []byte   // of the adverts, mapped; nil: the file can't be
+
+	mu      sync.Mutex
+	all     map[string]record // by instance
+	version int               // counts the changes of all
+
+	writing sync.Mutex
+	written int // version on the disk
+	failed  bool
 }
 
-// advertPath names the file with the time of the instance's last advert.
-func advertPath(dir, instance string) string {
-	return filepath.Join(dir, recordPrefix+url.PathEscape(instance)+advertSuffix)
+// openRecords locks dir and reads what a former run left there. Only a folder in use is an error: without one that
+// works the director runs on, and says what is lost.
+func openRecords(dir string, log *slog.Logger) (*records, error) {
+	r := &records{dir: dir, log: log, all: map[string]record{}}
+	var err error
+	if r.bootID, err = statefile.BootID(); err != nil {
+		return nil, err
+	}
+	if err := r.lock(); err != nil {
+		return nil, err
+	}
+	if valid, err := statefile.Read(filepath.Join(dir, recordFile), r.bootID, &r.all); err != nil && !errors.Is(err, unix.ENOTDIR) {
+		log.Warn("record of a former run is of no use; its addresses go when their lifetime ends", "error", err)
+		r.all = map[string]record{}
+	} else if !valid {
+		r.all = map[string]record{}
+	}
+	if err := r.mapAdverts(); err != nil {
+		log.Warn("a restart will not know that it was MASTER", "error", err)
+	}
+	return r, nil
 }
 
-// removeRecord removes the record at path and the time of the last advert beside it.
-func removeRecord(path string) error {
-	for _, p := range []string{path, strings.TrimSuffix(path, recordSuffix) + advertSuffix} {
-		if err := statefile.Remove(p); err != nil {
-			return err
+func (r *records) lock() error {
+	var err error
+	if r.folder, err = os.Open(r.dir); err != nil {
+		r.folder = nil
+		return nil //nolint:nilerr // told by who makes it
+	}
+	for end := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
+		err = unix.Flock(int(r.folder.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return nil // some file systems can't lock
 		}
+		if time.Now().After(end) {
+			r.folder.Close()
+			return fmt.Errorf("lock state_dir %s: another director uses it; stop that one, or give each its own state_dir", r.dir)
+		}
+	}
+}
+
+// mapAdverts maps the file with the times of the last adverts.
+func (r *records) mapAdverts() error {
+	f, err := os.OpenFile(filepath.Join(r.dir, advertFile), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return fmt.Errorf("open the times of the last adverts: %w", err)
+	}
+	defer f.Close()
+	var b [8 * advertSlots]byte
+	_, _ = f.ReadAt(b[:], 0) // a short one is a new one
+	// Written back as it is, so that the pages exist: a store to a hole of a full file system kills the process.
+	if _, err := f.WriteAt(b[:], 0); err != nil {
+		return fmt.Errorf("write the times of the last adverts: %w", err)
+	}
+	if r.words, err = unix.Mmap(int(f.Fd()), 0, len(b), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return fmt.Errorf("map the times of the last adverts: %w", err)
 	}
 	return nil
 }
 
-// recordPaths lists the records in dir.
-func recordPaths(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("list records: %w", err)
+// close gives the lock back. Nothing may be noted any more.
+func (r *records) close() {
+	if r.words != nil {
+		_ = unix.Munmap(r.words) // can't fail for what Mmap returned
+		r.words = nil
 	}
-	var paths []string
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), recordPrefix) && strings.HasSuffix(e.Name(), recordSuffix) {
-			paths = append(paths, filepath.Join(dir, e.Name()))
+	if r.folder != nil {
+		r.folder.Close()
+	}
+}
+
+// of returns the record of an instance.
+func (r *records) of(instance string) (record, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec, ok := r.all[instance]
+	return rec, ok
+}
+
+// names lists the instances with a record.
+func (r *records) names() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.all))
+}
+
+// slot returns the slot of an instance for the time of its last advert, and what stands there; 0: there is none.
+func (r *records) slot(instance string) (int, *lastAdvert, time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec := r.all[instance]
+	known := rec.Slot > 0 && rec.Slot < advertSlots
+	if !known {
+		taken := map[int]bool{}
+		for _, o := range r.all {
+			taken[o.Slot] = true
 		}
+		for rec.Slot = 1; taken[rec.Slot]; rec.Slot++ {
+		}
+		if rec.Slot >= advertSlots {
+			return 0, nil, 0
+		}
+		r.all[instance] = rec // so that no other one takes it
+		r.version++
 	}
-	return paths, nil
+	if r.words == nil {
+		return rec.Slot, nil, 0
+	}
+	l := &lastAdvert{word: r.words[8*rec.Slot : 8*rec.Slot+8]}
+	if !known {
+		l.note(0)
+		return rec.Slot, l, 0
+	}
+	return rec.Slot, l, time.Duration(binary.NativeEndian.Uint64(l.word))
 }
 
-// lastAdvert is the time of the last advert, in nanoseconds of CLOCK_BOOTTIME, in a file mapped into memory: noting
-// it costs one store, waits for no disk and outlives a crash. The boot clock counts suspended time too: a box that
-// slept is not the MASTER any more.
+// set replaces the record of an instance and returns when it is on the disk; at once if nothing changed. What could
+// not be written is tried again with the next call, and told once.
+func (r *records) set(instance string, rec record) error {
+	r.mu.Lock()
+	if old, ok := r.all[instance]; !ok || !reflect.DeepEqual(old, rec) {
+		r.all[instance] = rec
+		r.version++
+	}
+	version := r.version
+	r.mu.Unlock()
+	return r.flush(version)
+}
+
+// remove forgets an instance; with the last one the files go.
+func (r *records) remove(instance string) error {
+	r.mu.Lock()
+	if _, ok := r.all[instance]; ok {
+		delete(r.all, instance)
+		r.version++
+	}
+	version := r.version
+	r.mu.Unlock()
+	return r.flush(version)
+}
+
+// flush writes the file, unless a later caller's write has done it.
+func (r *records) flush(version int) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	if r.written >= version {
+		return nil
+	}
+	r.mu.Lock()
+	all := maps.Clone(r.all)
+	version = r.version
+	r.mu.Unlock()
+	path := filepath.Join(r.dir, recordFile)
+	var err error
+	if len(all) > 0 {
+		err = statefile.Write(path, r.bootID, all)
+	} else {
+		err = errors.Join(statefile.Remove(path), statefile.Remove(filepath.Join(r.dir, advertFile)))
+	}
+	switch {
+	case err != nil && !r.failed:
+		r.log.Error("what the director puts on the box is not recorded: after a crash addresses stay until their lifetime ends, the rest until it is removed by hand; tried again every few seconds", "error", err)
+	case err == nil && r.failed:
+		r.log.Info("records are written again")
+	}
+	r.failed = err != nil
+	if err == nil {
+		r.written = version
+	}
+	return err
+}
+
+// lastAdvert is the time of the last advert of an instance, in nanoseconds of CLOCK_BOOTTIME, in a file mapped into
+// memory: noting it costs one store, waits for no disk and outlives a crash. The boot clock counts suspended time
+// too: a box that slept is not the MASTER any more.
 type lastAdvert struct{ word []byte }
-
-// openLastAdvert maps the file and returns what a former run noted there; 0: nothing.
-func openLastAdvert(dir, instance string) (*lastAdvert, time.Duration, error) {
-	f, err := os.OpenFile(advertPath(dir, instance), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, 0, fmt.Errorf("open the time of the last advert: %w", err)
-	}
-	defer f.Close()
-	var b [8]byte
-	if n, _ := f.ReadAt(b[:], 0); n < len(b) {
-		b = [8]byte{}
-	}
-	// Written back as it is, so that the page exists: a store to a hole of a full file system kills the process.
-	if _, err := f.WriteAt(b[:], 0); err != nil {
-		return nil, 0, fmt.Errorf("write the time of the last advert: %w", err)
-	}
-	word, err := unix.Mmap(int(f.Fd()), 0, len(b), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, 0, fmt.Errorf("map the time of the last advert: %w", err)
-	}
-	return &lastAdvert{word: word}, time.Duration(binary.NativeEndian.Uint64(b[:])), nil
-}
 
 // note stores the time; 0: MASTER no more. A nil receiver, whose file could not be opened, notes nothing. Where the
 // file is gone from under the mapping (cut short, or its file system became read-only), the kernel kills a process
@@ -118,9 +285,9 @@ func (l *lastAdvert) note(t time.Duration) {
 	binary.NativeEndian.PutUint64(l.word, uint64(t))
 }
 
+// close ends the notes.
 func (l *lastAdvert) close() {
-	if l != nil && l.word != nil {
-		_ = unix.Munmap(l.word) // can't fail for what Mmap returned
+	if l != nil {
 		l.word = nil
 	}
 }

@@ -3,16 +3,8 @@ package ha
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
-	"github.com/xdirector/xdirector/pkg/statefile"
 )
 
 // open does what can fail at the start.
@@ -22,10 +14,7 @@ func (l *loop) open(cfg Config) (*watcher, error) {
 			"state_dir", cfg.StateDir, "dead_man", cfg.DeadMan, "error", err)
 	}
 	var err error
-	if l.bootID, err = statefile.BootID(); err != nil {
-		return nil, err
-	}
-	if l.handle, err = newHandle(); err != nil {
+	if l.host, err = openHost(cfg.StateDir, l.log); err != nil {
 		return nil, err
 	}
 	if l.wire, err = openWire(); err != nil {
@@ -80,74 +69,22 @@ func (l *loop) openPorts(cfg Config) error {
 			continue
 		}
 		l.ports[name] = p
-		l.promote(name)
+		l.host.sysctls.promote(l.log, name)
 		go p.wait(l.readable)
 	}
 	return errors.Join(errs...)
 }
 
-// promote sets promote_secondaries: without it the kernel takes all addresses of a prefix away, the box's own
-// included, when the first of them is removed.
-func (l *loop) promote(name string) {
-	path := filepath.Join("/proc/sys/net/ipv4/conf", name, "promote_secondaries")
-	if b, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(b)) != "0" {
-		return
-	}
-	err := os.WriteFile(path, []byte("1\n"), 0)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		l.log.Error(fmt.Sprintf("promote_secondaries not set: removing a virtual address may remove the others of its prefix; set it with: sysctl net.ipv4.conf.%s.promote_secondaries=1",
-			strings.ReplaceAll(name, ".", "/")), "interface", name, "error", err)
-	default:
-		l.log.Info("promote_secondaries set, so that removing a virtual address removes no other of its prefix", "interface", name)
-	}
-}
-
 // sweep removes what a former run held for instances that are not in the configuration any more. What can't be
-// removed is logged and tried again at the next start; its lifetime ends before that.
+// removed is logged and tried again at the next start; the lifetime of an address ends before that.
 func (l *loop) sweep(cfg Config) {
-	paths, err := recordPaths(cfg.StateDir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) { // those two were told
-		l.log.Warn("state_dir can't be read: addresses of former instances go when their lifetime ends", "error", err)
-	}
-	for _, path := range paths {
-		if slices.ContainsFunc(cfg.Instances, func(i Instance) bool { return recordPath(cfg.StateDir, i.Name) == path }) {
+	for _, name := range l.host.records.names() {
+		if slices.ContainsFunc(cfg.Instances, func(i Instance) bool { return i.Name == name }) {
 			continue
 		}
-		var rec record
-		valid, err := statefile.Read(path, l.bootID, &rec)
-		if err != nil {
-			l.log.Warn("record of a former run is of no use; its addresses go when their lifetime ends", "error", err)
-		}
-		if valid && !l.removeAll(rec) {
-			continue
-		}
-		if err := removeRecord(path); err != nil {
-			l.log.Warn("record of a former instance not removed", "instance", rec.Instance, "error", err)
+		rec, _ := l.host.records.of(name)
+		if l.host.undo(l.log.With("instance", name), l.snapshot, rec, "its instance is not in the configuration any more") {
+			_ = l.host.records.remove(name) // told there
 		}
 	}
-}
-
-// removeAll removes the recorded addresses that are still there.
-func (l *loop) removeAll(rec record) (done bool) {
-	k, ok := l.snapshot[rec.Interface]
-	if !ok || k.Index != rec.Index {
-		return true
-	}
-	done = true
-	for _, p := range rec.Addresses {
-		if !slices.ContainsFunc(k.Addresses, func(a ownAddress) bool { return a.Prefix == p }) {
-			continue
-		}
-		device := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: rec.Index}}
-		if err := l.handle.AddrDel(device, &netlink.Addr{IPNet: ipNet(p)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			l.log.Error("address of a former instance not removed", "instance", rec.Instance, "address", p, "interface", rec.Interface, "error", err)
-			done = false
-			continue
-		}
-		l.log.Info("virtual address removed", "instance", rec.Instance, "address", p, "interface", rec.Interface,
-			"reason", "its instance is not in the configuration any more")
-	}
-	return done
 }

@@ -7,11 +7,12 @@ import (
 	"slices"
 )
 
-// ownAddress is an IPv4 address on an interface.
+// ownAddress is an address on an interface.
 type ownAddress struct {
 	Prefix    netip.Prefix
 	Global    bool // scope global, not link or host
-	Secondary bool
+	Secondary bool // IPv4
+	Tentative bool // IPv6: the search for duplicates is not through, or found one: can't be a source
 }
 
 // chooseSource returns the source of the adverts on a link: one of its addresses that are nobody's virtual ones

@@ -1,9 +1,11 @@
 package ha
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,9 +27,13 @@ import (
 type link struct {
 	Index     int
 	MAC       net.HardwareAddr
-	Up        bool // administratively
-	Carrier   bool // can send: carrier, and not dormant
-	Addresses []ownAddress
+	Up        bool         // administratively
+	Carrier   bool         // can send: carrier, and not dormant
+	Addresses []ownAddress // of both families
+}
+
+func (k link) has(p netip.Prefix) bool {
+	return slices.ContainsFunc(k.Addresses, func(a ownAddress) bool { return a.Prefix == p })
 }
 
 // snapshot is the state of all interfaces of the namespace at one moment, by name. It is not changed once made.
@@ -42,25 +49,26 @@ func (s snapshot) names() string {
 	return strings.Join(names, ", ")
 }
 
-// without returns the snapshot without some addresses of an interface.
-func (s snapshot) without(name string, gone map[netip.Prefix]bool) snapshot {
-	k, ok := s[name]
-	if !ok || len(gone) == 0 {
-		return s
-	}
-	k.Addresses = slices.DeleteFunc(slices.Clone(k.Addresses), func(a ownAddress) bool { return gone[a.Prefix] })
+// without returns the snapshot without some addresses.
+func (s snapshot) without(gone map[spot]bool) snapshot {
 	next := maps.Clone(s)
-	next[name] = k
+	for name, k := range s {
+		is := func(a ownAddress) bool { return gone[spot{k.Index, a.Prefix}] }
+		if slices.ContainsFunc(k.Addresses, is) {
+			k.Addresses = slices.DeleteFunc(slices.Clone(k.Addresses), is)
+			next[name] = k
+		}
+	}
 	return next
 }
 
-// takeSnapshot reads all interfaces and their IPv4 addresses.
+// takeSnapshot reads all interfaces and their addresses.
 func takeSnapshot(h *netlink.Handle) (snapshot, error) {
 	links, err := whole(h.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	addresses, err := whole(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_V4) })
+	addresses, err := whole(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -69,7 +77,8 @@ func takeSnapshot(h *netlink.Handle) (snapshot, error) {
 		byIndex[a.LinkIndex] = append(byIndex[a.LinkIndex], ownAddress{
 			Prefix:    prefixOf(a),
 			Global:    a.Scope == unix.RT_SCOPE_UNIVERSE,
-			Secondary: a.Flags&unix.IFA_F_SECONDARY != 0,
+			Secondary: a.Flags&unix.IFA_F_SECONDARY != 0 && a.IP.To4() != nil, // IPv6: the same bit says temporary
+			Tentative: a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 && a.Flags&unix.IFA_F_OPTIMISTIC == 0,
 		})
 	}
 	s := snapshot{}
@@ -101,38 +110,83 @@ func whole[T any](dump func() ([]T, error)) ([]T, error) {
 }
 
 func prefixOf(a netlink.Addr) netip.Prefix {
-	addr, _ := netip.AddrFromSlice(a.IP.To4())
+	addr, _ := netip.AddrFromSlice(a.IP)
 	bits, _ := a.Mask.Size()
-	return netip.PrefixFrom(addr, bits)
+	return netip.PrefixFrom(addr.Unmap(), bits)
 }
 
-// readPause is the shortest time between two readings: a thousand addresses that come one by one are not read a
-// thousand times.
+// spot is an address on an interface.
+type spot struct {
+	index  int
+	prefix netip.Prefix
+}
+
+// place is a spot without the length of its prefix.
+type place struct {
+	index   int
+	address netip.Addr
+}
+
+func (s spot) place() place { return place{s.index, s.prefix.Addr()} }
+
+// routeKey is what no two routes have in common.
+type routeKey struct {
+	destination netip.Prefix
+	table       uint32
+	metric      uint32
+}
+
+// readPause is the shortest time between two readings, which take a fifth of a CPU at most: a thousand addresses that
+// come one by one are not read a thousand times.
 const readPause = 5 * time.Millisecond
 
 // resync is how often interfaces are read without an event, in case that one was lost unseen.
 const resync = 30 * time.Second
 
-// sighting is a new state of the interfaces, and what a snapshot can't show.
+// sighting is a new state of the interfaces, and what became of them since the last one.
 type sighting struct {
 	snapshot snapshot
-	removed  map[netip.Addr]bool // addresses removed since the last sighting, maybe there again
-	blind    bool                // events were lost: anything may have been removed
+	came     map[place]bool    // addresses that were not there before
+	removed  map[place]bool    // addresses removed, maybe there again
+	routes   map[routeKey]bool // routes of ours removed, maybe there again
+	moved    map[string]bool   // interfaces that came, went, or changed otherwise than in their addresses
+	blind    bool              // events were lost: anything may have been removed
 }
 
-// came returns the addresses that are on the link now and were not before.
-func came(before, after link) map[netip.Addr]bool {
-	there := map[netip.Addr]bool{}
-	for _, a := range before.Addresses {
-		there[a.Prefix.Addr()] = true
-	}
-	added := map[netip.Addr]bool{}
-	for _, a := range after.Addresses {
-		if !there[a.Prefix.Addr()] {
-			added[a.Prefix.Addr()] = true
+// compare fills came and moved.
+func (s *sighting) compare(before snapshot) {
+	s.came, s.moved = map[place]bool{}, map[string]bool{}
+	for name, k := range s.snapshot {
+		old, ok := before[name]
+		if !ok || k.Index != old.Index || !slices.Equal(k.MAC, old.MAC) || k.Up != old.Up {
+			s.moved[name] = true
+		}
+		there := map[netip.Addr]bool{}
+		if k.Index == old.Index {
+			for _, a := range old.Addresses {
+				there[a.Prefix.Addr()] = true
+			}
+		}
+		for _, a := range k.Addresses {
+			if !there[a.Prefix.Addr()] {
+				s.came[place{k.Index, a.Prefix.Addr()}] = true
+			}
 		}
 	}
-	return added
+	for name := range before {
+		if _, ok := s.snapshot[name]; !ok {
+			s.moved[name] = true
+		}
+	}
+}
+
+// merge adds what an older sighting told.
+func (s *sighting) merge(older sighting) {
+	maps.Copy(s.came, older.came)
+	maps.Copy(s.removed, older.removed)
+	maps.Copy(s.routes, older.routes)
+	maps.Copy(s.moved, older.moved)
+	s.blind = s.blind || older.blind
 }
 
 // watcher turns netlink events into snapshots. Events only say that something changed; everything is read again
@@ -147,7 +201,8 @@ type watcher struct {
 	wg        sync.WaitGroup
 
 	mu      sync.Mutex
-	removed map[netip.Addr]bool
+	removed map[place]bool
+	routes  map[routeKey]bool
 	blind   bool
 }
 
@@ -157,13 +212,17 @@ func watch(seen func(), onError func(error)) (*watcher, snapshot, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR)
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 	if err != nil {
 		h.Close()
 		return nil, nil, fmt.Errorf("subscribe to interface events: %w", err)
 	}
+	// A thousand addresses that come at once are half a megabyte of events.
+	_ = unix.SetsockoptInt(s.GetFd(), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20) // losing some costs one more reading
+	_ = attachFilter(s.GetFd(), eventFilter())                                     // without it there is only more to read
 	w := &watcher{handle: h, socket: s, sightings: make(chan sighting, 1), seen: seen, dirty: make(chan struct{}, 1),
-		closed: make(chan struct{}), removed: map[netip.Addr]bool{}}
+		closed: make(chan struct{}), removed: map[place]bool{}, routes: map[routeKey]bool{}}
 	first, err := takeSnapshot(h)
 	if err != nil {
 		s.Close()
@@ -173,6 +232,24 @@ func watch(seen func(), onError func(error)) (*watcher, snapshot, error) {
 	w.wg.Go(w.listen)
 	w.wg.Go(func() { w.read(first, onError) })
 	return w, first, nil
+}
+
+// eventFilter is a socket filter that passes no event about routes but the removal of one of ours: a box that is also
+// a router may change thousands a second.
+func eventFilter() []bpf.RawInstruction {
+	const kind, protocol = 4, unix.SizeofNlMsghdr + 5 // offsets of the low byte of the type on a little-endian CPU, and of rtm_protocol
+	low := uint32(kind)
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		low++
+	}
+	return mustAssemble(
+		bpf.LoadAbsolute{Off: low, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.RTM_NEWROUTE, SkipTrue: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.RTM_DELROUTE, SkipTrue: 2},
+		bpf.LoadAbsolute{Off: protocol, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: routeProtocol, SkipTrue: 1},
+		bpf.RetConstant{Val: math.MaxUint32},
+		bpf.RetConstant{Val: 0})
 }
 
 func (w *watcher) close() {
@@ -194,6 +271,9 @@ func (w *watcher) listen() {
 			if a, ok := removedAddress(m); ok {
 				w.removed[a] = true
 			}
+			if r, ok := removedRoute(m); ok {
+				w.routes[r] = true
+			}
 		}
 		w.mu.Unlock()
 		poke(w.dirty)
@@ -208,20 +288,53 @@ func (w *watcher) listen() {
 }
 
 // removedAddress returns the address that an event says was removed.
-func removedAddress(m syscall.NetlinkMessage) (netip.Addr, bool) {
+func removedAddress(m syscall.NetlinkMessage) (place, bool) {
 	if m.Header.Type != unix.RTM_DELADDR || len(m.Data) < unix.SizeofIfAddrmsg {
-		return netip.Addr{}, false
+		return place{}, false
 	}
-	attributes, err := nl.ParseRouteAttr(m.Data[unix.SizeofIfAddrmsg:])
+	found := attribute(m.Data[unix.SizeofIfAddrmsg:], unix.IFA_LOCAL)
+	if found == nil { // as usual with IPv6
+		found = attribute(m.Data[unix.SizeofIfAddrmsg:], unix.IFA_ADDRESS)
+	}
+	a, ok := netip.AddrFromSlice(found)
+	return place{int(nl.DeserializeIfAddrmsg(m.Data).Index), a}, ok
+}
+
+// removedRoute returns the route that an event says was removed.
+func removedRoute(m syscall.NetlinkMessage) (routeKey, bool) {
+	if m.Header.Type != unix.RTM_DELROUTE || len(m.Data) < unix.SizeofRtMsg {
+		return routeKey{}, false
+	}
+	message, rest := nl.DeserializeRtMsg(m.Data), m.Data[unix.SizeofRtMsg:]
+	k := routeKey{table: uint32(message.Table)}
+	if b := attribute(rest, unix.RTA_TABLE); len(b) == 4 {
+		k.table = binary.NativeEndian.Uint32(b)
+	}
+	if b := attribute(rest, unix.RTA_PRIORITY); len(b) == 4 {
+		k.metric = binary.NativeEndian.Uint32(b)
+	}
+	to, ok := netip.AddrFromSlice(attribute(rest, unix.RTA_DST))
+	if !ok && message.Family == unix.AF_INET {
+		to = netip.IPv4Unspecified()
+	} else if !ok {
+		to = netip.IPv6Unspecified()
+	}
+	k.destination = netip.PrefixFrom(to, int(message.Dst_len))
+	return k, true
+}
+
+// attribute returns the value of one attribute, or nothing.
+func attribute(b []byte, kind uint16) []byte {
+	attributes, err := nl.ParseRouteAttr(b)
 	if err != nil {
-		return netip.Addr{}, false
+		return nil
 	}
 	for _, a := range attributes {
-		if a.Attr.Type == unix.IFA_LOCAL {
-			return netip.AddrFromSlice(a.Value)
+		if a.Attr.Type == kind {
+			return a.Value
 		}
 	}
-	return netip.Addr{}, false
+	return nil
 }
 
 func (w *watcher) read(last snapshot, onError func(error)) {
@@ -235,9 +348,10 @@ func (w *watcher) read(last snapshot, onError func(error)) {
 		case <-ticker.C:
 		}
 		w.mu.Lock()
-		next := sighting{removed: w.removed, blind: w.blind}
-		w.removed, w.blind = map[netip.Addr]bool{}, false
+		next := sighting{removed: w.removed, routes: w.routes, blind: w.blind}
+		w.removed, w.routes, w.blind = map[place]bool{}, map[routeKey]bool{}, false
 		w.mu.Unlock()
+		began := time.Now()
 		var err error
 		if next.snapshot, err = takeSnapshot(w.handle); err != nil {
 			onError(err)
@@ -246,14 +360,15 @@ func (w *watcher) read(last snapshot, onError func(error)) {
 			w.mu.Unlock()
 			continue
 		}
-		if len(next.removed) == 0 && !next.blind && reflect.DeepEqual(next.snapshot, last) {
+		took := time.Since(began)
+		if len(next.removed) == 0 && len(next.routes) == 0 && !next.blind && reflect.DeepEqual(next.snapshot, last) {
 			continue
 		}
+		next.compare(last)
 		last = next.snapshot
 		select {
 		case unread := <-w.sightings:
-			maps.Copy(next.removed, unread.removed)
-			next.blind = next.blind || unread.blind
+			next.merge(unread)
 		default:
 		}
 		w.sightings <- next // only this goroutine sends, so there is room
@@ -261,7 +376,7 @@ func (w *watcher) read(last snapshot, onError func(error)) {
 		select {
 		case <-w.closed:
 			return
-		case <-time.After(readPause):
+		case <-time.After(max(readPause, 4*took)):
 		}
 	}
 }
@@ -277,4 +392,13 @@ func newHandle() (*netlink.Handle, error) {
 		return nil, fmt.Errorf("limit the time of netlink requests: %w", err)
 	}
 	return h, nil
+}
+
+// attachFilter gives a socket a filter.
+func attachFilter(fd int, program []bpf.RawInstruction) error {
+	var filter []unix.SockFilter
+	for _, i := range program {
+		filter = append(filter, unix.SockFilter{Code: i.Op, Jt: i.Jt, Jf: i.Jf, K: i.K})
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }

@@ -45,6 +45,7 @@ func modules() map[string][]string {
 		"github.com/cloudflare/ipvs":          {"pkg/ipvs"},
 		"github.com/mdlayher/genetlink":       {"pkg/ipvs"},
 		"github.com/mdlayher/netlink":         {"pkg/ipvs"},
+		"github.com/google/nftables":          {"pkg/ha"},
 		"github.com/mdlayher/packet":          {"pkg/ha", "test/lab", "tests"},
 		"github.com/prometheus/client_golang": {"pkg/metrics", "cmd/xdirector"},
 		"gopkg.in/yaml.v3":                    {"pkg/config"},
