@@ -10,13 +10,18 @@
 #include "include/bpf_helpers.h"
 
 enum layout_version {
-	LAYOUT_VERSION = 1,
+	LAYOUT_VERSION = 2,
 };
 
 #define INTERFACES_MAX 64
 #define SERVICES_MAX 4096
 #define SERVERS_MAX 16384
 #define BOX_FACTS_MAX 65536
+#define ROUTERS_MAX 1024
+#define PEERS_MAX 65536
+#define SENDERS_MAX 8192
+#define TEMPLATE_MAX 448
+#define CAPTURED_MAX 256
 #define RING_LINE_WORDS 16
 
 /* What happened to a frame. Each frame has exactly one verdict. */
@@ -26,6 +31,7 @@ enum verdict {
 	VERDICT_PASS_BALANCED,	/* a director has already chosen us */
 	VERDICT_PASS_REFUSED,	/* no real server: our kernel refuses the connection at once */
 	VERDICT_PASS_LOCAL,	/* we are the real server */
+	VERDICT_PASS_ADVERT,	/* an advert for one of our virtual routers */
 	VERDICT_TX,
 	VERDICT_REDIRECT,
 	VERDICT_DROP,
@@ -37,7 +43,30 @@ enum drop_reason {
 	DROP_FRAGMENT,
 	DROP_NO_FLOW,	     /* a reset for a connection that we don't know */
 	DROP_NO_REAL_SERVER, /* and no SYN that could be refused */
+	DROP_ADVERT_REFUSED, /* `adverts` has the reason */
+	DROP_ADVERT_RATE,
+	DROP_ADVERT_ABSORBED,
 	DROP_COUNT,
+};
+
+/* What was done with an advert for one of our virtual routers, and why. */
+enum advert_fate {
+	ADVERT_PASSED,
+	ADVERT_SAMPLED,	 /* passed as one of many that don't */
+	ADVERT_ABSORBED, /* the MASTER's last advert once more */
+	ADVERT_HEADER,	 /* checksum of the IPv4 header */
+	ADVERT_FRAGMENT,
+	ADVERT_TTL,
+	ADVERT_LENGTH,
+	ADVERT_VERSION,
+	ADVERT_TYPE,
+	ADVERT_ADDRESS_COUNT,
+	ADVERT_INTERVAL,
+	ADVERT_CHECKSUM,
+	ADVERT_ECHO,   /* our own */
+	ADVERT_SOURCE, /* not one of the peers */
+	ADVERT_RATE,   /* too many */
+	ADVERT_FATE_COUNT,
 };
 
 /* `interfaces`, by slot: an interface with one of our programs. */
@@ -142,6 +171,102 @@ struct box_fact {
 	__u32 value;
 };
 
+/* `routers`: our virtual routers */
+struct router_key {
+	__u32 interface; /* index */
+	__u8 family;	 /* 4 or 6 */
+	__u8 vrid;
+	__u8 padding[2];
+};
+
+enum router_flag {
+	ROUTER_FILTER = 1,
+	ROUTER_VIRTUAL_MAC = 2, /* frames to its virtual MAC address are balanced while the gate is open */
+	ROUTER_UNICAST = 4,	/* adverts come from its `peers` alone */
+	ROUTER_SOURCE = 8,	/* `source` is known */
+};
+
+struct router {
+	__u32 slot; /* in `words`, `timers` and `adverts`; 0 is never used */
+	__u8 version;
+	__u8 flags;
+	__u8 lowest_ttl;
+	__u8 padding;
+	__u8 source[16]; /* of our own adverts; IPv4: the first 4 bytes */
+};
+
+/* `peers`: a set; the values mean nothing. */
+struct peer_key {
+	__u32 slot;
+	__u8 address[16];
+};
+
+/*
+ * `words`, by slot of a router: memory that the process of the election shares with the programs, so that it never
+ * has to call the kernel. Times are CLOCK_MONOTONIC in nanoseconds.
+ */
+struct words {
+	__u64 lease;   /* of slot 0: nothing is absorbed from then on */
+	__u64 capture; /* of slot 0: adverts are copied to `captured` until then */
+	__u64 gate;    /* not 0: this director is MASTER */
+	__u64 seen;    /* when the MASTER's advert was seen last; 0: none is absorbed */
+	__u64 down;    /* so long without one, and user space is woken */
+	__u64 length;  /* of the template; 0: there is none */
+	__u64 spare[2];
+	/* The MASTER's advert from the Ethernet header to the end of the IP packet, behind FRAME_SHIFT bytes and padded
+	 * with zeroes; IPv4 without id and header checksum. */
+	__u64 template[TEMPLATE_MAX / 8];
+};
+
+/* `timers`, by slot of a router */
+struct timer {
+	struct bpf_timer timer;
+	__u64 passed;	   /* when a repeat of the MASTER's advert was last let through */
+	__u64 rate;	   /* of all senders, see take_turn */
+	__u64 period;	   /* beginning of a period of the rate limit */
+	__u32 highest;	   /* priority seen in it */
+	__u32 resigned;	   /* priority 0 was seen in it */
+	__u64 armed_by;	   /* program_stamp */
+};
+
+/* `senders` */
+struct sender_key {
+	__u32 slot;
+	__u16 reason; /* enum advert_fate; ADVERT_PASSED: the rate of what is well-formed */
+	__u8 mac[6];  /* with ADVERT_PASSED */
+	__u8 address[16];
+};
+
+/* `events`: a timer has run out. */
+struct event {
+	__u32 slot;
+	__u32 padding;
+};
+
+/* `captured`: an advert as it came, for whoever looks on. */
+struct capture {
+	__u64 time;
+	__u32 interface; /* index */
+	__u32 slot;	 /* 0: it is for no virtual router of ours */
+	__u32 fate;	 /* enum advert_fate */
+	__u32 length;	 /* of the whole frame */
+	__u8 frame[CAPTURED_MAX];
+};
+
+#define FRAME_SHIFT 2	  /* puts the IP header at a multiple of 4 */
+#define MESSAGE_MAX 1536  /* a longer VRRP message passes unread */
+#define SCRATCH_MAX 2048
+
+/* `scratch`: the beginning of the advert at hand, from FRAME_SHIFT on. */
+struct scratch {
+	__u64 word[SCRATCH_MAX / 8];
+};
+
+/* `adverts`, by slot of a router */
+struct advert_counters {
+	__u64 by_fate[ADVERT_FATE_COUNT];
+};
+
 /* `layout`: one entry, written last when the maps are made. The fields after the version have no meaning of their
  * own: they show the generated Go the types that no other map mentions. */
 struct layout {
@@ -151,6 +276,10 @@ struct layout {
 	enum server_flag server_flag;
 	enum flow_flag flow_flag;
 	enum box_fact_kind box_fact_kind;
+	enum advert_fate advert_fate;
+	enum router_flag router_flag;
+	struct event event;
+	struct capture capture;
 	struct ring_line ring_line;
 };
 
@@ -166,6 +295,12 @@ _Static_assert(sizeof(struct client_key) == 8, "client_key has no hidden padding
 _Static_assert(sizeof(struct box_fact) == 12, "box_fact has no hidden padding");
 _Static_assert(sizeof(struct server) == 32, "two servers share a cache line");
 _Static_assert(sizeof(struct flow) == 24, "flow has no hidden padding");
+
+_Static_assert(sizeof(struct router_key) == 8, "router_key has no hidden padding");
+_Static_assert(sizeof(struct router) == 24, "router has no hidden padding");
+_Static_assert(sizeof(struct peer_key) == 20, "peer_key has no hidden padding");
+_Static_assert(sizeof(struct sender_key) == 28, "sender_key has no hidden padding");
+_Static_assert(sizeof(struct words) == 512, "8 routers share a page");
 
 #define PINNED __uint(pinning, LIBBPF_PIN_BY_NAME)
 
@@ -275,3 +410,72 @@ struct {
 	__type(value, struct suspects);
 	PINNED;
 } suspects SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ROUTERS_MAX);
+	__type(key, struct router_key);
+	__type(value, struct router);
+	PINNED;
+} routers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PEERS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct peer_key);
+	__type(value, __u32);
+	PINNED;
+} peers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ROUTERS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct words);
+	PINNED;
+} words SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 16);
+	PINNED;
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, ROUTERS_MAX);
+	__type(key, __u32);
+	__type(value, struct advert_counters);
+	PINNED;
+} adverts SEC(".maps");
+
+/* From here on nothing is pinned. The kernel stops all timers when no process holds their map any more: whoever is to
+ * be woken is gone by then. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ROUTERS_MAX);
+	__type(key, __u32);
+	__type(value, struct timer);
+} timers SEC(".maps");
+
+/* When the next one of a sender may pass. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SENDERS_MAX);
+	__type(key, struct sender_key);
+	__type(value, __u64);
+} senders SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 18);
+} captured SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");

@@ -6,8 +6,10 @@
 #include "include/bpf_endian.h"
 
 #define ETHERTYPE_IPV4 0x0800
+#define ETHERTYPE_IPV6 0x86dd
 #define PROTOCOL_TCP 6
 #define PROTOCOL_UDP 17
+#define PROTOCOL_VRRP 112
 #define IPV4_MORE_FRAGMENTS 0x2000
 #define IPV4_OFFSET_MASK 0x1fff
 
@@ -33,6 +35,15 @@ struct ipv4_header {
 	__be16 checksum;
 	__be32 source;
 	__be32 destination;
+};
+
+struct ipv6_header {
+	__be32 version_class_flow;
+	__be16 payload_length;
+	__u8 next_header;
+	__u8 hop_limit;
+	__u8 source[16];
+	__u8 destination[16];
 };
 
 /* What TCP and UDP begin with. */
@@ -88,8 +99,20 @@ static __always_inline void *take(struct cursor *cursor, __u32 size)
 	return start;
 }
 
-/* False: not TCP or UDP over IPv4, not parseable, or without ports. */
-static __always_inline int parse(struct xdp_md *ctx, struct packet *packet)
+enum kind {
+	KIND_OTHER, /* or not parseable, or without ports */
+	KIND_FLOW,  /* TCP or UDP over IPv4 */
+	KIND_VRRP,  /* over IPv4 or IPv6; nothing else of it is read */
+};
+
+static __always_inline enum kind parse_ipv6(struct cursor *cursor)
+{
+	struct ipv6_header *ip = take(cursor, sizeof(*ip));
+
+	return ip && ip->next_header == PROTOCOL_VRRP ? KIND_VRRP : KIND_OTHER;
+}
+
+static __always_inline enum kind parse(struct xdp_md *ctx, struct packet *packet)
 {
 	struct cursor cursor = {(void *)(long)ctx->data, (void *)(long)ctx->data_end};
 	struct ipv4_header *ip;
@@ -99,21 +122,23 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *packet)
 	packet->bytes = cursor.end - cursor.at;
 	packet->ethernet = take(&cursor, sizeof(struct ethernet_header));
 	/* A VLAN tag stands here too: a tagged frame belongs to another network than the interface's own. */
-	if (!packet->ethernet || packet->ethernet->type != bpf_htons(ETHERTYPE_IPV4))
-		return 0;
+	if (!packet->ethernet)
+		return KIND_OTHER;
+	if (packet->ethernet->type != bpf_htons(ETHERTYPE_IPV4))
+		return packet->ethernet->type == bpf_htons(ETHERTYPE_IPV6) ? parse_ipv6(&cursor) : KIND_OTHER;
 
 	ip = take(&cursor, sizeof(*ip));
 	if (!ip || ip->version_ihl >> 4 != 4)
-		return 0;
+		return KIND_OTHER;
 	header_length = (ip->version_ihl & 0x0f) * 4;
 	if (header_length < sizeof(*ip) || !take(&cursor, header_length - sizeof(*ip)))
-		return 0;
+		return KIND_OTHER;
 
 	/* Later fragments carry no ports, so nobody can tell whose they are. They pass: without their first fragment,
 	 * which is dropped if it belongs to a service, the kernel can't make a packet of them. */
 	fragment = bpf_ntohs(ip->fragment);
 	if (fragment & IPV4_OFFSET_MASK)
-		return 0;
+		return KIND_OTHER;
 	packet->first_fragment = (fragment & IPV4_MORE_FRAGMENTS) != 0;
 	packet->source = ip->source;
 	packet->destination = ip->destination;
@@ -125,32 +150,32 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *packet)
 		struct ports *ports = take(&cursor, sizeof(*ports));
 
 		if (!ports)
-			return 0;
+			return KIND_OTHER;
 		packet->source_port = ports->source;
 		packet->destination_port = ports->destination;
-		return 1;
+		return KIND_FLOW;
 	}
 	if (ip->protocol == PROTOCOL_TCP) {
 		struct tcp_header *tcp = take(&cursor, sizeof(*tcp));
 
 		if (!tcp)
-			return 0;
+			return KIND_OTHER;
 		packet->source_port = tcp->source_port;
 		packet->destination_port = tcp->destination_port;
 		packet->tcp_flags = tcp->flags;
-		return 1;
+		return KIND_FLOW;
 	}
 	if (ip->protocol == PROTOCOL_UDP) {
 		struct udp_header *udp = take(&cursor, sizeof(*udp));
 
 		if (!udp)
-			return 0;
+			return KIND_OTHER;
 		packet->source_port = udp->source_port;
 		packet->destination_port = udp->destination_port;
 		packet->tcp_flags = 0;
-		return 1;
+		return KIND_FLOW;
 	}
-	return 0;
+	return ip->protocol == PROTOCOL_VRRP ? KIND_VRRP : KIND_OTHER;
 }
 
 /* A SYN that opens a connection. */

@@ -28,13 +28,36 @@ static __always_inline int same_mac(const void *left, const void *right)
 	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
 }
 
+/* 00-00-5E-00-01-VRID, over IPv6 00-00-5E-00-02-VRID, of an instance that is MASTER now: its frames come to every
+ * director until the switches know which one that is. */
+static __always_inline int is_masters(const __u8 *mac)
+{
+	struct router_key key = {.interface = own_interface};
+	struct router *router;
+	struct words *own;
+	__u32 slot;
+
+	if (mac[0] || mac[1] || mac[2] != 0x5e || mac[3] || (mac[4] != 1 && mac[4] != 2))
+		return 0;
+	key.family = mac[4] == 1 ? 4 : 6;
+	key.vrid = mac[5];
+	router = bpf_map_lookup_elem(&routers, &key);
+	if (!router || !(router->flags & ROUTER_VIRTUAL_MAC))
+		return 0;
+	slot = router->slot;
+	own = bpf_map_lookup_elem(&words, &slot);
+	return own && own->gate;
+}
+
 /* XDP sees flooded frames too. Balancing those would send every packet once per director. */
 static __always_inline int is_for_us(const struct packet *packet)
 {
 	__u32 slot = own_slot;
 	struct interface *own = bpf_map_lookup_elem(&interfaces, &slot);
 
-	return own && same_mac(packet->ethernet->destination, own->mac);
+	if (own && same_mac(packet->ethernet->destination, own->mac))
+		return 1;
+	return is_masters(packet->ethernet->destination);
 }
 
 static __always_inline int is_suspect(const __u8 *mac)

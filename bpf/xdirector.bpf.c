@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The packet side of xdirector: balances TCP and UDP over IPv4 by direct return. A frame is decided on, counted and
- * acted upon, in this order and with one exit. What belongs to no service passes untouched.
+ * acted upon, in this order and with one exit. What belongs to no service passes untouched. Adverts for our own virtual
+ * routers are filtered; see vrrp.h.
  */
 #include "maps.h"
 #include "parse.h"
@@ -9,6 +10,7 @@
 #include "flow.h"
 #include "schedule.h"
 #include "forward.h"
+#include "vrrp.h"
 
 /* The next packet of a known flow; verdict of the flow's server. */
 static __always_inline struct decision follow(struct flow *flow, struct server *server, const struct service *service,
@@ -85,8 +87,11 @@ int xdirector(struct xdp_md *ctx)
 {
 	struct decision decision = pass(VERDICT_PASS_NOT_OURS);
 	struct packet packet = {};
+	enum kind kind = parse(ctx, &packet);
 
-	if (parse(ctx, &packet))
+	if (kind == KIND_VRRP)
+		decision = decide_advert(ctx);
+	else if (kind == KIND_FLOW)
 		decision = decide(&packet);
 	count(&decision, packet.bytes);
 	return act(&decision, &packet);

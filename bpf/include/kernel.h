@@ -22,13 +22,28 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
 enum {
 	BPF_ANY = 0,
 	BPF_F_NO_PREALLOC = 1U << 0, /* memory for an entry only once it is there */
+	BPF_NOEXIST = 1,
+	BPF_F_MMAPABLE = 1U << 10,  /* user space may map the values into its memory */
 	BPF_F_INNER_MAP = 1U << 12, /* inner arrays may differ in size */
 };
+
+enum {
+	BPF_RB_FORCE_WAKEUP = 1U << 1,
+};
+
+enum {
+	CLOCK_MONOTONIC = 1,
+};
+
+struct bpf_timer {
+	__u64 opaque[2];
+} __attribute__((aligned(8)));
 
 enum xdp_action {
 	XDP_ABORTED,

@@ -122,6 +122,7 @@ type Router struct {
 	IPv6       bool
 	Version    uint8 // 2 or 3
 	VRID       uint8
+	Filter     bool         // drop adverts that nobody could use; false: all of them pass
 	VirtualMAC bool         // frames to its virtual MAC are balanced while it is MASTER
 	Source     netip.Addr   // of our own adverts; invalid: not known yet
 	Peers      []netip.Addr // unicast; empty: multicast, from anybody

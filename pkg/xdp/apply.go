@@ -33,6 +33,9 @@ func (p *Plane) Apply(ctx context.Context, s lb.State) error {
 	}
 	w, err := newWish(s, p.tables, p.usable(s, macs))
 	if err == nil {
+		w.routers, err = p.newWishedRouters(s)
+	}
+	if err == nil {
 		err = p.apply(w, macs)
 	}
 	if err != nil {
@@ -58,6 +61,7 @@ func (p *Plane) Fits(s lb.State) error {
 		have, most int
 	}{
 		{"services", len(s.Services), int(p.maps.Services.MaxEntries())},
+		{"routers", len(s.Routers), int(p.maps.Words.MaxEntries()) - 1}, // nor slot 0
 		{"real servers", servers, int(p.maps.Servers.MaxEntries()) - 1}, // id 0 is never used
 	} {
 		if t.have > t.most {
@@ -80,6 +84,8 @@ func (p *Plane) apply(w *wish, macs map[int]lb.MAC) error {
 func (p *Plane) steps(w *wish, macs map[int]lb.MAC) []func() error {
 	wished := w.serverKeys()
 	return []func() error{
+		func() error { return p.removeRouters(w) },
+		func() error { return p.writeRouters(w) },
 		func() error { return p.makeRoom(w) },
 		func() error { return p.giveIDs(w) },
 		func() error { return p.addFacts(p.tables.wireFacts(w)) },

@@ -18,15 +18,38 @@ var verdictNames = [xdirectorVerdictVERDICT_COUNT]string{
 	xdirectorVerdictVERDICT_PASS_BALANCED:  "pass_balanced",
 	xdirectorVerdictVERDICT_PASS_REFUSED:   "pass_refused",
 	xdirectorVerdictVERDICT_PASS_LOCAL:     "pass_local",
+	xdirectorVerdictVERDICT_PASS_ADVERT:    "pass_advert",
 	xdirectorVerdictVERDICT_TX:             "tx",
 	xdirectorVerdictVERDICT_REDIRECT:       "redirect",
 	xdirectorVerdictVERDICT_DROP:           "drop",
 }
 
 var dropNames = [xdirectorDropReasonDROP_COUNT]string{
-	xdirectorDropReasonDROP_FRAGMENT:       "fragment",
-	xdirectorDropReasonDROP_NO_FLOW:        "no_flow",
-	xdirectorDropReasonDROP_NO_REAL_SERVER: "no_real_server",
+	xdirectorDropReasonDROP_FRAGMENT:        "fragment",
+	xdirectorDropReasonDROP_NO_FLOW:         "no_flow",
+	xdirectorDropReasonDROP_NO_REAL_SERVER:  "no_real_server",
+	xdirectorDropReasonDROP_ADVERT_REFUSED:  "advert_refused",
+	xdirectorDropReasonDROP_ADVERT_RATE:     "advert_rate",
+	xdirectorDropReasonDROP_ADVERT_ABSORBED: "advert_absorbed",
+}
+
+// fateNames are what became of an advert, and why.
+var fateNames = [xdirectorAdvertFateADVERT_FATE_COUNT]string{
+	xdirectorAdvertFateADVERT_PASSED:        "passed",
+	xdirectorAdvertFateADVERT_SAMPLED:       "sampled",
+	xdirectorAdvertFateADVERT_ABSORBED:      "absorbed",
+	xdirectorAdvertFateADVERT_HEADER:        "header",
+	xdirectorAdvertFateADVERT_FRAGMENT:      "fragment",
+	xdirectorAdvertFateADVERT_TTL:           "ttl",
+	xdirectorAdvertFateADVERT_LENGTH:        "length",
+	xdirectorAdvertFateADVERT_VERSION:       "version",
+	xdirectorAdvertFateADVERT_TYPE:          "type",
+	xdirectorAdvertFateADVERT_ADDRESS_COUNT: "address_count",
+	xdirectorAdvertFateADVERT_INTERVAL:      "interval",
+	xdirectorAdvertFateADVERT_CHECKSUM:      "checksum",
+	xdirectorAdvertFateADVERT_ECHO:          "echo",
+	xdirectorAdvertFateADVERT_SOURCE:        "source",
+	xdirectorAdvertFateADVERT_RATE:          "rate",
 }
 
 // Counters reads all counters: of every real server in the last State applied or adopted, and of every interface.
@@ -61,6 +84,11 @@ func (p *Plane) Counters() (lb.Counters, error) {
 		}
 		read.Interfaces[n.name] = counters
 	}
+	adverts, err := p.readAdverts()
+	if err != nil {
+		return read, err
+	}
+	read.Adverts = adverts
 	return read, nil
 }
 

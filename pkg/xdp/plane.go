@@ -40,6 +40,7 @@ type Config struct {
 	Interfaces    []string // names; at least one, all must exist
 	PinPath       string   // absolute; see Open
 	FlowTableSize uint32   // flows that are remembered, 1 or more; each costs about 100 bytes of kernel memory
+	Timers        *os.File // of an earlier agent, see Files; nil: new ones. It stays the caller's
 }
 
 // Mode is the way a program is attached to an interface.
@@ -192,13 +193,34 @@ func (p *Plane) loadMaps() error {
 		return err
 	}
 	p.ring = spec.Maps[xdirectorMapRings].InnerMap
+	replacements := map[string]*ebpf.Map{}
+	if timers := p.earlierTimers(spec.Maps[xdirectorMapTimers]); timers != nil {
+		defer timers.Close()
+		replacements[xdirectorMapTimers] = timers
+	}
 	if err := p.pins.makeFolders(); err != nil {
 		return err
 	}
-	options := ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.pins.maps()}}
+	options := ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.pins.maps()}, MapReplacements: replacements}
 	if err := spec.LoadAndAssign(&p.maps, &options); err != nil {
 		return fmt.Errorf("open maps under %s: %w", p.pins.maps(), err)
 	}
+	return nil
+}
+
+// earlierTimers are the timers of an earlier agent; nil: there are none that fit.
+func (p *Plane) earlierTimers(spec *ebpf.MapSpec) *ebpf.Map {
+	if p.config.Timers == nil {
+		return nil
+	}
+	timers, err := mapOf(p.config.Timers)
+	if err == nil {
+		if err = spec.Compatible(timers); err == nil {
+			return timers
+		}
+		timers.Close()
+	}
+	p.log.Info("timers of an earlier run are made anew", "reason", err)
 	return nil
 }
 
@@ -242,12 +264,18 @@ func (p *Plane) loadProgram(n *nic) error {
 			return fmt.Errorf("set constant %s: %w", name, err)
 		}
 	}
+	if err := spec.Variables[xdirectorVarProgramStamp].Set(uint64(monotonic())); err != nil {
+		return fmt.Errorf("set constant %s: %w", xdirectorVarProgramStamp, err)
+	}
 	m := &p.maps
 	options := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		xdirectorMapBoxes: m.Boxes, xdirectorMapClients: m.Clients, xdirectorMapFlows: m.Flows,
 		xdirectorMapFrames: m.Frames, xdirectorMapInterfaces: m.Interfaces, xdirectorMapRings: m.Rings,
 		xdirectorMapServers: m.Servers, xdirectorMapServices: m.Services, xdirectorMapTraffic: m.Traffic,
-		xdirectorMapTurns: m.Turns, xdirectorMapSuspects: m.Suspects,
+		xdirectorMapTurns: m.Turns, xdirectorMapSuspects: m.Suspects, xdirectorMapAdverts: m.Adverts,
+		xdirectorMapCaptured: m.Captured, xdirectorMapEvents: m.Events, xdirectorMapPeers: m.Peers,
+		xdirectorMapRouters: m.Routers, xdirectorMapScratch: m.Scratch, xdirectorMapSenders: m.Senders,
+		xdirectorMapTimers: m.Timers, xdirectorMapWords: m.Words,
 	}}
 	var programs struct {
 		Xdirector *ebpf.Program `ebpf:"xdirector"`

@@ -25,6 +25,7 @@ type tables struct {
 	servers  map[lb.ServerKey]*serverEntry
 	boxes    map[xdirectorBoxFact]struct{}
 	suspects xdirectorSuspects
+	routers  routerTables
 
 	freeServices []uint32 // ids, the next one last
 	freeServers  []uint32
@@ -77,6 +78,10 @@ func readTables(m *xdirectorMaps) (*tables, error) {
 		return nil, fmt.Errorf("read suspects from their map: %w", err)
 	}
 	if err := t.readServers(m.Servers, byID); err != nil {
+		return nil, err
+	}
+	var err error
+	if t.routers, err = readRouters(m); err != nil {
 		return nil, err
 	}
 	for id := m.Services.MaxEntries(); id > 0; id-- {

@@ -12,6 +12,7 @@ import (
 type wish struct {
 	services []wishedService
 	facts    map[boxFact]struct{}
+	routers  []wishedRouter
 }
 
 type wishedService struct {

@@ -13,6 +13,32 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type xdirectorAdvertCounters struct {
+	_      structs.HostLayout
+	ByFate [15]uint64
+}
+
+type xdirectorAdvertFate uint32
+
+const (
+	xdirectorAdvertFateADVERT_PASSED        xdirectorAdvertFate = 0
+	xdirectorAdvertFateADVERT_SAMPLED       xdirectorAdvertFate = 1
+	xdirectorAdvertFateADVERT_ABSORBED      xdirectorAdvertFate = 2
+	xdirectorAdvertFateADVERT_HEADER        xdirectorAdvertFate = 3
+	xdirectorAdvertFateADVERT_FRAGMENT      xdirectorAdvertFate = 4
+	xdirectorAdvertFateADVERT_TTL           xdirectorAdvertFate = 5
+	xdirectorAdvertFateADVERT_LENGTH        xdirectorAdvertFate = 6
+	xdirectorAdvertFateADVERT_VERSION       xdirectorAdvertFate = 7
+	xdirectorAdvertFateADVERT_TYPE          xdirectorAdvertFate = 8
+	xdirectorAdvertFateADVERT_ADDRESS_COUNT xdirectorAdvertFate = 9
+	xdirectorAdvertFateADVERT_INTERVAL      xdirectorAdvertFate = 10
+	xdirectorAdvertFateADVERT_CHECKSUM      xdirectorAdvertFate = 11
+	xdirectorAdvertFateADVERT_ECHO          xdirectorAdvertFate = 12
+	xdirectorAdvertFateADVERT_SOURCE        xdirectorAdvertFate = 13
+	xdirectorAdvertFateADVERT_RATE          xdirectorAdvertFate = 14
+	xdirectorAdvertFateADVERT_FATE_COUNT    xdirectorAdvertFate = 15
+)
+
 type xdirectorBoxFact struct {
 	_     structs.HostLayout
 	Mac   [6]uint8
@@ -27,6 +53,16 @@ const (
 	xdirectorBoxFactKindBOX_NEXT_HOP xdirectorBoxFactKind = 1
 	xdirectorBoxFactKindBOX_DIRECTOR xdirectorBoxFactKind = 2
 )
+
+type xdirectorCapture struct {
+	_         structs.HostLayout
+	Time      uint64
+	Interface uint32
+	Slot      uint32
+	Fate      uint32
+	Length    uint32
+	Frame     [256]uint8
+}
 
 type xdirectorClient struct {
 	_          structs.HostLayout
@@ -44,11 +80,20 @@ type xdirectorClientKey struct {
 type xdirectorDropReason uint32
 
 const (
-	xdirectorDropReasonDROP_FRAGMENT       xdirectorDropReason = 0
-	xdirectorDropReasonDROP_NO_FLOW        xdirectorDropReason = 1
-	xdirectorDropReasonDROP_NO_REAL_SERVER xdirectorDropReason = 2
-	xdirectorDropReasonDROP_COUNT          xdirectorDropReason = 3
+	xdirectorDropReasonDROP_FRAGMENT        xdirectorDropReason = 0
+	xdirectorDropReasonDROP_NO_FLOW         xdirectorDropReason = 1
+	xdirectorDropReasonDROP_NO_REAL_SERVER  xdirectorDropReason = 2
+	xdirectorDropReasonDROP_ADVERT_REFUSED  xdirectorDropReason = 3
+	xdirectorDropReasonDROP_ADVERT_RATE     xdirectorDropReason = 4
+	xdirectorDropReasonDROP_ADVERT_ABSORBED xdirectorDropReason = 5
+	xdirectorDropReasonDROP_COUNT           xdirectorDropReason = 6
 )
+
+type xdirectorEvent struct {
+	_       structs.HostLayout
+	Slot    uint32
+	Padding uint32
+}
 
 type xdirectorFlow struct {
 	_          structs.HostLayout
@@ -84,8 +129,8 @@ type xdirectorInterface struct {
 
 type xdirectorInterfaceCounters struct {
 	_        structs.HostLayout
-	Verdicts [8]uint64
-	Drops    [3]uint64
+	Verdicts [9]uint64
+	Drops    [6]uint64
 }
 
 type xdirectorLayout struct {
@@ -96,18 +141,68 @@ type xdirectorLayout struct {
 	ServerFlag  xdirectorServerFlag
 	FlowFlag    xdirectorFlowFlag
 	BoxFactKind xdirectorBoxFactKind
+	AdvertFate  xdirectorAdvertFate
+	RouterFlag  xdirectorRouterFlag
+	Event       xdirectorEvent
+	Capture     xdirectorCapture
 	RingLine    xdirectorRingLine
 }
 
 type xdirectorLayoutVersion uint32
 
 const (
-	xdirectorLayoutVersionLAYOUT_VERSION xdirectorLayoutVersion = 1
+	xdirectorLayoutVersionLAYOUT_VERSION xdirectorLayoutVersion = 2
 )
+
+type xdirectorPeerKey struct {
+	_       structs.HostLayout
+	Slot    uint32
+	Address [16]uint8
+}
 
 type xdirectorRingLine struct {
 	_    structs.HostLayout
 	Word [16]uint32
+}
+
+type xdirectorRouter struct {
+	_         structs.HostLayout
+	Slot      uint32
+	Version   uint8
+	Flags     uint8
+	LowestTtl uint8
+	Padding   uint8
+	Source    [16]uint8
+}
+
+type xdirectorRouterFlag uint32
+
+const (
+	xdirectorRouterFlagROUTER_FILTER      xdirectorRouterFlag = 1
+	xdirectorRouterFlagROUTER_VIRTUAL_MAC xdirectorRouterFlag = 2
+	xdirectorRouterFlagROUTER_UNICAST     xdirectorRouterFlag = 4
+	xdirectorRouterFlagROUTER_SOURCE      xdirectorRouterFlag = 8
+)
+
+type xdirectorRouterKey struct {
+	_         structs.HostLayout
+	Interface uint32
+	Family    uint8
+	Vrid      uint8
+	Padding   [2]uint8
+}
+
+type xdirectorScratch struct {
+	_    structs.HostLayout
+	Word [256]uint64
+}
+
+type xdirectorSenderKey struct {
+	_       structs.HostLayout
+	Slot    uint32
+	Reason  uint16
+	Mac     [6]uint8
+	Address [16]uint8
 }
 
 type xdirectorServer struct {
@@ -155,6 +250,20 @@ type xdirectorSuspects struct {
 	Bits [64]uint64
 }
 
+type xdirectorTimer struct {
+	_     structs.HostLayout
+	Timer struct {
+		_      structs.HostLayout
+		Opaque [2]uint64
+	}
+	Passed   uint64
+	Rate     uint64
+	Period   uint64
+	Highest  uint32
+	Resigned uint32
+	ArmedBy  uint64
+}
+
 type xdirectorVerdict uint32
 
 const (
@@ -163,33 +272,56 @@ const (
 	xdirectorVerdictVERDICT_PASS_BALANCED  xdirectorVerdict = 2
 	xdirectorVerdictVERDICT_PASS_REFUSED   xdirectorVerdict = 3
 	xdirectorVerdictVERDICT_PASS_LOCAL     xdirectorVerdict = 4
-	xdirectorVerdictVERDICT_TX             xdirectorVerdict = 5
-	xdirectorVerdictVERDICT_REDIRECT       xdirectorVerdict = 6
-	xdirectorVerdictVERDICT_DROP           xdirectorVerdict = 7
-	xdirectorVerdictVERDICT_COUNT          xdirectorVerdict = 8
+	xdirectorVerdictVERDICT_PASS_ADVERT    xdirectorVerdict = 5
+	xdirectorVerdictVERDICT_TX             xdirectorVerdict = 6
+	xdirectorVerdictVERDICT_REDIRECT       xdirectorVerdict = 7
+	xdirectorVerdictVERDICT_DROP           xdirectorVerdict = 8
+	xdirectorVerdictVERDICT_COUNT          xdirectorVerdict = 9
 )
+
+type xdirectorWords struct {
+	_        structs.HostLayout
+	Lease    uint64
+	Capture  uint64
+	Gate     uint64
+	Seen     uint64
+	Down     uint64
+	Length   uint64
+	Spare    [2]uint64
+	Template [56]uint64
+}
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	xdirectorMapAdverts        = "adverts"
 	xdirectorMapBoxes          = "boxes"
+	xdirectorMapCaptured       = "captured"
 	xdirectorMapClients        = "clients"
+	xdirectorMapEvents         = "events"
 	xdirectorMapFlows          = "flows"
 	xdirectorMapFrames         = "frames"
 	xdirectorMapInterfaces     = "interfaces"
 	xdirectorMapLayout         = "layout"
+	xdirectorMapPeers          = "peers"
 	xdirectorMapRings          = "rings"
+	xdirectorMapRouters        = "routers"
+	xdirectorMapScratch        = "scratch"
+	xdirectorMapSenders        = "senders"
 	xdirectorMapServers        = "servers"
 	xdirectorMapServices       = "services"
 	xdirectorMapSuspects       = "suspects"
+	xdirectorMapTimers         = "timers"
 	xdirectorMapTraffic        = "traffic"
 	xdirectorMapTurns          = "turns"
+	xdirectorMapWords          = "words"
 	xdirectorProgReadClock     = "read_clock"
 	xdirectorProgXdirector     = "xdirector"
 	xdirectorVarClosingTimeout = "closing_timeout"
 	xdirectorVarOwnInterface   = "own_interface"
 	xdirectorVarOwnSlot        = "own_slot"
+	xdirectorVarProgramStamp   = "program_stamp"
 	xdirectorVarTcpTimeout     = "tcp_timeout"
 	xdirectorVarTicksPerSecond = "ticks_per_second"
 	xdirectorVarUdpTimeout     = "udp_timeout"
@@ -245,18 +377,27 @@ type xdirectorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdirectorMapSpecs struct {
+	Adverts    *ebpf.MapSpec `ebpf:"adverts"`
 	Boxes      *ebpf.MapSpec `ebpf:"boxes"`
+	Captured   *ebpf.MapSpec `ebpf:"captured"`
 	Clients    *ebpf.MapSpec `ebpf:"clients"`
+	Events     *ebpf.MapSpec `ebpf:"events"`
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
 	Frames     *ebpf.MapSpec `ebpf:"frames"`
 	Interfaces *ebpf.MapSpec `ebpf:"interfaces"`
 	Layout     *ebpf.MapSpec `ebpf:"layout"`
+	Peers      *ebpf.MapSpec `ebpf:"peers"`
 	Rings      *ebpf.MapSpec `ebpf:"rings"`
+	Routers    *ebpf.MapSpec `ebpf:"routers"`
+	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
+	Senders    *ebpf.MapSpec `ebpf:"senders"`
 	Servers    *ebpf.MapSpec `ebpf:"servers"`
 	Services   *ebpf.MapSpec `ebpf:"services"`
 	Suspects   *ebpf.MapSpec `ebpf:"suspects"`
+	Timers     *ebpf.MapSpec `ebpf:"timers"`
 	Traffic    *ebpf.MapSpec `ebpf:"traffic"`
 	Turns      *ebpf.MapSpec `ebpf:"turns"`
+	Words      *ebpf.MapSpec `ebpf:"words"`
 }
 
 // xdirectorVariableSpecs contains global variables before they are loaded into the kernel.
@@ -266,6 +407,7 @@ type xdirectorVariableSpecs struct {
 	ClosingTimeout *ebpf.VariableSpec `ebpf:"closing_timeout"`
 	OwnInterface   *ebpf.VariableSpec `ebpf:"own_interface"`
 	OwnSlot        *ebpf.VariableSpec `ebpf:"own_slot"`
+	ProgramStamp   *ebpf.VariableSpec `ebpf:"program_stamp"`
 	TcpTimeout     *ebpf.VariableSpec `ebpf:"tcp_timeout"`
 	TicksPerSecond *ebpf.VariableSpec `ebpf:"ticks_per_second"`
 	UdpTimeout     *ebpf.VariableSpec `ebpf:"udp_timeout"`
@@ -291,34 +433,52 @@ func (o *xdirectorObjects) Close() error {
 //
 // It can be passed to loadXdirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdirectorMaps struct {
+	Adverts    *ebpf.Map `ebpf:"adverts"`
 	Boxes      *ebpf.Map `ebpf:"boxes"`
+	Captured   *ebpf.Map `ebpf:"captured"`
 	Clients    *ebpf.Map `ebpf:"clients"`
+	Events     *ebpf.Map `ebpf:"events"`
 	Flows      *ebpf.Map `ebpf:"flows"`
 	Frames     *ebpf.Map `ebpf:"frames"`
 	Interfaces *ebpf.Map `ebpf:"interfaces"`
 	Layout     *ebpf.Map `ebpf:"layout"`
+	Peers      *ebpf.Map `ebpf:"peers"`
 	Rings      *ebpf.Map `ebpf:"rings"`
+	Routers    *ebpf.Map `ebpf:"routers"`
+	Scratch    *ebpf.Map `ebpf:"scratch"`
+	Senders    *ebpf.Map `ebpf:"senders"`
 	Servers    *ebpf.Map `ebpf:"servers"`
 	Services   *ebpf.Map `ebpf:"services"`
 	Suspects   *ebpf.Map `ebpf:"suspects"`
+	Timers     *ebpf.Map `ebpf:"timers"`
 	Traffic    *ebpf.Map `ebpf:"traffic"`
 	Turns      *ebpf.Map `ebpf:"turns"`
+	Words      *ebpf.Map `ebpf:"words"`
 }
 
 func (m *xdirectorMaps) Close() error {
 	return _XdirectorClose(
+		m.Adverts,
 		m.Boxes,
+		m.Captured,
 		m.Clients,
+		m.Events,
 		m.Flows,
 		m.Frames,
 		m.Interfaces,
 		m.Layout,
+		m.Peers,
 		m.Rings,
+		m.Routers,
+		m.Scratch,
+		m.Senders,
 		m.Servers,
 		m.Services,
 		m.Suspects,
+		m.Timers,
 		m.Traffic,
 		m.Turns,
+		m.Words,
 	)
 }
 
@@ -329,6 +489,7 @@ type xdirectorVariables struct {
 	ClosingTimeout *ebpf.Variable `ebpf:"closing_timeout"`
 	OwnInterface   *ebpf.Variable `ebpf:"own_interface"`
 	OwnSlot        *ebpf.Variable `ebpf:"own_slot"`
+	ProgramStamp   *ebpf.Variable `ebpf:"program_stamp"`
 	TcpTimeout     *ebpf.Variable `ebpf:"tcp_timeout"`
 	TicksPerSecond *ebpf.Variable `ebpf:"ticks_per_second"`
 	UdpTimeout     *ebpf.Variable `ebpf:"udp_timeout"`
