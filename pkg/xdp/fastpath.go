@@ -107,7 +107,7 @@ func OpenFastPath(words, events *os.File) (*FastPath, error) {
 		return nil, fmt.Errorf("open fast path of adverts: %w", err)
 	}
 	for slot := range f.words {
-		atomic.StoreUint64(&f.words[slot].Seen, 0)
+		f.forget(uint32(slot))
 	}
 	return f, nil
 }
@@ -152,7 +152,7 @@ func (f *FastPath) open(words, events *os.File) error {
 // Close ends all absorbing and lets go of the plane. The gates stay as they are.
 func (f *FastPath) Close() error {
 	for slot := range f.words {
-		atomic.StoreUint64(&f.words[slot].Seen, 0)
+		f.forget(uint32(slot))
 	}
 	var err error
 	if f.ring != nil {
@@ -199,8 +199,11 @@ func (f *FastPath) Gate(slot uint32, master bool) {
 func (f *FastPath) Absorb(slot uint32, frame []byte, down time.Duration) bool {
 	w := f.at(slot)
 	template, length := templateOf(frame)
-	if w == nil || length == 0 {
-		f.Release(slot)
+	if w == nil {
+		return false
+	}
+	if length == 0 {
+		f.forget(slot)
 		return false
 	}
 	s := &f.slots[slot]
@@ -228,11 +231,20 @@ func (f *FastPath) Absorb(slot uint32, frame []byte, down time.Duration) bool {
 	return true
 }
 
+// forget leaves a slot as if nothing had ever been absorbed there, by whichever process.
+func (f *FastPath) forget(slot uint32) {
+	if w := f.at(slot); w != nil {
+		f.slots[slot] = watch{}
+		atomic.StoreUint64(&w.Seen, 0)
+		atomic.StoreUint64(&w.Length, 0)
+	}
+}
+
 // templateOf is the frame as bpf/vrrp.h compares it, without what differs between repeats; length 0: it can't be one.
 func templateOf(frame []byte) (template [len(xdirectorWords{}.Template)]uint64, length uint64) {
 	bytes := make([]byte, len(template)*8)
-	if len(frame) < ethernetHeader+ipv6Header {
-		frame = append(slices.Clone(frame), make([]byte, ipv6Header)...)[:max(len(frame), ethernetHeader+1)]
+	if len(frame) < ethernetHeader {
+		return template, 0
 	}
 	end := 0
 	switch ethertype := binary.BigEndian.Uint16(frame[12:]); {

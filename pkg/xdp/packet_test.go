@@ -2,7 +2,9 @@ package xdp
 
 import (
 	"bytes"
+	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -27,7 +29,7 @@ func tableState() lb.State {
 	far.NextHop.Interface = eth1Index
 	down := server(4)
 	down.Up = false
-	return state(
+	s := state(
 		service(key(80, lb.TCP), server(1), server(2)),
 		service(key(81, lb.TCP), local),
 		service(key(82, lb.TCP), far),
@@ -35,6 +37,8 @@ func tableState() lb.State {
 		service(key(53, lb.UDP), server(1)),
 		service(key(54, lb.UDP), down),
 	)
+	s.Routers = testRouters()
+	return s
 }
 
 type packetRow struct {
@@ -45,6 +49,25 @@ type packetRow struct {
 	server  int    // that the frame goes to; 0: it is untouched
 	egress  lb.MAC // source address of the frame sent
 	before  []packet
+
+	adverts []advert // instead of packet: the last one, and those before it
+	router  string   // whose counters the last one raises; empty: none
+	fate    string   // the one that it raises
+	prepare func(f *FastPath, slot uint32)
+}
+
+// frames are the one in question and those before it.
+func (r packetRow) frames() (frame []byte, before [][]byte) {
+	for _, earlier := range r.before {
+		before = append(before, earlier.bytes())
+	}
+	for _, a := range r.adverts {
+		before = append(before, a.bytes())
+	}
+	if n := len(r.adverts); n > 0 {
+		return before[n-1], before[:n-1]
+	}
+	return r.packet.bytes(), before
 }
 
 var packetTable = []packetRow{
@@ -67,6 +90,12 @@ var packetTable = []packetRow{
 
 	{name: "flooded frame of a service", packet: packet{destination: serverMAC(9), flags: syn}, verdict: "pass_other_mac"},
 	{name: "broadcast frame of a service", packet: packet{destination: lb.MAC{255, 255, 255, 255, 255, 255}, flags: syn}, verdict: "pass_other_mac"},
+	{name: "virtual MAC address while MASTER", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 1, vridV3}, flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "virtual MAC address of a router without a filter", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 1, vridOff}, flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "virtual MAC address of IPv6 while not MASTER", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 2, vridV3}, flags: syn}, verdict: "pass_other_mac"},
+	{name: "virtual MAC address that is not used", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 1, vridV2}, flags: syn}, verdict: "pass_other_mac"},
+	{name: "virtual MAC address of another VRID", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 1, 99}, flags: syn}, verdict: "pass_other_mac"},
+	{name: "MAC address that is nearly virtual", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 3, vridV3}, flags: syn}, verdict: "pass_other_mac"},
 	{name: "from another director", packet: packet{source: peerMAC, flags: syn}, verdict: "pass_balanced"},
 	{name: "from a next hop of the service", packet: packet{source: serverMAC(1), flags: syn}, verdict: "pass_balanced"},
 	{name: "from a next hop that is down", packet: packet{source: serverMAC(4), flags: syn, toPort: 83}, verdict: "pass_balanced"},
@@ -120,17 +149,24 @@ var packetTable = []packetRow{
 
 func TestEachPacketGetsItsVerdict(t *testing.T) {
 	p := newTestPlane(t, tableState())
-	verdicts, drops := map[string]uint64{}, map[string]uint64{}
-	for _, row := range packetTable {
+	openGate(t, p, "v3")
+	openGate(t, p, "off")
+	verdicts, drops, fates := map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
+	for _, row := range slices.Concat(packetTable, advertTable, absorbTable()) {
 		t.Run(row.name, func(t *testing.T) {
 			forget(t, p)
-			for _, earlier := range row.before {
-				run(t, p, earlier.bytes())
+			if row.prepare != nil {
+				row.prepare(openFastPath(t, p), p.Slots()[row.router])
 			}
-			before := counters(t, p).Interfaces["eth0"]
-			frame := row.packet.bytes()
+			frame, earlier := row.frames()
+			for _, f := range earlier {
+				run(t, p, f)
+			}
+			all := counters(t, p)
+			before, advertsBefore := all.Interfaces["eth0"], all.Adverts
 			action, out := run(t, p, frame)
-			after := counters(t, p).Interfaces["eth0"]
+			all = counters(t, p)
+			after := all.Interfaces["eth0"]
 
 			checkAction(t, row, action)
 			checkFrame(t, row, frame, out)
@@ -146,6 +182,14 @@ func TestEachPacketGetsItsVerdict(t *testing.T) {
 				}
 				drops[reason] += n - before.Drops[reason]
 			}
+			for router, adverts := range all.Adverts {
+				for fate, n := range adverts {
+					if got, want := n-advertsBefore[router][fate], b2n(router == row.router && fate == row.fate); got != want {
+						t.Errorf("adverts %s of router %s rose by %d, want %d", fate, router, got, want)
+					}
+					fates[fate] += n - advertsBefore[router][fate]
+				}
+			}
 		})
 	}
 	for _, verdict := range verdictNames {
@@ -158,12 +202,17 @@ func TestEachPacketGetsItsVerdict(t *testing.T) {
 			t.Errorf("no row raises drop reason %q", reason)
 		}
 	}
+	for _, fate := range fateNames {
+		if fate == "" || fates[fate] == 0 {
+			t.Errorf("no row raises adverts %q", fate)
+		}
+	}
 }
 
 // forget empties the tables that packets fill, so that a row doesn't depend on those before it.
 func forget(t *testing.T, p *Plane) {
 	t.Helper()
-	for _, m := range []*ebpf.Map{p.maps.Flows, p.maps.Clients} {
+	for _, m := range []*ebpf.Map{p.maps.Flows, p.maps.Clients, p.maps.Senders} {
 		var key []byte
 		for m.NextKey(nil, &key) == nil {
 			if err := m.Delete(key); err != nil {
@@ -175,6 +224,47 @@ func forget(t *testing.T, p *Plane) {
 		if err := p.maps.Turns.Put(entry.id, uint64(0)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, slot := range p.Slots() {
+		if err := p.maps.Timers.Put(slot, xdirectorTimer{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// openFastPath opens the election's end of the plane for one test. It ends with the gates shut.
+func openFastPath(t testing.TB, p *Plane) *FastPath {
+	t.Helper()
+	files, err := p.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := OpenFastPath(files.Words, files.Events)
+	if err = errors.Join(err, files.Close()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for name, slot := range p.Slots() {
+			f.Gate(slot, name == "v3" || name == "off") // as in the packet table
+			f.Absorb(slot, nil, 0)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+// openGate makes this director MASTER of a router.
+func openGate(t *testing.T, p *Plane, router string) {
+	t.Helper()
+	var words xdirectorWords
+	if err := p.maps.Words.Lookup(p.Slots()[router], &words); err != nil {
+		t.Fatal(err)
+	}
+	words.Gate = 1
+	if err := p.maps.Words.Put(p.Slots()[router], words); err != nil {
+		t.Fatal(err)
 	}
 }
 
