@@ -33,6 +33,8 @@ func run(file string) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	err := supervisor.Run(supervisor.Options{
+		Version:      version,
+		CheckArgs:    []string{"check", "--config", file},
 		AgentArgs:    []string{"xdirector", agentCommand, "--config", file},
 		ElectionArgs: []string{"xdirector", electionCommand},
 		Signals:      signals,

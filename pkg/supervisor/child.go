@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,7 +31,7 @@ type child struct {
 	started time.Time
 	silent  int // ticks of the supervisor since its last message
 	ready   bool
-	ooms    uint64 // processes of this box that the kernel had killed for want of memory when it was started
+	ooms    uint64 // processes that the kernel had killed for want of memory when this one was started
 }
 
 // event is something that a child said, or its end.
@@ -54,6 +55,13 @@ func start(r role, args []string, extra []*os.File, events chan<- event) (*child
 		return fail(err)
 	}
 	c := &child{role: r, conn: ours, out: newOutbox(), started: time.Now(), ooms: oomKills()}
+	// An upgrade leaves its signals blocked; a child, and a script that it starts, would inherit that.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
+		ours.Close()
+		return fail(err)
+	}
 	// Whatever file has replaced the binary meanwhile: a child is of the supervisor's own version.
 	c.process, err = os.StartProcess("/proc/self/exe", args, &os.ProcAttr{
 		Files: append([]*os.File{os.Stdin, os.Stdout, os.Stderr, theirs}, extra...),

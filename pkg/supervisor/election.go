@@ -112,6 +112,8 @@ func (e *elector) listen(c *conn) {
 			e.level.Set(s.Level)
 			if e.runtime != nil {
 				e.runtime.Configure(s.HA)
+			} else {
+				e.out.put(message{kind: kindPrepared})
 			}
 		case kindTrack:
 			e.track = nil

@@ -22,6 +22,7 @@ const (
 	kindTrack                    // agent to election: map of instance to ha.Track
 	kindMaps                     // agent to election: the descriptors of the plane's maps for VRRP
 	kindStop                     // supervisor to both: hand over and end; agent to election: the same
+	kindPrepared                 // election to supervisor: it can begin at once
 	kindReady                    // election to supervisor: list of ha.ReadyPacket
 	kindReport                   // election to agent: ha.Report
 	kindFailed                   // election to supervisor, and to an agent that starts: why it could not start

@@ -16,9 +16,6 @@ import (
 	"github.com/xdirector/xdirector/pkg/ha"
 )
 
-// inheritVariable is in the environment of a supervisor that was started by an upgrade.
-const inheritVariable = "XDIRECTOR_INHERIT"
-
 const (
 	tick        = time.Second
 	silentLimit = 10               // ticks without a word after which a child hangs
@@ -38,7 +35,9 @@ const (
 
 // Options are what a supervisor is made of.
 type Options struct {
+	Version                 string
 	AgentArgs, ElectionArgs []string // command lines of the children, the name of the program first
+	CheckArgs               []string // of the command by which another version says that it can read the configuration
 
 	Signals <-chan os.Signal
 	Notify  func(state string) // sd_notify
@@ -78,6 +77,14 @@ type supervisor struct {
 	stopping bool
 	deadline <-chan time.Time // of the stop
 	handed   bool             // the election has ended in good order
+	packets  []ha.ReadyPacket // what the guard is armed with
+
+	checked      chan *upgrade // the outcome of a check of the installed binary
+	upgrade      *upgrade      // under way in this process
+	upgradeBegan time.Duration // CLOCK_MONOTONIC
+	old          *child        // the election of the version before, until that of this one takes its place
+	oldSocket    *os.File
+	before       string // the version before, until this one is ready
 }
 
 // Run supervises until the agent has ended in good order, and returns nil then. A first start that fails ends with
@@ -89,18 +96,29 @@ func Run(opts Options) error {
 		agent:    &slot{role: roleAgent, args: opts.AgentArgs},
 		election: &slot{role: roleElection, args: opts.ElectionArgs},
 		wishes:   map[kind]message{},
+		checked:  make(chan *upgrade, 1),
 	}
 	s.log = slog.New(opts.Handler("", &s.level))
 	defer s.killAll()
-	var err error
-	if s.lease, err = newLease(); err != nil {
+	will, err := inherited()
+	if err == nil && will != nil {
+		err = s.inherit(will)
+	} else if err == nil {
+		s.lease, err = newLease()
+	}
+	if err != nil {
 		return err
 	}
 	if s.guard, err = startGuard(s.lease); err != nil {
 		return err
 	}
 	defer s.guard.stop()
-	s.start(s.election)
+	if s.old != nil {
+		s.guard.over(s.old.process)
+		s.guard.arm(s.packets)
+	} else {
+		s.start(s.election)
+	}
 	s.start(s.agent)
 	return s.loop()
 }
@@ -127,6 +145,8 @@ func (s *supervisor) loop() error {
 		case sent := <-s.guard.expired:
 			s.handOver = true
 			s.log.Error("the election has not moved for two advert intervals: it is killed, and handed over in its name; packets go on", "adverts", sent)
+		case u := <-s.checked:
+			s.proven(u)
 		case <-ticker.C:
 			s.watch(s.agent)
 			s.watch(s.election)
@@ -155,13 +175,15 @@ func (s *supervisor) start(p *slot) {
 	p.child = c
 	switch p.role {
 	case roleElection:
-		s.guard.over(c.process)
+		if s.old == nil {
+			s.guard.over(c.process)
+		}
 		for _, k := range []kind{kindMaps, kindTrack, kindConfig} {
 			if m, ok := s.wishes[k]; ok {
 				c.out.put(m)
 			}
 		}
-		if _, ok := s.wishes[kindConfig]; ok {
+		if _, ok := s.wishes[kindConfig]; ok && s.old == nil {
 			s.begin(c)
 		}
 		s.tellProcess()
@@ -207,14 +229,26 @@ func (s *supervisor) said(e event) {
 	switch e.kind {
 	case kindConfig:
 		s.adopt(e.message)
-		s.election.child.tell(kindConfig, e.body)
-		s.begin(s.election.child)
+		switch {
+		case s.old != nil && s.election.child == nil && s.election.again == nil:
+			s.start(s.election)
+		case s.old != nil:
+			s.election.child.tell(kindConfig, e.body)
+		default:
+			s.election.child.tell(kindConfig, e.body)
+			s.begin(s.election.child)
+		}
+	case kindPrepared:
+		if s.old != nil {
+			s.old.kill() // and when it is gone, the new one begins: see succeed
+		}
 	case kindTrack, kindMaps:
 		s.wishes[e.kind] = e.message
 		s.election.child.tell(e.kind, e.body, e.files...)
 	case kindReady:
 		var packets []ha.ReadyPacket
 		if json.Unmarshal(e.body, &packets) == nil {
+			s.packets = packets
 			s.guard.arm(packets)
 		}
 	case kindReport:
@@ -254,6 +288,10 @@ func (s *supervisor) notified(c *child, state string) {
 		return
 	case "READY=1":
 		c.ready = true
+		if s.before != "" {
+			s.log.Info("upgraded", "from", s.before, "to", s.opts.Version, "took", (monotonic() - s.upgradeBegan).Round(time.Millisecond))
+			s.before = ""
+		}
 		if s.ready {
 			return
 		}
@@ -283,6 +321,10 @@ func (s *supervisor) watch(p *slot) {
 
 // ended decides what follows the end of a child. done ends the supervisor.
 func (s *supervisor) ended(e event) (done bool, err error) {
+	if e.child == s.old {
+		s.succeed()
+		return false, nil
+	}
 	p := s.agent
 	if e.child.role == roleElection {
 		p = s.election
@@ -305,6 +347,9 @@ func (s *supervisor) ended(e event) (done bool, err error) {
 	case p == s.agent && s.stopping && clean:
 		s.opts.Notify("STATUS=stopped")
 		return true, nil
+	case p == s.agent && s.upgrade != nil && s.upgrade.path != "":
+		s.execute()
+		return false, nil
 	case p == s.agent && !s.ready:
 		if e.ended.Exited() {
 			return true, ErrShown
@@ -351,6 +396,8 @@ func (s *supervisor) signalled(sig os.Signal) {
 	switch sig {
 	case syscall.SIGHUP:
 		s.agent.child.tell(kindReload, nil) // one that is being started reads the file anyway
+	case syscall.SIGUSR2:
+		s.beginUpgrade()
 	default:
 		s.stop()
 	}
@@ -364,6 +411,9 @@ func (s *supervisor) stop() {
 	s.stopping = true
 	s.deadline = time.After(stopLimit)
 	s.agent.failures = 0
+	if s.old != nil {
+		s.old.kill() // the election of this version ends it in good order
+	}
 	s.agent.child.tell(kindStop, nil)
 	s.election.child.tell(kindStop, nil)
 	for _, p := range []*slot{s.agent, s.election} {
@@ -379,6 +429,9 @@ func (s *supervisor) killAll() {
 		if p.child != nil {
 			p.child.kill()
 		}
+	}
+	if s.old != nil {
+		s.old.kill()
 	}
 	for s.agent.child != nil || s.election.child != nil {
 		e := <-s.events
