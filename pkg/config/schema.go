@@ -14,11 +14,11 @@ import (
 // except those defaults that depend on other keys: complete fills them in.
 func (d *decoder) config(v value) *Config {
 	c := &Config{
-		StateDir: "/run/xdirector",
+		StateDir: defaultStateDir,
 		Dataplane: Dataplane{
 			Mode:          ModeAuto,
 			FlowTableSize: 1048576,
-			PinPath:       "/run/xdirector/bpf",
+			PinPath:       defaultPinPath,
 			DeadMan:       30 * time.Second,
 			VRRPFastPath:  FastPathFilter,
 		},

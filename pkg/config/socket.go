@@ -6,20 +6,50 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-const defaultSocket = "/run/xdirector/control.sock"
+const (
+	defaultSocket   = "/run/xdirector/control.sock"
+	defaultStateDir = "/run/xdirector"
+	defaultPinPath  = "/run/xdirector/bpf"
+)
 
-// ControlSocket returns the control socket that the file at path names, or the default. It asks no more of the file
-// than that: while an operator is at work on a mistake in it, the running director must still be found.
-func ControlSocket(path string) (string, error) {
+// Places is where a director leaves what others may look for.
+type Places struct {
+	Socket   string // control.socket
+	StateDir string // state_dir
+	PinPath  string // dataplane.pin_path
+}
+
+// PlacesOf returns the places that the file at path names, or the defaults. It asks no more of the file than that:
+// while an operator is at work on a mistake in it, the running director, or what one has left, must still be found.
+func PlacesOf(path string) (Places, error) {
 	data, err := read(path)
 	if err != nil {
-		return "", fmt.Errorf("read configuration %s: %w%s", path, err, cure(err))
+		return Places{}, fmt.Errorf("read configuration %s: %w%s", path, err, cure(err))
 	}
 	var file struct {
-		Control struct{ Socket string }
+		StateDir  string `yaml:"state_dir"`
+		Control   struct{ Socket string }
+		Dataplane struct {
+			PinPath string `yaml:"pin_path"`
+		}
 	}
-	if yaml.Unmarshal(data, &file) != nil || file.Control.Socket == "" {
-		return defaultSocket, nil
+	p := Places{Socket: defaultSocket, StateDir: defaultStateDir, PinPath: defaultPinPath}
+	if yaml.Unmarshal(data, &file) != nil {
+		return p, nil
 	}
-	return file.Control.Socket, nil
+	for _, f := range []struct {
+		into *string
+		text string
+	}{{&p.Socket, file.Control.Socket}, {&p.StateDir, file.StateDir}, {&p.PinPath, file.Dataplane.PinPath}} {
+		if f.text != "" {
+			*f.into = f.text
+		}
+	}
+	return p, nil
+}
+
+// ControlSocket returns the control socket that the file at path names, or the default; see PlacesOf.
+func ControlSocket(path string) (string, error) {
+	p, err := PlacesOf(path)
+	return p.Socket, err
 }

@@ -72,6 +72,7 @@ type supervisor struct {
 	guard    *guard
 	handOver bool             // priority 0 was sent for the election that is started next
 	wishes   map[kind]message // the newest of each kind, for an election that is started again
+	lock     *os.File         // of state_dir; nil: it is not known yet, or there is none
 	report   []byte           // the newest, for an agent that is started again
 	ready    bool             // the first start is through
 	stopping bool
@@ -228,8 +229,8 @@ func (s *supervisor) said(e event) {
 	c.silent = 0
 	switch e.kind {
 	case kindConfig:
-		s.adopt(e.message)
-		switch {
+		switch ok := s.adopt(e.message); {
+		case !ok:
 		case s.old != nil && s.election.child == nil && s.election.again == nil:
 			s.start(s.election)
 		case s.old != nil:
@@ -267,18 +268,29 @@ func (s *supervisor) said(e event) {
 	}
 }
 
-// adopt takes the settings of the agent: the log's are for this process too.
-func (s *supervisor) adopt(m message) {
-	s.wishes[kindConfig] = m
+// adopt takes the settings of the agent: the log's are for this process too. False: another director runs with them,
+// and the agent ends with that.
+func (s *supervisor) adopt(m message) bool {
 	var wished settings
-	if json.Unmarshal(m.body, &wished) != nil {
-		return
+	if err := json.Unmarshal(m.body, &wished); err != nil {
+		s.log.Error("the agent's settings can't be read", "error", err)
+		return false
 	}
+	if s.lock == nil {
+		var err error
+		_ = os.MkdirAll(wished.HA.StateDir, 0o755) // where that can't be, the election says so, and runs without
+		if s.lock, err = Lock(wished.HA.StateDir); errors.Is(err, ErrRunning) {
+			s.agent.child.tell(kindFailed, []byte(err.Error()))
+			return false
+		}
+	}
+	s.wishes[kindConfig] = m
 	s.level.Set(wished.Level)
 	if wished.Format != s.format {
 		s.format = wished.Format
 		s.log = slog.New(s.opts.Handler(s.format, &s.level))
 	}
+	return true
 }
 
 // notified passes on to the service manager what the agent has for it. The watchdog is this loop's own.

@@ -40,6 +40,7 @@ type inheritance struct {
 	Election int              // process id
 	Socket   int              // of the election: held open, or it would think that its supervisor is gone
 	Lease    int              // descriptor
+	Lock     int              // descriptor, of state_dir; 0: there is none
 	Maps     []int            // descriptors
 	Config   json.RawMessage  `json:",omitempty"`
 	Track    json.RawMessage  `json:",omitempty"`
@@ -172,6 +173,9 @@ func (s *supervisor) replace(path string) error {
 		return fd
 	}
 	will.Socket, will.Lease = pass(socket), pass(s.lease.file)
+	if s.lock != nil {
+		will.Lock = pass(s.lock)
+	}
 	for _, f := range s.wishes[kindMaps].files {
 		will.Maps = append(will.Maps, pass(f))
 	}
@@ -202,7 +206,7 @@ func (s *supervisor) replace(path string) error {
 	}
 	err = unix.Exec(path, os.Args, env)
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
-	for _, fd := range append(will.Maps, will.Socket, will.Lease) {
+	for _, fd := range append(will.Maps, will.Socket, will.Lease, will.Lock) {
 		unix.CloseOnExec(fd)
 	}
 	return fmt.Errorf("execute %s: %w", path, err)
@@ -248,7 +252,7 @@ func inherited() (*inheritance, error) {
 	if err := json.Unmarshal(b, &will); err != nil {
 		return nil, fmt.Errorf("read inheritance: %w", err)
 	}
-	for _, fd := range append([]int{will.Socket, will.Lease}, will.Maps...) {
+	for _, fd := range append([]int{will.Socket, will.Lease, will.Lock}, will.Maps...) {
 		unix.CloseOnExec(fd)
 	}
 	return &will, nil
@@ -259,6 +263,9 @@ func (s *supervisor) inherit(will *inheritance) error {
 	var err error
 	if s.lease, err = openLease(os.NewFile(uintptr(will.Lease), "lease")); err != nil {
 		return err
+	}
+	if will.Lock > 0 {
+		s.lock = os.NewFile(uintptr(will.Lock), "lock")
 	}
 	process, err := os.FindProcess(will.Election)
 	if err != nil {
