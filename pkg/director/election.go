@@ -13,12 +13,7 @@ import (
 // haConfig is what the election needs of the configuration. slots are the numbers that the plane has given to
 // instances, by name; nil: the plane has none.
 func haConfig(cfg *config.Config, slots map[string]uint32) ha.Config {
-	groups := map[string]string{}
-	for _, g := range cfg.SyncGroups {
-		for _, name := range g.Instances {
-			groups[name] = g.Name
-		}
-	}
+	groups := syncGroups(cfg)
 	c := ha.Config{StateDir: cfg.StateDir, DeadMan: cfg.Dataplane.DeadMan}
 	for _, i := range cfg.Instances {
 		c.Instances = append(c.Instances, ha.Instance{
@@ -40,6 +35,17 @@ func haConfig(cfg *config.Config, slots map[string]uint32) ha.Config {
 		})
 	}
 	return c
+}
+
+// syncGroups is the sync group of each instance that is in one.
+func syncGroups(cfg *config.Config) map[string]string {
+	groups := map[string]string{}
+	for _, g := range cfg.SyncGroups {
+		for _, name := range g.Instances {
+			groups[name] = g.Name
+		}
+	}
+	return groups
 }
 
 func vrrpConfig(i config.Instance) vrrp.Config {

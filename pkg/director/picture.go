@@ -46,12 +46,14 @@ func (d *Director) publish() {
 	for _, r := range d.report.Instances {
 		reports[r.Name] = r
 	}
+	counters := d.meter.counters()
+	groups := syncGroups(d.cfg)
 	for _, i := range d.cfg.Instances {
-		p := instancePicture(i, reports[i.Name])
+		p := instancePicture(i, reports[i.Name], counters.Adverts[i.Name])
+		p.SyncGroup = groups[i.Name]
 		p.Yielding = d.yielding(i.Name)
 		s.Instances = append(s.Instances, p)
 	}
-	counters := d.meter.counters()
 	for _, service := range d.cfg.Services {
 		s.Services = append(s.Services, d.servicePicture(service, s.Plane, counters))
 	}
@@ -78,7 +80,19 @@ func (d *Director) unhealthy() string {
 	return ""
 }
 
-func instancePicture(i config.Instance, r ha.InstanceReport) status.Instance {
+// fastPath says what is done with adverts before the kernel sees them, and why that.
+func (d *Director) fastPath() (mode, reason string) {
+	if p, ok := d.plane.Plane.(interface{ FastPath() (mode, reason string) }); ok {
+		return p.FastPath()
+	}
+	if d.plane.Plane == nil {
+		return config.FastPathOff, "no XDP program is attached"
+	}
+	return config.FastPathOff, fmt.Sprintf("plane %s has none", d.planeName())
+}
+
+// instancePicture is the picture of one instance. adverts is what the plane did with adverts to it, see lb.Counters.
+func instancePicture(i config.Instance, r ha.InstanceReport, adverts map[string]uint64) status.Instance {
 	p := status.Instance{
 		Name:            i.Name,
 		Interface:       i.Interface,
@@ -94,6 +108,22 @@ func instancePicture(i config.Instance, r ha.InstanceReport) status.Instance {
 		AdvertsReceived: r.AdvertsReceived,
 		AdvertsRefused:  map[string]uint64{},
 		Mismatches:      []status.Notice{},
+
+		ConfiguredPriority: i.Priority,
+		AdvertInterval:     i.AdvertInterval,
+		Tracked:            r.Tracked,
+		AdvertsAbsorbed:    max(r.AdvertsAbsorbed, adverts["absorbed"]),
+		AdvertsByForm:      r.AdvertsByForm,
+		AdvertsFiltered:    map[string]uint64{},
+		AddressesRestored:  r.Restored,
+	}
+	if r.Priority != 0 {
+		p.Priority = r.Priority
+	}
+	for what, n := range adverts {
+		if what != "passed" && what != "absorbed" && what != "sampled" {
+			p.AdvertsFiltered[what] = n
+		}
 	}
 	if r.Source.IsValid() {
 		p.Source = r.Source.String()

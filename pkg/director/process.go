@@ -13,6 +13,7 @@ func (d *Director) electionPicture() status.Election {
 	}); ok {
 		e.PID, e.Restarts = p.Process()
 	}
+	e.FastPath, e.FastPathReason = d.fastPath()
 	if counts := d.report.Lateness.Counts; counts != nil {
 		e.LatenessCounts, e.LatenessSum = counts, d.report.Lateness.Sum.Seconds()
 		for _, b := range ha.LatenessBounds() {

@@ -20,10 +20,13 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 type collector struct {
 	latest func() *status.Status
 
-	vrrpState, vrrpTransitions, advertsSent, advertsReceived, advertsRefused, vrrpMismatch *prometheus.Desc
-	serverUp, serverWeight, serverTransitions, checkDuration, checks                       *prometheus.Desc
-	packets, bytes, flowsCreated, flows, verdicts, drops                                   *prometheus.Desc
-	plane, reloadSuccess, reloadTime, build                                                *prometheus.Desc
+	vrrpState, vrrpPriority, vrrpConfiguredPriority, vrrpYielding, vrrpInterval *prometheus.Desc
+	vrrpTransitions, advertsSent, advertsReceived, advertsRefused, vrrpMismatch *prometheus.Desc
+	advertsAbsorbed, advertsFiltered, advertsByForm, addressesRestored          *prometheus.Desc
+	lateness, electionRestarts, electionDenied, fastPath, maintenance           *prometheus.Desc
+	serverUp, serverWeight, serverTransitions, checkDuration, checks            *prometheus.Desc
+	packets, bytes, flowsCreated, flows, verdicts, drops                        *prometheus.Desc
+	plane, reloadSuccess, reloadTime, build                                     *prometheus.Desc
 }
 
 func newCollector(latest func() *status.Status) *collector {
@@ -35,7 +38,22 @@ func newCollector(latest func() *status.Status) *collector {
 		advertsSent:     desc("vrrp_adverts_sent_total", "VRRP adverts sent.", "instance"),
 		advertsReceived: desc("vrrp_adverts_received_total", "VRRP adverts of other directors that took part in the election.", "instance"),
 		advertsRefused:  desc("vrrp_adverts_refused_total", "VRRP adverts that had no effect, by the reason.", "instance", "reason"),
-		vrrpMismatch:    desc("vrrp_mismatch", "Other boxes on the same virtual router whose configuration differs in this.", "instance", "kind"),
+		vrrpMismatch:    desc("vrrp_mismatch", "Other boxes on the same virtual router that differ from this one in this, or are MASTER too (split_brain).", "instance", "kind"),
+
+		vrrpPriority:           desc("vrrp_priority", "Priority of the VRRP instance in use: the configured one with what is tracked.", "instance"),
+		vrrpConfiguredPriority: desc("vrrp_configured_priority", "Priority of the VRRP instance as configured.", "instance"),
+		vrrpYielding:           desc("vrrp_yielding", "1 while an operator has the VRRP instance leave MASTER to any other director (xdirector failover), else 0.", "instance"),
+		vrrpInterval:           desc("vrrp_advert_interval_seconds", "Advert interval of the VRRP instance as configured.", "instance"),
+		advertsAbsorbed:        desc("vrrp_adverts_absorbed_total", "VRRP adverts that the XDP program took for what they repeat; they are not among those received.", "instance"),
+		advertsFiltered:        desc("vrrp_adverts_filtered_total", "VRRP adverts that the XDP program dropped, by the reason.", "instance", "reason"),
+		advertsByForm:          desc("vrrp_adverts_by_checksum_form_total", "Accepted adverts of version 3 over IPv4, by the form of their checksum.", "instance", "form"),
+		addressesRestored:      desc("vrrp_addresses_restored_total", "Virtual addresses of a MASTER that somebody else removed, and that were put back.", "instance"),
+
+		lateness:         desc("vrrp_lateness_seconds", "How late the election was for its own timers."),
+		electionRestarts: desc("election_restarts_total", "Restarts of the process that runs the elections, since the service started."),
+		electionDenied:   desc("election_denied", "Things that the kernel did not permit the election, for example real-time scheduling; status names them."),
+		fastPath:         desc("vrrp_fast_path_info", "Always 1: what the XDP program does with VRRP adverts (off, filter, absorb), and why.", "mode", "reason"),
+		maintenance:      desc("maintenance", "1 while an operator has taken this box out of all elections, else 0."),
 
 		serverUp:          desc("real_server_up", "1 if the real server is up, 0 if it is down and gets no new flows.", "service", "real_server"),
 		serverWeight:      desc("real_server_weight", "Weight of the real server; with 0 it gets no new flows.", "service", "real_server"),
@@ -60,7 +78,10 @@ func newCollector(latest func() *status.Status) *collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.vrrpState, c.vrrpTransitions, c.advertsSent, c.advertsReceived, c.advertsRefused, c.vrrpMismatch,
+		c.vrrpState, c.vrrpPriority, c.vrrpConfiguredPriority, c.vrrpYielding, c.vrrpInterval,
+		c.vrrpTransitions, c.advertsSent, c.advertsReceived, c.advertsRefused, c.vrrpMismatch,
+		c.advertsAbsorbed, c.advertsFiltered, c.advertsByForm, c.addressesRestored,
+		c.lateness, c.electionRestarts, c.electionDenied, c.fastPath, c.maintenance,
 		c.serverUp, c.serverWeight, c.serverTransitions, c.checkDuration, c.checks,
 		c.packets, c.bytes, c.flowsCreated, c.flows, c.verdicts, c.drops,
 		c.plane, c.reloadSuccess, c.reloadTime, c.build,
@@ -78,6 +99,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	out := sink(ch)
 	for _, i := range s.Instances {
 		c.instance(out, i)
+	}
+	if len(s.Instances) > 0 {
+		c.election(out, s)
 	}
 	for _, v := range s.Services {
 		out.gauge(c.plane, 1, v.Name, v.Plane.Name, v.Plane.Reason)
@@ -110,6 +134,14 @@ func (c *collector) instance(out sink, i status.Instance) {
 	out.counter(c.advertsSent, i.AdvertsSent, i.Name)
 	out.counter(c.advertsReceived, i.AdvertsReceived, i.Name)
 	out.counters(c.advertsRefused, i.AdvertsRefused, i.Name)
+	out.counter(c.advertsAbsorbed, i.AdvertsAbsorbed, i.Name)
+	out.counters(c.advertsFiltered, i.AdvertsFiltered, i.Name)
+	out.counters(c.advertsByForm, i.AdvertsByForm, i.Name)
+	out.counter(c.addressesRestored, i.AddressesRestored, i.Name)
+	out.gauge(c.vrrpPriority, float64(i.Priority), i.Name)
+	out.gauge(c.vrrpConfiguredPriority, float64(i.ConfiguredPriority), i.Name)
+	out.gauge(c.vrrpYielding, truth(i.Yielding), i.Name)
+	out.gauge(c.vrrpInterval, i.AdvertInterval.Seconds(), i.Name)
 	kinds := map[string]int{}
 	for _, m := range i.Mismatches {
 		kinds[m.Kind]++
@@ -117,6 +149,30 @@ func (c *collector) instance(out sink, i status.Instance) {
 	for kind, n := range kinds {
 		out.gauge(c.vrrpMismatch, float64(n), i.Name, kind)
 	}
+}
+
+func (c *collector) election(out sink, s *status.Status) {
+	e := s.Election
+	out.counter(c.electionRestarts, e.Restarts)
+	out.gauge(c.electionDenied, float64(len(e.Denied)))
+	out.gauge(c.maintenance, truth(s.Maintenance))
+	if e.FastPath != "" {
+		out.gauge(c.fastPath, 1, e.FastPath, e.FastPathReason)
+	}
+	if len(e.LatenessCounts) != len(e.LatenessBounds)+1 {
+		return // not told yet
+	}
+	buckets, count := map[float64]uint64{}, uint64(0)
+	for n, bound := range e.LatenessBounds {
+		count += e.LatenessCounts[n]
+		buckets[bound] = count
+	}
+	count += e.LatenessCounts[len(e.LatenessBounds)]
+	m, err := prometheus.NewConstHistogram(c.lateness, count, e.LatenessSum, buckets)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(c.lateness, err)
+	}
+	out <- m
 }
 
 func (c *collector) realServer(out sink, service string, r status.RealServer) {

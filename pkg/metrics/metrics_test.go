@@ -35,9 +35,16 @@ func picture() *status.Status {
 			Name: "VI_1", State: "MASTER", Transitions: map[string]uint64{"INIT": 1, "BACKUP": 3, "MASTER": 2}, AdvertsSent: 1234, AdvertsReceived: 567,
 			AdvertsRefused: map[string]uint64{"password": 8, "ttl": 9},
 			Mismatches:     []status.Notice{{Kind: "addresses", Peer: "192.168.5.2"}, {Kind: "addresses", Peer: "192.168.5.3"}, {Kind: "collision", Peer: "192.168.5.4"}},
+			Priority:       80, ConfiguredPriority: 100, AdvertInterval: 100 * time.Millisecond, Yielding: true, AdvertsAbsorbed: 99, AddressesRestored: 4,
+			AdvertsByForm: map[string]uint64{"rfc5798": 500, "rfc9568": 67}, AdvertsFiltered: map[string]uint64{"ttl": 10},
 		}, {
 			Name: "VI_2", State: "FAULT",
 		}},
+		Maintenance: true,
+		Election: status.Election{
+			PID: 4711, Restarts: 2, Denied: []string{"real-time scheduling"}, FastPath: "filter", FastPathReason: "as configured",
+			LatenessBounds: []float64{0.0001, 0.001, 0.01}, LatenessCounts: []uint64{50, 30, 15, 5}, LatenessSum: 0.5,
+		},
 		Services: []status.Service{{
 			Name: "web", Plane: status.Plane{Name: "xdp-native", Reason: "every interface\nruns \"it\""},
 			RealServers: []status.RealServer{

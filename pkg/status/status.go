@@ -59,6 +59,7 @@ type Instance struct {
 	AdvertsRefused  map[string]uint64 `json:"adverts_refused"`  // by reason
 
 	ConfiguredPriority uint8             `json:"configured_priority"`
+	AdvertInterval     time.Duration     `json:"advert_interval_ns"`
 	Tracked            string            `json:"tracked,omitempty"` // what changes the priority, or keeps it in FAULT
 	Yielding           bool              `json:"yielding,omitempty"`
 	SyncGroup          string            `json:"sync_group,omitempty"`

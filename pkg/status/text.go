@@ -2,9 +2,11 @@ package status
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -21,6 +23,10 @@ func (s *Status) Text(w io.Writer) error {
 		fmt.Fprintf(&out, "Plane %s: %s\n", s.Plane.Name, plain(s.Plane.Reason))
 	}
 	if len(s.Instances) > 0 {
+		fmt.Fprintln(&out, plain(s.Election.line()))
+		if s.Maintenance {
+			out.WriteString("MAINTENANCE: this box takes part in no election, until xdirector maintenance off\n")
+		}
 		s.instances(&out)
 	}
 	if len(s.Services) > 0 {
@@ -46,19 +52,97 @@ func (s *Status) health() string {
 	return "NOT HEALTHY"
 }
 
+// line is the process that runs the elections, in one line.
+func (e Election) line() string {
+	parts := []string{"Election in the agent's process"}
+	if e.PID > 0 {
+		parts[0] = fmt.Sprintf("Election process %d", e.PID)
+	}
+	if e.Restarts > 0 {
+		parts = append(parts, fmt.Sprintf("restarted %s", times(e.Restarts)))
+	}
+	if e.FastPath != "" {
+		parts = append(parts, "fast path "+e.FastPath)
+		if e.FastPathReason != "" {
+			parts[len(parts)-1] += " (" + e.FastPathReason + ")"
+		}
+	}
+	if late := e.late(); late != "" {
+		parts = append(parts, late)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// late says how late the election was for its own timers, but for the worst thousandth.
+func (e Election) late() string {
+	var all, so uint64
+	for _, n := range e.LatenessCounts {
+		all += n
+	}
+	if all == 0 {
+		return ""
+	}
+	for n, bound := range e.LatenessBounds {
+		so += e.LatenessCounts[n]
+		if so >= all-all/1000 {
+			return fmt.Sprintf("99.9 %% of its timers late by less than %s", time.Duration(bound*float64(time.Second)))
+		}
+	}
+	return fmt.Sprintf("more than one in a thousand of its timers late by more than %s",
+		time.Duration(e.LatenessBounds[len(e.LatenessBounds)-1]*float64(time.Second)))
+}
+
+func times(n uint64) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
 func (s *Status) instances(out io.Writer) {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprint(t, "\nInstance\tInterface\tVRID\tVersion\tState\tSince\tPriority\tMaster\tAddresses\n")
+	grouped := slices.ContainsFunc(s.Instances, func(i Instance) bool { return i.SyncGroup != "" })
+	row := func(group string, cells ...string) {
+		if grouped {
+			cells = slices.Insert(cells, 1, group)
+		}
+		fmt.Fprintln(t, strings.Join(cells, "\t"))
+	}
+	fmt.Fprintln(t)
+	row("Group", "Instance", "Interface", "VRID", "Version", "State", "Since", "Priority", "Master", "Addresses")
 	for _, i := range s.Instances {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%d\t%s\t%s\n", plain(i.Name), plain(i.Interface), i.VirtualRouterID, i.Version,
-			i.State, s.age(i.Since), i.Priority, i.master(), strings.Join(i.Addresses, " "))
+		row(plain(cmp.Or(i.SyncGroup, "-")), plain(i.Name), plain(i.Interface), strconv.Itoa(int(i.VirtualRouterID)), strconv.Itoa(int(i.Version)),
+			i.State, s.age(i.Since), i.priority(), i.master(), i.addresses())
 	}
 	t.Flush()
 	for _, i := range s.Instances {
 		if i.Reason != "" {
 			fmt.Fprintf(out, "  %s is %s: %s\n", plain(i.Name), i.State, plain(i.Reason))
 		}
+		if i.Tracked != "" {
+			fmt.Fprintf(out, "  %s, tracked: %s\n", plain(i.Name), plain(i.Tracked))
+		}
+		if i.Yielding {
+			fmt.Fprintf(out, "  %s leaves MASTER to any other director, until xdirector failover %s --off or its time is over\n", plain(i.Name), plain(i.Name))
+		}
 	}
+}
+
+// priority is the one in use, with the configured one where that is another.
+func (i Instance) priority() string {
+	if i.ConfiguredPriority == 0 || i.ConfiguredPriority == i.Priority {
+		return strconv.Itoa(int(i.Priority))
+	}
+	return fmt.Sprintf("%d, not %d", i.Priority, i.ConfiguredPriority)
+}
+
+// addresses lists as many addresses as a line can bear.
+func (i Instance) addresses() string {
+	const most = 8
+	if n := len(i.Addresses); n > most+1 {
+		return fmt.Sprintf("%s and %d more", strings.Join(i.Addresses[:most], " "), n-most)
+	}
+	return strings.Join(i.Addresses, " ")
 }
 
 // master says who answers for the addresses.
@@ -94,6 +178,17 @@ func (s *Status) services(out io.Writer) {
 			row()
 		}
 	}
+}
+
+// heading names the kinds of differences that cost traffic at once.
+func (n Notice) heading() string {
+	switch n.Kind {
+	case "split_brain":
+		return "SPLIT BRAIN: "
+	case "collision":
+		return "VRID COLLISION: "
+	}
+	return ""
 }
 
 func (v Service) line() string {
@@ -139,9 +234,15 @@ func (s *Status) warnings() []string {
 	for _, difference := range s.Plane.Differences {
 		add("%s: %s", s.Plane.Name, difference)
 	}
+	for _, denied := range s.Election.Denied {
+		add("election: %s", denied)
+	}
 	for _, i := range s.Instances {
 		for _, m := range i.Mismatches {
-			add("%s: %s", i.Name, m.Text)
+			add("%s: %s%s", i.Name, m.heading(), m.Text)
+		}
+		if i.AddressesRestored > 0 {
+			add("%s: somebody else removed virtual addresses, which were put back %s so far; network managers do that: have them leave %s alone", i.Name, times(i.AddressesRestored), i.Interface)
 		}
 	}
 	for _, v := range s.Services {

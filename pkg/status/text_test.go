@@ -23,14 +23,28 @@ func busy() *Status {
 		Instances: []Instance{{
 			Name: "VI_1", Interface: "eth0", VirtualRouterID: 51, Version: 2, State: "MASTER", Since: noon.Add(-7500 * time.Second), Reason: "no advert for 3.609s",
 			Priority: 100, Source: "192.168.5.1", Master: "192.168.5.1", MasterPriority: 100, Addresses: []string{"192.168.5.100/32", "192.168.5.101/32"},
-			Mismatches: []Notice{{Kind: "addresses", Peer: "192.168.5.2", Text: "192.168.5.2 lists other addresses (192.168.5.100): make the lists equal"}},
+			Mismatches:         []Notice{{Kind: "addresses", Peer: "192.168.5.2", Text: "192.168.5.2 lists other addresses (192.168.5.100): make the lists equal"}},
+			ConfiguredPriority: 100, SyncGroup: "VG_1", AddressesRestored: 3,
 		}, {
 			Name: "gateway", Interface: "bond0.17", VirtualRouterID: 7, Version: 3, State: "BACKUP", Since: noon.Add(-90 * time.Second), Reason: "192.168.6.2 has priority 200",
 			Priority: 90, Master: "192.168.6.2", MasterPriority: 200, Addresses: []string{"192.168.6.1/24"},
 		}, {
 			Name: "broken", Interface: "eth9", VirtualRouterID: 8, Version: 3, State: "FAULT", Since: noon.Add(-2 * time.Second), Reason: "interface eth9: no carrier",
 			Priority: 90, Addresses: []string{"192.168.7.1/24"},
+		}, {
+			Name: "low", Interface: "eth0", VirtualRouterID: 9, Version: 3, State: "BACKUP", Since: noon.Add(-2 * time.Second), Reason: "192.168.8.2 has priority 100",
+			Priority: 30, ConfiguredPriority: 150, Tracked: "interface eth7 is down: -100; script chk_nginx failed: -20", Yielding: true, SyncGroup: "VG_1",
+			Master: "192.168.8.2", MasterPriority: 100, Addresses: strings.Fields("10.0.0.1/32 10.0.0.2/32 10.0.0.3/32 10.0.0.4/32 10.0.0.5/32 10.0.0.6/32 10.0.0.7/32 10.0.0.8/32 10.0.0.9/32 10.0.0.10/32"),
+			Mismatches: []Notice{
+				{Kind: "split_brain", Peer: "192.168.8.3", Text: "192.168.8.3 (priority 90) is MASTER too"},
+				{Kind: "collision", Peer: "192.168.8.4", Text: "192.168.8.4 uses VRID 9 for other addresses"},
+			},
 		}},
+		Maintenance: true,
+		Election: Election{
+			PID: 4711, Restarts: 2, Denied: []string{"real-time scheduling: operation not permitted; give the unit CAP_SYS_NICE"}, FastPath: "filter", FastPathReason: "absorb needs native XDP",
+			LatenessBounds: []float64{0.0001, 0.001, 0.01}, LatenessCounts: []uint64{9000, 991, 9, 0},
+		},
 		Services: []Service{{
 			Name: "web", Address: "192.168.5.100", Port: 80, Protocol: "tcp", Scheduler: "rr", Persistence: 50 * time.Second, Plane: Plane{Name: "xdp-native"},
 			RealServers: []RealServer{
@@ -81,6 +95,21 @@ func TestTextHoldsNoControlCharacterOfOthers(t *testing.T) {
 	s.Text(&got)
 	if strings.ContainsAny(got.String(), "\x1b\a\r\t") {
 		t.Errorf("text is %q", got.String())
+	}
+}
+
+func TestLatenessIsThatOfAllButTheWorstThousandth(t *testing.T) {
+	for want, counts := range map[string][]uint64{
+		"": {0, 0, 0, 0},
+		"99.9 % of its timers late by less than 1ms":                       {1, 0, 0, 0},
+		"99.9 % of its timers late by less than 3ms":                       {998, 1, 1, 0},
+		"99.9 % of its timers late by less than 10ms":                      {998, 0, 1, 1},
+		"more than one in a thousand of its timers late by more than 10ms": {997, 0, 0, 3},
+	} {
+		e := Election{LatenessBounds: []float64{0.001, 0.003, 0.01}, LatenessCounts: counts}
+		if got := e.late(); got != want {
+			t.Errorf("%v: %q, want %q", counts, got, want)
+		}
 	}
 }
 
