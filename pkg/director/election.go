@@ -50,6 +50,7 @@ func syncGroups(cfg *config.Config) map[string]string {
 
 func vrrpConfig(i config.Instance) vrrp.Config {
 	c := vrrp.Config{
+		Name:         i.Name,
 		Version:      i.Version,
 		VRID:         i.VirtualRouterID,
 		Priority:     i.Priority,

@@ -1,0 +1,67 @@
+package metrics
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const alerts = "../../configs/alerts.yaml"
+
+// promtool runs Prometheus' own tool; it is in the Debian package prometheus.
+func promtool(t *testing.T, arguments ...string) {
+	t.Helper()
+	path, err := exec.LookPath("promtool")
+	if err != nil && os.Geteuid() != 0 && os.Getenv("LAB") == "" {
+		t.Skip("promtool is missing, and only root can install it")
+	}
+	if err != nil {
+		t.Fatalf("%v; install the Debian package prometheus", err)
+	}
+	if out, err := exec.Command(path, arguments...).CombinedOutput(); err != nil {
+		t.Errorf("promtool %s: %v\n%s", strings.Join(arguments, " "), err, out)
+	}
+}
+
+func TestAlertsSayWhatIsWrongAndNothingElse(t *testing.T) {
+	promtool(t, "check", "rules", alerts)
+	promtool(t, "test", "rules", "testdata/alerts_test.yaml")
+}
+
+func TestEveryAlertIsTestedAndHasItsMetrics(t *testing.T) {
+	read := func(path string) string {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	rules, tests := read(alerts), read("testdata/alerts_test.yaml")
+	names := regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(rules, -1)
+	for _, name := range names {
+		fires := regexp.MustCompile(`alertname: ` + name[1] + `\b[^\n]*\n +exp_alerts:`)
+		if !fires.MatchString(tests) {
+			t.Errorf("no test has %s fire", name[1])
+		}
+	}
+	if len(names) < 15 {
+		t.Errorf("only %d alerts were found", len(names))
+	}
+
+	descs := make(chan *prometheus.Desc, 100)
+	newCollector(picture).Describe(descs)
+	close(descs)
+	known := ""
+	for d := range descs {
+		known += d.String() + "\n"
+	}
+	for _, metric := range regexp.MustCompile(`xdirector_\w+`).FindAllString(rules, -1) {
+		if !strings.Contains(known, `fqName: "`+strings.TrimSuffix(metric, "_bucket")+`"`) {
+			t.Errorf("there is no metric %s", metric)
+		}
+	}
+}
