@@ -8,7 +8,9 @@ import "fmt"
 //
 // One member that can't take part keeps all in FAULT. One that obeys a MASTER makes all BACKUP: those that were MASTER
 // hand over first. A BACKUP whose patience ends becomes MASTER when the patience of all has ended, and then all do. A
-// wish to yield to one member is one to all. A member that stops is on its own.
+// wish to yield to one member is one to all. A MASTER that is told of a second MASTER makes all announce themselves. A
+// member that stops is on its own. The members should have one priority, and be tracked together: where each of two
+// directors is the better one for one member, neither can be MASTER for long.
 type Group []*Machine
 
 // MemberAction is an action that the owner of a member must do.
@@ -23,11 +25,15 @@ func (g Group) Step(now Time, member int, event Event) []MemberAction {
 	steady := m.state == Master && !m.handing
 	actions := m.step(now, event, g.vetoes(m, event))
 	out := of(make([]MemberAction, 0, len(actions)), member, actions)
-	if len(g) > 1 && steady && m.state == Master && !m.handing && lost(actions) {
-		for i, other := range g {
-			if i != member && other.state == Master && !other.handing {
-				out = of(out, i, other.dispute(nil, now))
-			}
+	disputes := steady && m.state == Master && !m.handing && lost(actions)
+	for i, other := range g {
+		switch {
+		case i == member:
+		case other.overslept(now):
+			// They stood still together. Else this one would be taken for a MASTER whom the others follow.
+			out = of(out, i, other.stepBack(nil, now))
+		case disputes && other.state == Master && !other.handing:
+			out = of(out, i, other.dispute(nil, now))
 		}
 	}
 	return g.align(out, now)

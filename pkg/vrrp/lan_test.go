@@ -350,7 +350,7 @@ func broken(m *Machine, now Time, interval time.Duration) string {
 	case m.handing || lingers:
 	case m.state == Master && !m.timer.set:
 		return "MASTER without an advert timer"
-	case m.state == Master && (m.timer.at > m.sent+m.cfg.Interval || m.sent > now):
+	case m.state == Master && (m.timer.at > now+m.cfg.Interval || m.timer.at >= m.doubt || m.sent > now):
 		return "MASTER that lets the others wait longer than its interval"
 	case m.state == Master && m.remove.set:
 		return "MASTER that will lose its addresses"

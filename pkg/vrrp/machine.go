@@ -368,7 +368,7 @@ func (m *Machine) fail(reason string) []Action {
 func (m *Machine) configure(now Time, cfg Config) []Action {
 	old, hold, yields, fault := m.cfg, m.hold(), m.yields(), m.fault()
 	m.set(cfg)
-	if cfg.PreemptDelay != old.PreemptDelay {
+	if cfg.PreemptDelay != old.PreemptDelay || !cfg.Preempt {
 		m.preempt = alarm{} // counted afresh from the next lower advert
 	}
 	if m.stopping {
