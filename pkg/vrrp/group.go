@@ -140,7 +140,7 @@ func (g Group) level(out []MemberAction, now Time) []MemberAction {
 		case obeying >= 0 && m.state == Master:
 			m.follow = fmt.Sprintf("%s of the sync group is BACKUP", g[obeying].name())
 			out = of(out, i, m.handOver(nil, now))
-		case obeying < 0 && m.state == Backup && !(m.held && !m.remove.set):
+		case obeying < 0 && m.state == Backup && (!m.held || m.remove.set || m.expired):
 			// Who still holds addresses is in doubt whether there is another MASTER: it waits for itself.
 			out = of(out, i, m.becomeMaster(nil, now, fmt.Sprintf("%s of the sync group is MASTER", g[master].name())))
 		}

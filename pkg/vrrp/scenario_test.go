@@ -87,8 +87,9 @@ func play(t *testing.T, body string) {
 			s.cfg = configure(t, s.cfg, words[1:])
 			continue
 		case words[0] == "member":
-			cfg := configure(t, s.cfg, words[2:])
+			cfg := s.cfg
 			cfg.Name = words[1]
+			cfg = configure(t, cfg, words[2:])
 			s.group, s.names = append(s.group, New(cfg)), append(s.names, words[1])
 			continue
 		case words[0] == "show":
@@ -185,7 +186,7 @@ func (s *stage) event(now Time, member int, words []string) {
 		s.asleep = duration(s.t, value(2))
 	case "advert":
 		s.step(now, member, s.packet(m, words[1:]))
-	case "alone": // the group is formed anew without this member
+	case "alone": // the group is formed anew without this member, which no line names from then on
 		s.group = slices.Delete(slices.Clone(s.group), member, member+1)
 		s.names = slices.Delete(slices.Clone(s.names), member, member+1)
 		s.step(now, 0, Tick{})
@@ -372,6 +373,8 @@ func configure(t *testing.T, c Config, words []string) Config {
 	for i := 0; i < len(words); i += 2 {
 		value := words[i+1]
 		switch words[i] {
+		case "name":
+			c.Name = strings.TrimPrefix(value, "none")
 		case "version":
 			c.Version = uint8(number(t, value))
 		case "vrid":
