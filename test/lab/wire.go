@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,8 +29,15 @@ type Wire struct {
 	conn *packet.Conn
 	done chan struct{}
 
-	mu     sync.Mutex
-	frames []Frame
+	mu      sync.Mutex
+	frames  []Frame
+	adverts map[router][]Advert // those among the frames
+}
+
+// router is a virtual router on the wire.
+type router struct {
+	ipv6 bool
+	vrid uint8
 }
 
 // Capture keeps the frames that reach the node's interface and for which keep is true, those for other nodes
@@ -59,7 +67,7 @@ func IsVRRP(b []byte) bool {
 }
 
 func (l *Lab) capture(t *thread, iface string, keep func([]byte) bool, sentOnly bool) (*Wire, error) {
-	w := &Wire{done: make(chan struct{})}
+	w := &Wire{done: make(chan struct{}), adverts: map[router][]Advert{}}
 	err := t.do(func() error {
 		i, err := net.InterfaceByName(iface)
 		if err != nil {
@@ -101,17 +109,27 @@ func (l *Lab) capture(t *thread, iface string, keep func([]byte) bool, sentOnly 
 			// An error is the interface going down and up: frames come again.
 			link, _ := from.(*unix.SockaddrLinklayer)
 			if failed == nil && !(sentOnly && link != nil && link.Pkttype == unix.PACKET_OUTGOING) && keep(b[:size]) {
-				frame := Frame{Time: stamp(control[:controlSize]), Data: append([]byte(nil), b[:size]...)}
-				w.mu.Lock()
-				if len(w.frames) < maxFrames {
-					w.frames = append(w.frames, frame)
-				}
-				w.mu.Unlock()
+				w.keep(Frame{Time: stamp(control[:controlSize]), Data: clone(b[:size])})
 			}
 		}
 	}()
 	l.onClose(func() { _ = w.conn.Close(); <-w.done })
 	return w, nil
+}
+
+func (w *Wire) keep(f Frame) {
+	a, advert := ParseAdvert(f.Data)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.frames) >= maxFrames {
+		return
+	}
+	w.frames = append(w.frames, f)
+	if advert {
+		a.Time = f.Time
+		r := router{a.Source.Is6(), a.VRID}
+		w.adverts[r] = append(w.adverts[r], a)
+	}
 }
 
 // stamp reads the time that the kernel gave a frame.
@@ -131,12 +149,8 @@ func stamp(control []byte) time.Time {
 func (w *Wire) Frames(from time.Time) []Frame {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i, f := range w.frames {
-		if !f.Time.Before(from) {
-			return append([]Frame(nil), w.frames[i:]...)
-		}
-	}
-	return nil
+	first, _ := slices.BinarySearchFunc(w.frames, from, func(f Frame, t time.Time) int { return f.Time.Compare(t) })
+	return slices.Clone(w.frames[first:])
 }
 
 // Adverts returns the adverts kept since from.
@@ -164,13 +178,11 @@ func (w *Wire) AdvertsOf(n *Node, from time.Time) []Advert {
 
 // AdvertsFor returns the adverts for one virtual router of the family kept since from.
 func (w *Wire) AdvertsFor(ipv6 bool, vrid uint8, from time.Time) []Advert {
-	var adverts []Advert
-	for _, a := range w.Adverts(from) {
-		if a.VRID == vrid && a.Source.Is6() == ipv6 {
-			adverts = append(adverts, a)
-		}
-	}
-	return adverts
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := w.adverts[router{ipv6, vrid}]
+	first, _ := slices.BinarySearchFunc(all, from, func(a Advert, t time.Time) int { return a.Time.Compare(t) })
+	return slices.Clone(all[first:])
 }
 
 // Announcements returns the announcements of an address kept since from.

@@ -1,0 +1,237 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/xdirector/xdirector/pkg/status"
+	"github.com/xdirector/xdirector/test/lab"
+)
+
+// TestAdvertsAreByTheBook: V-01 to V-15, V-45 to V-48, V-110. Every bit of an advert is as it must be.
+func TestAdvertsAreByTheBook(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		b := newBed(t)
+		type row struct {
+			i   lab.Instance
+			sum lab.Sum
+		}
+		var rows []row
+		for _, f := range families {
+			rows = append(rows, row{i: b.router(f, 100)})
+			if f != "v2" {
+				for _, every := range []time.Duration{10 * time.Millisecond, 40950 * time.Millisecond} {
+					i := b.router(f, 1)
+					b.instances[len(b.instances)-1].Interval, i.Interval = every, every
+					if every < time.Minute/2 {
+						rows = append(rows, row{i: i})
+					}
+				}
+			}
+		}
+		password := b.router("v2", 100)
+		b.instances[len(b.instances)-1].Password, password.Password = "1111", "1111"
+		rows = append(rows, row{i: password}, row{i: b.router("v3", 100, "checksum: rfc9568"), sum: lab.MessageSum})
+		many := b.router("v3", 254)
+		many.Addresses = append(many.Addresses, "10.77.5.9/32", "10.77.5.3/32", "10.77.5.5/24")
+		b.instances[len(b.instances)-1] = many
+		rows = append(rows, row{i: many})
+		// The one of 40.95 s has to be heard too: its owner need not wait.
+		slow := &b.instances[slices.IndexFunc(b.instances, func(i lab.Instance) bool { return i.Interval > time.Minute/2 })]
+		slow.Priority = 255
+		rows = append(rows, row{i: *slow})
+		b.start()
+		for _, r := range rows {
+			a, err := b.firstAdvert(r.i, time.Time{})
+			b.ok(err)
+			want := b.director.Forge(uint8(r.i.Version), r.i.VRID, r.i.Priority, r.i.Interval, virtual(r.i)...)
+			want.Sum, want.ID = r.sum, a.ID
+			if r.i.Password != "" {
+				want.AuthType, want.Password = 1, r.i.Password
+			}
+			frame := want.Frame()
+			right, _ := lab.ParseAdvert(frame)
+			right.Time = a.Time
+			if fmt.Sprint(a) != fmt.Sprint(right) {
+				t.Errorf("%+v:\n got %+v\nwant %+v", r.i, a, right)
+			}
+		}
+	})
+}
+
+// TestMasterAnswersAndYieldsAsItMust: V-68 to V-73.
+func TestMasterAnswersAndYieldsAsItMust(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		b := newBed(t)
+		lowest4, lowest6 := netip.MustParseAddr("10.77.0.1"), netip.MustParseAddr("fe80::1")
+		type row struct {
+			name   string
+			i      lab.Instance
+			advert lab.Forged
+			yields bool
+		}
+		var rows []row
+		for _, f := range families {
+			add := func(name string, priority uint8, low, yields bool) {
+				i := b.router(f, 100)
+				i.Interval = time.Second // so that an answer at once is told from the next advert
+				b.instances[len(b.instances)-1] = i
+				advert := b.forge(i, priority)
+				if low {
+					advert.Source = lowest4
+					if f == "v6" {
+						advert.Source = lowest6
+					}
+				}
+				rows = append(rows, row{f + " " + name, i, advert, yields})
+			}
+			add("V-70 priority 0", 0, false, false)
+			add("V-71 a higher priority", 101, false, true)
+			add("V-71 the owner", 255, false, true)
+			add("V-71 the same priority and a higher address", 100, false, true)
+			add("V-72 the same priority and a lower address", 100, true, false)
+			add("V-72 a lower priority", 99, false, false)
+		}
+		b.start()
+		b.all("MASTER")
+		var all sync.WaitGroup
+		var sending sync.Mutex
+		for _, r := range rows {
+			all.Go(func() {
+				// Just after an advert of its own, far away from the next one.
+				from := time.Now()
+				own, err := b.firstAdvert(r.i, from)
+				if err == nil {
+					err = lab.Wait(t.Context(), patience, func() error {
+						if time.Since(own.Time) < 150*time.Millisecond {
+							return errors.New("too early: it would be taken as asserted")
+						}
+						return nil
+					})
+				}
+				if err != nil {
+					t.Errorf("%s: %v", r.name, err)
+					return
+				}
+				sending.Lock()
+				at := time.Now()
+				err = b.inject.Send(r.advert.Frame())
+				sending.Unlock()
+				if err != nil {
+					t.Errorf("%s: %v", r.name, err)
+					return
+				}
+				first, err := b.firstAdvert(r.i, at)
+				if err != nil {
+					t.Errorf("%s: %v", r.name, err)
+					return
+				}
+				took := first.Time.Sub(at)
+				if r.yields {
+					err = near(took, masterDown(r.i, time.Second))
+				} else if took > 300*time.Millisecond {
+					err = fmt.Errorf("%v, want at once", took)
+				}
+				if err != nil {
+					t.Errorf("%s: next advert after %v", r.name, err)
+				}
+			})
+		}
+		all.Wait()
+	})
+}
+
+// TestFloodOfLowerAdvertsIsAnsweredAtABoundedRate: V-73.
+func TestFloodOfLowerAdvertsIsAnsweredAtABoundedRate(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		b := newBed(t)
+		var routers []lab.Instance
+		for _, f := range families[1:] {
+			routers = append(routers, b.router(f, 100))
+		}
+		b.start()
+		b.all("MASTER")
+		from := time.Now()
+		sent := 0
+		for time.Since(from) < time.Second {
+			for _, i := range routers {
+				b.send(b.forge(i, 50), 10)
+			}
+			sent += 10
+		}
+		intervals := int(time.Since(from)/interval) + 1
+		for _, i := range routers {
+			b.wait(i, func(s status.Instance) error {
+				if s.AdvertsReceived == 0 {
+					return errors.New("no advert accepted")
+				}
+				return nil
+			})
+			// Ten answers an interval, and the regular advert.
+			got := len(b.adverts(i, from))
+			if got < intervals-2 || got > 12*intervals {
+				t.Errorf("%d adverts in %d intervals of a flood of %d, want %d to %d", got, intervals, sent, intervals, 12*intervals)
+			}
+			if s := b.picture(i); s.State != "MASTER" || s.Transitions["MASTER"] != 1 {
+				t.Errorf("after the flood: %s, %v", s.State, s.Transitions)
+			}
+		}
+	})
+}
+
+// TestStopGivesEveryRouterUp: V-63, V-68. The owner starts at once, V-61.
+func TestStopGivesEveryRouterUp(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		b := newBed(t)
+		var masters, backups []lab.Instance
+		k := b.keep()
+		for _, f := range families {
+			masters = append(masters, b.router(f, 100), b.router(f, 255))
+			backup := b.router(f, 100)
+			k.send(b.forge(backup, 200), backup.Interval/2)
+			backups = append(backups, backup)
+		}
+		b.start()
+		for _, i := range masters {
+			if i.Priority == 255 {
+				if a := b.adverts(i, time.Time{}); len(a) == 0 {
+					t.Errorf("V-61: no advert of the owner when the director is ready")
+				}
+			}
+			b.wait(i, func(s status.Instance) error {
+				if s.State != "MASTER" {
+					return fmt.Errorf("%s is %s", i.Name, s.State)
+				}
+				return nil
+			})
+		}
+		stop := time.Now()
+		b.ok(b.director.Stop())
+		for _, i := range masters {
+			a := b.adverts(i, stop)
+			zero := slices.IndexFunc(a, func(a lab.Advert) bool { return a.Priority == 0 })
+			if zero < 0 || slices.ContainsFunc(a[zero:], func(a lab.Advert) bool { return a.Priority != 0 }) || len(a[zero:]) > 2 {
+				t.Errorf("V-68: adverts of version %d since the stop: %v, want priority 0 once or twice at the end", i.Version, a)
+			}
+			for _, address := range virtual(i) {
+				if held, err := b.director.Holds("", address); held || err != nil {
+					t.Errorf("%s is still there (%v)", address, err)
+				}
+			}
+		}
+		for _, i := range backups {
+			if a := b.adverts(i, time.Time{}); len(a) > 0 {
+				t.Errorf("V-63: %d adverts of a BACKUP that stops", len(a))
+			}
+		}
+	})
+}
