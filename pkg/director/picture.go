@@ -38,6 +38,8 @@ func (d *Director) publish() {
 		Stopping: d.stopping,
 		Plane:    status.Plane{Name: string(d.plane.name), Reason: d.plane.reason, Differences: d.plane.differences},
 		Reload:   d.reloaded,
+
+		Maintenance: d.operator.Maintenance,
 		Election: d.electionPicture(),
 	}
 	s.Unhealthy = d.unhealthy()

@@ -4,8 +4,10 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -109,35 +111,38 @@ func TestChangesOfAFileAreNoticedHoweverTheyAreMade(t *testing.T) {
 }
 
 func TestFileThatIsWrittenAnewIsNeverTakenForAnEmptyOne(t *testing.T) {
-	// `echo 0 >FILE` empties the file before it writes.
 	path := filepath.Join(t.TempDir(), "switch")
-	if err := os.WriteFile(path, []byte("0\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
-	said := make(chan FileState, 100)
-	go func() {
-		defer close(said)
-		watchFile(ctx, path, FileState{}, func(learn func(*State)) {
-			s := State{Files: map[string]FileState{}}
-			learn(&s)
-			said <- s.Files[path]
-		})
-	}()
-	for ctx.Err() == nil {
-		if err := os.WriteFile(path, []byte("0\n"), 0o644); err != nil {
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	n := 0
-	for s := range said {
-		n++
-		if s != (FileState{}) {
-			t.Errorf("it said %+v", s)
+	write("0\n")
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		var said []FileState
+		go func() {
+			defer close(ended)
+			watchFile(ctx, path, FileState{}, func(learn func(*State)) {
+				s := State{Files: map[string]FileState{}}
+				learn(&s)
+				said = append(said, s.Files[path])
+			})
+		}()
+		for range 1000 { // `echo 0 >FILE` empties the file before it writes
+			write("")
+			time.Sleep(fileSettle / 2)
+			write("0\n")
+			time.Sleep(filePause + 7*time.Millisecond)
 		}
-	}
-	if n != 1 {
-		t.Errorf("it was told %d times, want once: it always said 0", n)
-	}
+		write("3")
+		time.Sleep(filePause + 2*fileSettle)
+		cancel()
+		<-ended
+		if want := []FileState{{}, {Value: 3}}; !slices.Equal(said, want) {
+			t.Errorf("it said %+v, want %+v", said, want)
+		}
+	})
 }
