@@ -40,7 +40,7 @@ func (d *Director) publish() {
 		Reload:   d.reloaded,
 
 		Maintenance: d.operator.Maintenance,
-		Election: d.electionPicture(),
+		Election:    d.electionPicture(),
 	}
 	s.Unhealthy = d.unhealthy()
 	s.Healthy = s.Unhealthy == ""
