@@ -91,6 +91,8 @@ type Election interface {
 	Track(by map[string]ha.Track)
 	Stop()
 	Reports() <-chan ha.Report
+	// Maps gives the election the plane's maps for VRRP, for xdp.OpenFastPath, and takes over the files. None: there is no plane.
+	Maps(files []*os.File)
 }
 
 // nextHops finds the ways to real servers; see neigh.Watcher.
@@ -188,7 +190,7 @@ func (d *Director) Run(ctx context.Context) error {
 	if d.opts.Election != nil {
 		d.ha = d.opts.Election(haConfig(d.cfg, nil))
 	} else {
-		d.ha = ha.New(haConfig(d.cfg, nil), d.log)
+		d.ha = local{ha.New(haConfig(d.cfg, nil), d.log)}
 	}
 	d.awaitFirstLook(ctx)
 	d.setExpiry()

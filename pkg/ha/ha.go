@@ -122,6 +122,7 @@ type ReadyPacket struct {
 	Interface   int        // index of the interface that Packet, then an Ethernet frame, goes out of; 0: Packet is an IP packet, routed by the kernel
 	Destination netip.Addr // the group, or a unicast peer
 	Packet      []byte
+	Interval    time.Duration // between adverts of the instance
 }
 
 // Report is the whole picture of all instances. One is sent at once after a change of state, with little delay after other

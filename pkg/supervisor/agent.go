@@ -133,6 +133,10 @@ func (a *Agent) Configure(cfg ha.Config) {
 // Track is ha.Runtime's.
 func (a *Agent) Track(by map[string]ha.Track) { a.put(kindTrack, by) }
 
+// Maps gives the plane's maps for VRRP to the supervisor, which keeps them open, and to the election. It takes over the
+// files. None: there is no plane.
+func (a *Agent) Maps(files []*os.File) { a.out.put(message{kind: kindMaps, files: files}) }
+
 // Stop is ha.Runtime's.
 func (a *Agent) Stop() { a.out.put(message{kind: kindStop}) }
 

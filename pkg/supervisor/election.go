@@ -9,6 +9,9 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,6 +23,13 @@ import (
 const (
 	reportPause = 20 * time.Millisecond
 	reportShare = 10
+)
+
+// A supervisor that is gone is back after comeback at the latest, with RestartSec=100ms; its election resumes what has
+// sent an advert within so many intervals.
+const (
+	comeback     = time.Second
+	resumeWithin = 3
 )
 
 // gcPercent lets the garbage of a small heap grow longer than usual: collecting it costs adverts more than memory.
@@ -65,12 +75,18 @@ func Elect(handler func(format string, level slog.Leveler) slog.Handler) error {
 		return nil
 	}
 	go e.ready(ctx, r)
+	sender, err := ha.OpenSender()
+	if err == nil {
+		defer sender.Close()
+		context.AfterFunc(ctx, func() { e.orphaned(sender) })
+	}
 	reported := make(chan struct{})
 	go func() { defer close(reported); e.report(ctx, r) }()
 	err = r.Run(ctx)
 	switch {
 	case errors.Is(err, context.Canceled):
-		return nil // at once: another process may be about to take over
+		e.orphaned(sender) // again: an advert may have come between
+		return nil
 	case err != nil:
 		out.put(message{kind: kindFailed, body: []byte(err.Error())})
 		err = ErrShown
@@ -93,6 +109,8 @@ type elector struct {
 	settings *settings
 	track    map[string]ha.Track
 	stopping bool
+	packets  atomic.Pointer[[]ha.ReadyPacket]
+	sending  sync.Mutex
 }
 
 // listen returns when the supervisor is gone.
@@ -145,11 +163,25 @@ func (e *elector) start(handedOver bool) {
 	e.begin <- e.runtime
 }
 
+// orphaned hands over the instances whose peers take over before the service manager can have started a supervisor
+// again; the others stay as they are, and that one resumes them. Nothing is touched: packets go on.
+func (e *elector) orphaned(sender *ha.Sender) {
+	packets := e.packets.Load()
+	if sender == nil || packets == nil {
+		return
+	}
+	e.sending.Lock()
+	defer e.sending.Unlock()
+	hopeless := slices.DeleteFunc(slices.Clone(*packets), func(p ha.ReadyPacket) bool { return resumeWithin*p.Interval > comeback })
+	_ = sender.Send(hopeless) // the last thing that this process does: there is nobody to tell
+}
+
 // ready sends the packets that the supervisor would send in our name, until ctx ends.
 func (e *elector) ready(ctx context.Context, r *ha.Runtime) {
 	for {
 		select {
 		case packets := <-r.Ready():
+			e.packets.Store(&packets)
 			began := time.Now()
 			e.put(kindReady, packets)
 			rest(ctx, time.Since(began))
