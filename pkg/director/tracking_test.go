@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -27,6 +28,7 @@ func (e *fakeElection) Configure(ha.Config)          {}
 func (e *fakeElection) Stop()                        {}
 func (e *fakeElection) Reports() <-chan ha.Report    { return nil }
 func (e *fakeElection) Track(by map[string]ha.Track) { e.told = append(e.told, maps.Clone(by)) }
+func (*fakeElection) Maps([]*os.File)                {}
 
 // last is what the election was told last.
 func (e *fakeElection) last() map[string]ha.Track {

@@ -108,6 +108,7 @@ type elector struct {
 	runtime  *ha.Runtime // nil until the supervisor says go
 	settings *settings
 	track    map[string]ha.Track
+	maps     []*os.File
 	stopping bool
 	packets  atomic.Pointer[[]ha.ReadyPacket]
 	sending  sync.Mutex
@@ -138,6 +139,8 @@ func (e *elector) listen(c *conn) {
 			if json.Unmarshal(m.body, &e.track) == nil && e.runtime != nil {
 				e.runtime.Track(e.track)
 			}
+		case kindMaps:
+			e.maps = m.files // held open: the kernel stops the timers of the plane when nobody does
 		case kindStop:
 			e.stopping = true
 			if e.runtime != nil {
