@@ -190,11 +190,16 @@ func (b *box) do(f func()) {
 // sniff returns the frames of an Ethernet type that arrive at eth0.
 func (b *box) sniff(ethertype int) <-chan []byte {
 	b.t.Helper()
+	return b.sniffOn("eth0", ethertype)
+}
+
+func (b *box) sniffOn(device string, ethertype int) <-chan []byte {
+	b.t.Helper()
 	var conn *packet.Conn
 	var err error
-	index := b.eth0().Attrs().Index
+	index := b.link(device).Attrs().Index
 	b.do(func() {
-		conn, err = packet.Listen(&net.Interface{Index: index, Name: "eth0"}, packet.Raw, ethertype, nil)
+		conn, err = packet.Listen(&net.Interface{Index: index, Name: device}, packet.Raw, ethertype, nil)
 	})
 	must(b.t, err)
 	frames := make(chan []byte, 4096)
@@ -372,4 +377,27 @@ func virtualAddresses(list []netip.Prefix) []VirtualAddress {
 		out = append(out, VirtualAddress{Prefix: p})
 	}
 	return out
+}
+
+// routes counts the routes to a prefix in the main table.
+func (b *box) routes(to string) int { return b.routesIn(unix.RT_TABLE_MAIN, to) }
+
+// writeSetting writes a file below /proc/sys in the box.
+func writeSetting(b *box, name, value string) (err error) {
+	b.t.Helper()
+	b.do(func() { err = os.WriteFile("/proc/sys/"+name, []byte(value), 0) })
+	return err
+}
+
+// routesIn is routes for any table.
+func (b *box) routesIn(table int, to string) int {
+	b.t.Helper()
+	p := netip.MustParsePrefix(to)
+	family := netlink.FAMILY_V4
+	if p.Addr().Is6() {
+		family = netlink.FAMILY_V6
+	}
+	list, err := b.nl.RouteListFiltered(family, &netlink.Route{Table: table, Dst: ipNet(p)}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+	must(b.t, err)
+	return len(list)
 }
