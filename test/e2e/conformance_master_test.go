@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -232,6 +233,44 @@ func TestStopGivesEveryRouterUp(t *testing.T) {
 			if a := b.adverts(i, time.Time{}); len(a) > 0 {
 				t.Errorf("V-63: %d adverts of a BACKUP that stops", len(a))
 			}
+		}
+	})
+}
+
+// TestSecondMasterIsNamedAndCounted: V-135. One that never gives way is told with its address, and no more when it is gone.
+func TestSecondMasterIsNamedAndCounted(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		b := newBed(t)
+		var routers []lab.Instance
+		for _, f := range families {
+			routers = append(routers, b.router(f, 100))
+		}
+		b.start()
+		b.all("MASTER")
+		k := b.keep()
+		for _, i := range routers {
+			k.send(b.forge(i, 50), i.Interval)
+		}
+		for _, i := range routers {
+			b.wait(i, func(s status.Instance) error {
+				source := b.forge(i, 50).Source.String()
+				for _, m := range s.Mismatches {
+					if m.Kind == splitBrain && m.Peer == source && strings.Contains(m.Text, source) {
+						return nil
+					}
+				}
+				return fmt.Errorf("version %d: told %+v, want a split brain with %s", i.Version, s.Mismatches, source)
+			})
+			k.silence(i.VRID)
+		}
+		for _, i := range routers {
+			b.wait(i, func(s status.Instance) error {
+				if len(s.Mismatches) > 0 {
+					return fmt.Errorf("still told: %+v", s.Mismatches)
+				}
+				return nil
+			})
 		}
 	})
 }

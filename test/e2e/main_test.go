@@ -56,6 +56,7 @@ var scenarios = map[string][]string{
 	"TestDifferencesBesideKeepalivedEndAsToldAndAreNamed":      noPlane,
 	"TestBothMastersBecomeOneWhenTheNetworkIsWholeAgain":       noPlane,
 	"TestDifferencesBesideFRREndAsToldAndAreNamed":             noPlane,
+	"TestSecondMasterIsNamedAndCounted":                        noPlane,
 	"TestStopGivesEveryRouterUp":                               noPlane,
 	"TestFloodOfLowerAdvertsIsAnsweredAtABoundedRate":          noPlane,
 	"TestMasterAnswersAndYieldsAsItMust":                       noPlane,
