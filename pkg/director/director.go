@@ -140,10 +140,6 @@ func (d *Director) Run(ctx context.Context) error {
 	for _, w := range d.cfg.Warnings {
 		d.log.Warn("configuration: " + w.String())
 	}
-	if err := checkInterfaces(d.cfg, &config.Config{}); err != nil {
-		cancel(nil)
-		return err
-	}
 	listener, err := control.Listen(d.cfg.Control.Socket)
 	if err != nil {
 		cancel(nil)
@@ -176,7 +172,11 @@ func (d *Director) Run(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	d.neigh.Watch(targets(d.cfg), virtual(d.cfg))
-	if err := d.openPlane(ctx, d.cfg); err != nil {
+	if err := d.awaitInterfaces(ctx, net.Interfaces); errors.Is(err, errNoInterfaces) {
+		d.plane = plane{reason: err.Error()}
+	} else if err != nil {
+		return err
+	} else if err := d.openPlane(ctx, d.cfg); err != nil {
 		return err
 	}
 	defer func() { d.plane.close() }()
@@ -344,40 +344,4 @@ func (d *Director) answering() []netip.Addr {
 		}
 	}
 	return list
-}
-
-// checkInterfaces finds every interface that the configuration names on this box. One that is in use according to
-// the old configuration may be missing: it broke down meanwhile, and that must not keep an operator from changing the
-// rest.
-func checkInterfaces(cfg, old *config.Config) error {
-	present, err := net.Interfaces()
-	if err != nil {
-		return fmt.Errorf("list interfaces: %w", err)
-	}
-	names := map[string]bool{}
-	list := ""
-	for _, i := range present {
-		names[i.Name] = true
-		list += " " + i.Name
-	}
-	for _, i := range old.Instances {
-		names[i.Interface] = true
-	}
-	for _, name := range old.Dataplane.Interfaces {
-		names[name] = true
-	}
-	var missing []error
-	for _, i := range cfg.Instances {
-		if !names[i.Interface] {
-			missing = append(missing, fmt.Errorf("instance %s: interface %s does not exist; this box has:%s", i.Name, i.Interface, list))
-		}
-	}
-	if len(cfg.Services) > 0 && len(missing) == 0 {
-		for _, name := range cfg.Dataplane.Interfaces {
-			if !names[name] {
-				missing = append(missing, fmt.Errorf("dataplane.interfaces: interface %s does not exist; this box has:%s", name, list))
-			}
-		}
-	}
-	return errors.Join(missing...)
 }
