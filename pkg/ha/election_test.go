@@ -104,15 +104,30 @@ func TestAdvertAndGratuitousARPOnTheWire(t *testing.T) {
 	}
 }
 
-func TestUnknownInterfaceIsAnErrorOfTheStart(t *testing.T) {
+func TestAnInterfaceThatIsMissingAtTheStartIsWaitedFor(t *testing.T) {
 	a, _ := twoBoxes(t)
-	i := fast(100, vip1)
-	i.Interface = "eth7"
-	r := launch(a, config(t, i))
-	err := <-r.done
-	if err == nil || err.Error() != "interface eth7 of instance VI_1 does not exist; interfaces here: eth0, lo" {
-		t.Errorf("error %v", err)
+	here, there := fast(100, vip1), fast(100, vip2)
+	there.Name, there.Interface = "VI_2", "eth7"
+	r := a.start(config(t, here, there))
+	rep := r.report("one MASTER, one waiting", func(rep Report) bool {
+		return rep.Instances[0].State == vrrp.Master && rep.Instances[1].State == vrrp.Fault
+	})
+	if got := rep.Instances[1].Reason; got != "interface eth7 does not exist; waiting for it" {
+		t.Errorf("reason %q", got)
 	}
+	must(t, a.nl.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth7"}, PeerName: "eth8"}))
+	for _, name := range []string{"eth7", "eth8"} {
+		k, err := a.nl.LinkByName(name)
+		must(t, err)
+		must(t, a.nl.LinkSetUp(k))
+		if name == "eth7" {
+			address, err := netlink.ParseAddr("10.7.0.1/24")
+			must(t, err)
+			must(t, a.nl.AddrAdd(k, address))
+		}
+	}
+	r.report("MASTER on the interface that came", func(rep Report) bool { return rep.Instances[1].State == vrrp.Master })
+	eventually(t, "address added", func() bool { return a.has(vip2.String()) })
 }
 
 func TestMissingPermissionIsAnErrorOfTheStart(t *testing.T) {
@@ -184,7 +199,7 @@ func TestLostCarrierIsAFaultUntilItIsBack(t *testing.T) {
 	}
 
 	must(t, a.nl.LinkDel(a.eth0()))
-	if rep := r.state(vrrp.Fault); rep.Reason != "interface eth0 does not exist" {
+	if rep := r.state(vrrp.Fault); rep.Reason != "interface eth0 does not exist; waiting for it" {
 		t.Errorf("reason %q", rep.Reason)
 	}
 	a.joinTo(b)

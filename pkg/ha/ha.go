@@ -13,8 +13,8 @@ package ha
 
 import (
 	"log/slog"
+	"maps"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/xdirector/xdirector/pkg/lb"
@@ -183,12 +183,7 @@ type Runtime struct {
 	options Options
 	reports chan Report
 	ready   chan []ReadyPacket
-	wake    chan struct{} // capacity 1: something is in the mailbox
-
-	mu       sync.Mutex
-	config   Config // the newest
-	changed  bool   // config was not taken yet
-	stopping bool
+	inbox   inbox
 }
 
 // New makes a Runtime that stands alone. It opens nothing; Run does.
@@ -197,29 +192,29 @@ func New(cfg Config, log *slog.Logger) *Runtime { return NewWith(cfg, Options{},
 // NewWith makes a Runtime with a supervisor or a plane. It opens nothing; Run does.
 func NewWith(cfg Config, opts Options, log *slog.Logger) *Runtime {
 	return &Runtime{log: log, options: opts, reports: make(chan Report, 1), ready: make(chan []ReadyPacket, 1),
-		wake: make(chan struct{}, 1), config: cfg}
+		inbox: inbox{bell: -1, letters: letters{config: &cfg, plane: opts.FastPath, newPlane: opts.FastPath != nil}}}
 }
 
 // Configure replaces the configuration. Instances are told apart by name: a new one is started, a missing one handed
 // over as by Stop, a changed one told without a change of state; an unchanged one sees nothing. Interface, version
 // and VRID of a name must stay. Never blocks.
 func (r *Runtime) Configure(cfg Config) {
-	r.mu.Lock()
-	r.config, r.changed = cfg, true
-	r.mu.Unlock()
-	poke(r.wake)
+	r.inbox.put(func(l *letters) { l.config = &cfg })
 }
 
 // Track replaces what checks and operators say, by instance; one that is not in it is as configured. Never blocks.
-func (r *Runtime) Track(by map[string]Track) {}
+func (r *Runtime) Track(by map[string]Track) {
+	by = maps.Clone(by)
+	if by == nil {
+		by = map[string]Track{}
+	}
+	r.inbox.put(func(l *letters) { l.tracks = by })
+}
 
 // Stop hands all instances over to the other routers; when that is through, the last Report has Stopped set and Run
 // returns nil. Never blocks.
 func (r *Runtime) Stop() {
-	r.mu.Lock()
-	r.stopping = true
-	r.mu.Unlock()
-	poke(r.wake)
+	r.inbox.put(func(l *letters) { l.stop = true })
 }
 
 // Reports gives the reports. The newest replaces one that was not read; counters are cumulative, so nothing is lost
@@ -233,27 +228,8 @@ func (r *Runtime) Ready() <-chan []ReadyPacket { return r.ready }
 
 // Use replaces the plane that absorbs adverts; nil: there is none. The former one is released before, unless it is gone
 // anyway. Never blocks.
-func (r *Runtime) Use(f FastPath) {}
-
-// Sender sends ready packets. It is opened beforehand, so that nothing but the sending is left to do.
-type Sender struct{}
-
-// OpenSender opens a Sender in the network namespace of the calling thread.
-func OpenSender() (*Sender, error) { return &Sender{}, nil }
-
-// Send sends the packets and never waits; the error joins what could not be sent.
-func (s *Sender) Send(packets []ReadyPacket) error { return nil }
-
-// Close gives the sockets back.
-func (s *Sender) Close() {}
-
-// mail takes what Configure and Stop left.
-func (r *Runtime) mail() (cfg Config, changed, stopping bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	cfg, changed, stopping = r.config, r.changed, r.stopping
-	r.changed = false
-	return cfg, changed, stopping
+func (r *Runtime) Use(f FastPath) {
+	r.inbox.put(func(l *letters) { l.plane, l.newPlane = f, true })
 }
 
 // publish leaves the report for the reader. Only the loop calls it, so there is room after the second select.
@@ -263,6 +239,15 @@ func (r *Runtime) publish(rep Report) {
 	default:
 	}
 	r.reports <- rep
+}
+
+// publishReady does it for ready packets.
+func (r *Runtime) publishReady(list []ReadyPacket) {
+	select {
+	case <-r.ready:
+	default:
+	}
+	r.ready <- list
 }
 
 // poke wakes the reader of a channel of capacity 1, unless that is going to wake anyway.

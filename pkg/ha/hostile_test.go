@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/mdlayher/packet"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/vrrp"
 )
 
@@ -35,6 +35,7 @@ func (b *box) injector() func([]byte) {
 	var err error
 	index := b.eth0().Attrs().Index
 	b.do(func() {
+		nothing := mustAssemble(bpf.RetConstant{Val: 0})
 		conn, err = packet.Listen(&net.Interface{Index: index, Name: "eth0"}, packet.Datagram, unix.ETH_P_IP, &packet.Config{Filter: nothing})
 	})
 	must(b.t, err)
@@ -182,20 +183,17 @@ func TestAdvertsInTheQueueComeBeforeADueTimer(t *testing.T) {
 	inject := b.injector()
 	index := a.eth0().Attrs().Index
 	a.do(func() {
-		p, err := openPort("eth0", link{Index: index}, []uint8{51})
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer p.close()
-		log := slog.New(slog.DiscardHandler)
-		i := &instance{cfg: c, log: log, machine: vrrp.New(c.VRRP), port: p, notices: newNotices(log), running: true,
-			into: map[vrrp.State]uint64{}, refused: map[vrrp.Reason]uint64{}}
-		l := &loop{log: log, instances: []*instance{i}}
-		i.step(clock(unix.CLOCK_MONOTONIC), vrrp.Start{Source: netip.MustParseAddr("10.9.0.1")}, lb.MAC{})
+		l := bareLoop(t, c)
+		defer l.leave()
+		i := l.instances[0]
+		l.snapshot = snapshot{"eth0": {Index: index}}
+		l.openPorts()
+		l.connect(i)
+		i.running = true
+		l.step(i, l.clock(), vrrp.Start{Source: netip.MustParseAddr("10.9.0.1")})
 		inject(frame(source, 255, 20+len(advert), advert))
 		due, _ := i.machine.Deadline()
-		eventually(t, "timer due", func() bool { return clock(unix.CLOCK_MONOTONIC) > due })
+		eventually(t, "timer due", func() bool { return l.clock() > due })
 		l.fire()
 		if i.machine.State() != vrrp.Backup || i.received != 1 {
 			t.Errorf("state %s after %d adverts", i.machine.State(), i.received)

@@ -3,11 +3,8 @@ package ha
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/vrrp"
@@ -16,15 +13,27 @@ import (
 // instance is one machine and what its actions need. It belongs to the loop.
 type instance struct {
 	cfg     Instance
+	given   vrrp.Config // what the machine has: cfg.VRRP with what is tracked
+	tracked string      // the difference, in plain words
+	ipv6    bool
 	log     *slog.Logger
 	machine *vrrp.Machine
+	sync    *syncGroup
+	member  int // index into sync
 	holder  *holder
 	port    *port // nil: no such interface, or its sockets could not be opened
+	index   int   // of the interface; 0: there is none
+	mac     lb.MAC
 	notices *notices
 	advert  *lastAdvert
 
+	due     vrrp.Time // when the loop calls it next
+	heapAt  int       // where it is in the timers; -1: nowhere
+	startAt vrrp.Time // end of StartupDelay; 0: over, or there is none
+
 	claimed bool         // the holder has looked around
 	resume  bool         // the next Start goes on as MASTER
+	left    bool         // the next Start goes on where priority 0 was sent for us
 	fault   string       // why the holder can do nothing for it
 	owned   []netip.Addr // virtual addresses that were on the interface before us
 	running bool         // Start was given, and no Fail since
@@ -32,58 +41,52 @@ type instance struct {
 	leaving bool         // Stop was given
 	handed  bool         // everything is handed over, the holder lets go
 	gone    bool         // the holder has ended
+	holds   bool         // the addresses shall be on the interface
+
+	source    netip.Addr
+	out       prepared
+	queued    bool // its advert is in the outbox
+	repeat    repeat
+	absorbing bool // by the plane
 
 	changed   bool // a report is due
+	touched   bool // it is in the list of those that a report asks
 	since     time.Time
 	reason    string
-	source    netip.Addr
-	into      map[vrrp.State]uint64
+	into      [4]uint64 // by state
 	sent      uint64
 	received  uint64
 	refused   map[vrrp.Reason]uint64
-	sendError string // of the last advert; empty: it was sent
+	forms     [2]uint64 // accepted, by form of the checksum
+	sendError string    // of the last advert; empty: it was sent
 }
 
-// step gives the machine an event and carries out what it answers, in its order. mac is the Ethernet source of a
-// Packet.
-func (i *instance) step(now vrrp.Time, event vrrp.Event, mac lb.MAC) {
-	for _, action := range i.machine.Step(now, event) {
-		switch a := action.(type) {
-		case vrrp.Send:
-			i.send(a.Advert)
-		case vrrp.AddAddresses:
-			i.holder.set(func(w *wish) { w.hold = true })
-		case vrrp.RemoveAddresses:
-			i.holder.set(func(w *wish) { w.hold = false })
-		case vrrp.Announce:
-			i.holder.set(func(w *wish) { w.rounds += a.Repeat })
-		case vrrp.Changed:
-			i.enter(a)
-		case vrrp.Accepted:
-			i.received++
-			if i.notices.peer(now, lb.Director{MAC: mac, Address: a.Source}) {
-				i.changed = true
-			}
-		case vrrp.Refused:
-			i.refuse(now, a)
-		case vrrp.Mismatch:
-			if i.notices.mismatch(now, a) {
-				i.changed = true
-			}
-		case vrrp.Stopped:
-			i.handed = true
-			i.holder.set(func(w *wish) { w.decided, w.quit = true, true })
-		}
+// syncGroup is the instances that change state together; one that is in no sync group is a group of its own.
+type syncGroup struct {
+	machines vrrp.Group
+	members  []*instance
+}
+
+// join makes the instances one sync group.
+func join(members ...*instance) {
+	g := &syncGroup{members: members}
+	for at, i := range members {
+		g.machines = append(g.machines, i.machine)
+		i.sync, i.member = g, at
 	}
 }
 
-func (i *instance) send(a vrrp.Advert) {
-	if i.port == nil {
-		return
-	}
-	if err := i.port.advertise(i.source, a.Append(nil, i.source, group)); err != nil {
+// master says that the instance is MASTER and has not resigned.
+func (i *instance) master() bool {
+	return i.machine.State() == vrrp.Master && i.out.advert.Addresses != nil && i.out.advert.Priority != 0
+}
+
+// delivered takes note of what became of an advert.
+func (i *instance) delivered(boot vrrp.Time, err error) {
+	i.queued = false
+	if err != nil {
 		if i.sendError != err.Error() {
-			i.log.Warn("advert not sent; if that lasts, the other director takes over too", "error", err)
+			i.log.Warn("advert not sent; if that lasts, the other director takes over too", "interface", i.cfg.Interface, "error", err)
 		}
 		i.sendError = err.Error()
 		return
@@ -93,13 +96,13 @@ func (i *instance) send(a vrrp.Advert) {
 	}
 	i.sendError = ""
 	i.sent++
-	if a.Priority > 0 {
-		i.advert.note(clock(unix.CLOCK_BOOTTIME))
-	} else {
-		i.advert.note(0)
+	if i.out.advert.Priority == 0 {
+		boot = 0
 	}
+	i.advert.note(boot)
 }
 
+// enter takes note of a transition.
 func (i *instance) enter(c vrrp.Changed) {
 	if c.To != vrrp.Master {
 		i.advert.note(0)
@@ -130,25 +133,4 @@ func (i *instance) patience() time.Duration {
 		skew = i.cfg.VRRP.Interval
 	}
 	return max(minPatience, 3*(3*i.cfg.VRRP.Interval+time.Duration(256-int(i.cfg.VRRP.Priority))*skew/256))
-}
-
-func (i *instance) report() InstanceReport {
-	master, priority := i.machine.Master()
-	return InstanceReport{
-		Name:            i.cfg.Name,
-		Interface:       i.cfg.Interface,
-		State:           i.machine.State(),
-		Since:           i.since,
-		Reason:          i.reason,
-		Source:          i.source,
-		Master:          master,
-		MasterPriority:  priority,
-		Transitions:     maps.Clone(i.into),
-		AdvertsSent:     i.sent,
-		AdvertsReceived: i.received,
-		AdvertsRefused:  maps.Clone(i.refused),
-		Mismatches:      i.notices.mismatchList(),
-		Peers:           i.notices.peerList(),
-		Restored:        i.holder.restored.Load(),
-	}
 }

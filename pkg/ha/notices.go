@@ -24,8 +24,8 @@ type notices struct {
 	log        *slog.Logger
 	said       map[saying]bool
 	mismatches map[saying]*noticed
-	peers      map[lb.Director]vrrp.Time // when heard last
-	lines      int                       // logged since
+	peers      map[lb.Director]*heard
+	lines      int // logged since
 	since      vrrp.Time
 }
 
@@ -39,8 +39,11 @@ type noticed struct {
 	heard vrrp.Time
 }
 
+// heard is when a peer was heard last.
+type heard struct{ at vrrp.Time }
+
 func newNotices(log *slog.Logger) *notices {
-	return &notices{log: log, said: map[saying]bool{}, mismatches: map[saying]*noticed{}, peers: map[lb.Director]vrrp.Time{}}
+	return &notices{log: log, said: map[saying]bool{}, mismatches: map[saying]*noticed{}, peers: map[lb.Director]*heard{}}
 }
 
 // differences are the refusals whose cause is the configuration of one of the two boxes.
@@ -133,13 +136,16 @@ func (n *notices) peer(now vrrp.Time, d lb.Director) (changed bool) {
 	if !known && len(n.peers) >= maxPeers {
 		oldest, first := lb.Director{}, true
 		for p, heard := range n.peers {
-			if first || heard < n.peers[oldest] {
+			if first || heard.at < n.peers[oldest].at {
 				oldest, first = p, false
 			}
 		}
 		delete(n.peers, oldest)
 	}
-	n.peers[d] = now
+	if !known {
+		n.peers[d] = &heard{}
+	}
+	n.peers[d].at = now
 	return !known
 }
 

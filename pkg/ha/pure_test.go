@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"golang.org/x/net/bpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/vrrp"
@@ -106,8 +105,8 @@ func FuzzParseIP(f *testing.F) {
 
 func TestFilterPassesOnlyOurVirtualRouters(t *testing.T) {
 	var program []bpf.Instruction
-	vrids := []uint8{1, 51, 255}
-	for _, raw := range advertFilter(vrids) {
+	vrids := []uint8{1, 51, 52, 255}
+	for _, raw := range advertFilter(false, vrids) {
 		program = append(program, raw.Disassemble())
 	}
 	vm, err := bpf.NewVM(program)
@@ -116,15 +115,15 @@ func TestFilterPassesOnlyOurVirtualRouters(t *testing.T) {
 	}
 	source := netip.MustParseAddr("10.9.0.1")
 	for vrid := range 256 {
-		n, err := vm.Run(frame(source, 255, 28, []byte{0x31, byte(vrid), 0, 0, 0, 0, 0, 0}))
-		ours := vrid == 1 || vrid == 51 || vrid == 255
+		n, err := vm.Run(append(make([]byte, etherHeader), frame(source, 255, 28, []byte{0x31, byte(vrid), 0, 0, 0, 0, 0, 0})...))
+		ours := vrid == 1 || vrid == 51 || vrid == 52 || vrid == 255
 		if err != nil || (n > 0) != ours {
 			t.Errorf("VRID %d: passed %d, %v", vrid, n, err)
 		}
 	}
 	udp := frame(source, 255, 28, []byte{0, 51, 0, 0, 0, 0, 0, 0})
 	udp[9] = 17
-	if n, _ := vm.Run(udp); n > 0 {
+	if n, _ := vm.Run(append(make([]byte, etherHeader), udp...)); n > 0 {
 		t.Error("UDP passed")
 	}
 }
@@ -134,7 +133,8 @@ func TestChooseSource(t *testing.T) {
 	global := func(s string) ownAddress { return ownAddress{Prefix: p(s), Global: true} }
 	secondary := func(s string) ownAddress { return ownAddress{Prefix: p(s), Global: true, Secondary: true} }
 	local := func(s string) ownAddress { return ownAddress{Prefix: p(s)} }
-	l := &loop{owns: map[int][]ownAddress{}, instances: []*instance{{cfg: fast(100, p("10.0.0.100/32"))}}}
+	l := bareLoop(t, fast(100, p("10.0.0.100/32")))
+	defer l.leave()
 	for _, c := range []struct {
 		name, current, want string
 		owned               []netip.Addr
@@ -147,20 +147,15 @@ func TestChooseSource(t *testing.T) {
 		{name: "the current one, while it is there", current: "10.0.0.2", want: "10.0.0.2", addresses: []ownAddress{global("10.0.0.1/24"), secondary("10.0.0.2/24")}},
 		{name: "another when it is gone", current: "10.0.0.2", want: "10.0.0.1", addresses: []ownAddress{global("10.0.0.1/24")}},
 		{name: "not the current one when it became virtual", current: "10.0.0.100", want: "10.0.0.1", addresses: []ownAddress{global("10.0.0.100/32"), global("10.0.0.1/24")}},
+		{name: "of its family", want: "10.0.0.1", addresses: []ownAddress{local("fe80::1/64"), global("10.0.0.1/24")}},
 		{name: "none", addresses: []ownAddress{global("10.0.0.100/24")}},
 		{name: "the owner's real address", want: "10.0.0.100", owned: []netip.Addr{netip.MustParseAddr("10.0.0.100")}, addresses: []ownAddress{global("10.0.0.100/24")}},
 		{name: "the owner's other address first", want: "10.0.0.1", owned: []netip.Addr{netip.MustParseAddr("10.0.0.100")}, addresses: []ownAddress{global("10.0.0.100/24"), secondary("10.0.0.1/24")}},
 	} {
-		var current, want netip.Addr
-		if c.current != "" {
-			current = netip.MustParseAddr(c.current)
-		}
-		if c.want != "" {
-			want = netip.MustParseAddr(c.want)
-		}
 		clear(l.owns)
-		if got := chooseSource(c.addresses, l.own(link{Addresses: c.addresses}), current, c.owned); got != want {
-			t.Errorf("%s: %s, want %s", c.name, got, want)
+		got, why := chooseSource("eth0", c.addresses, l.own(link{Addresses: c.addresses}), wanted{current: addrOf(c.current)}, c.owned)
+		if got != addrOf(c.want) || (why == "") != (c.want != "") {
+			t.Errorf("%s: %s (%s), want %s", c.name, got, why, c.want)
 		}
 	}
 }
@@ -295,20 +290,19 @@ func TestAFileOfTheLastAdvertThatIsCutShortEndsTheNotesAlone(t *testing.T) {
 }
 
 func TestAMasterThatStoodStillSaysSo(t *testing.T) {
-	out := &testLog{}
-	log := slog.New(slog.NewTextHandler(out, nil))
-	began := clock(unix.CLOCK_MONOTONIC)
-	for _, stood := range []time.Duration{2 * time.Second, time.Minute} { // adverts every second: the first is on time
-		i := &instance{cfg: fast(100, vip1), log: log, notices: newNotices(log), holder: &holder{wake: make(chan struct{}, 1)},
-			into: map[vrrp.State]uint64{}}
-		i.cfg.VRRP.Interval = time.Second
-		i.machine = vrrp.New(i.cfg.VRRP)
-		i.step(began-stood, vrrp.Start{Source: netip.MustParseAddr("10.9.0.1"), Resume: true}, lb.MAC{})
-		l := &loop{instances: []*instance{i}}
+	for stood, want := range map[time.Duration]int{2 * time.Second: 0, time.Minute: 1} { // adverts every second: the first is on time
+		c := fast(100, vip1)
+		c.VRRP.Interval = time.Second
+		l := bareLoop(t, c)
+		out := &testLog{}
+		i := l.instances[0]
+		i.log = slog.New(slog.NewTextHandler(out, nil))
+		l.step(i, l.clock()-stood, vrrp.Start{Source: netip.MustParseAddr("10.9.0.1"), Resume: true})
 		l.fire()
-	}
-	if out.count("process stood still", "late=59s") != 1 || out.count("process stood still") != 1 {
-		t.Errorf("want one line, of the one that stood still:\n%s", out.lines)
+		if got := out.count("process stood still"); got != want || got > 0 && out.count("late=59s") != 1 {
+			t.Errorf("stood for %s: %q", stood, out.lines)
+		}
+		l.leave()
 	}
 }
 
@@ -316,7 +310,9 @@ func TestWhatAnEndedHolderRemovedIsNobodysBeforeTheWatcherSeesIt(t *testing.T) {
 	own := ownAddress{Prefix: netip.MustParsePrefix("10.9.0.1/24"), Global: true}
 	seen := snapshot{"eth0": {Index: 2, Addresses: []ownAddress{own, {Prefix: vip1, Global: true}}}, "eth1": {Index: 3}}
 	h := &holder{removed: map[spot]bool{{2, vip1}: true}}
-	l := &loop{snapshot: seen, owns: map[int][]ownAddress{2: nil}, instances: []*instance{{cfg: fast(100, vip1), holder: h}}}
+	l := bareLoop(t, fast(100, vip1))
+	defer l.leave()
+	l.snapshot, l.instances[0].holder = seen, h
 	l.released(h)
 	if got := l.snapshot["eth0"].Addresses; len(got) != 1 || got[0] != own || len(l.snapshot) != 2 {
 		t.Errorf("snapshot %+v, want all but %s", l.snapshot, vip1)
@@ -341,4 +337,54 @@ func TestLogLinesThatDontFitAreCounted(t *testing.T) {
 	if out.count("log lines lost", fmt.Sprintf("lines=%d", 2000-out.count("instance=VI_1", `msg="line`))) != 1 {
 		t.Errorf("want one line about the lost ones, have %q", out.lines[1:3])
 	}
+}
+
+func TestChooseSourceOfIPv6(t *testing.T) {
+	p := netip.MustParsePrefix
+	trying := ownAddress{Prefix: p("fe80::1/64"), Tentative: true}
+	both := []ownAddress{{Prefix: p("10.0.0.1/24"), Global: true}, {Prefix: p("2001:db8::1/64"), Global: true}, {Prefix: p("fe80::1/64")}}
+	for _, c := range []struct {
+		name, want, why string
+		want6           wanted
+		addresses       []ownAddress
+	}{
+		{name: "the link-local one", want: "fe80::1", want6: wanted{linkLocal: true}, addresses: both},
+		{name: "a global one for peers that are farther", want: "2001:db8::1", addresses: both},
+		{name: "none yet", why: "the IPv6 address of eth0 is still being looked for", want6: wanted{linkLocal: true}, addresses: []ownAddress{trying}},
+		{name: "none", why: "eth0 has no IPv6 link-local address", want6: wanted{linkLocal: true}, addresses: both[:2]},
+	} {
+		c.want6.ipv6 = true
+		got, why := chooseSource("eth0", c.addresses, c.addresses, c.want6, nil)
+		if got != addrOf(c.want) || !strings.HasPrefix(why, c.why) || (why == "") != (c.why == "") {
+			t.Errorf("%s: %s (%s), want %s (%s)", c.name, got, why, c.want, c.why)
+		}
+	}
+}
+
+func addrOf(s string) (a netip.Addr) {
+	if s != "" {
+		a = netip.MustParseAddr(s)
+	}
+	return a
+}
+
+func bareLoop(t *testing.T, instances ...Instance) *loop {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	l := newLoop(New(Config{}, log), log)
+	var err error
+	if l.poller, err = openPoller(); err != nil {
+		t.Fatal(err)
+	}
+	if os.Getuid() == 0 {
+		if l.outbox, err = openOutbox(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.prepareInbound()
+	l.look()
+	for _, c := range instances {
+		l.enlist(c)
+	}
+	return l
 }

@@ -1,78 +1,117 @@
 package ha
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
 )
 
-// open does what can fail at the start.
-func (l *loop) open(cfg Config) (*watcher, error) {
+// open does what can fail at the start, and takes the first letters out of the inbox.
+func (l *loop) open() (first letters, err error) {
+	l.look()
+	l.began = l.clock()
+	if l.runtime.options.Realtime {
+		l.denied = realtime(l.log)
+	}
+	if l.bell, err = l.runtime.inbox.open(); err != nil {
+		return first, err
+	}
+	first = l.runtime.inbox.take()
+	cfg := *first.config
 	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
 		l.log.Error("state_dir can't be made; the director runs without: after a crash it won't know which virtual addresses it added, they stay until their lifetime ends",
 			"state_dir", cfg.StateDir, "dead_man", cfg.DeadMan, "error", err)
 	}
-	var err error
 	if l.host, err = openHost(cfg.StateDir, l.log); err != nil {
-		return nil, err
+		return first, err
 	}
-	if l.wire, err = openWire(); err != nil {
-		return nil, err
+	if l.poller, err = openPoller(); err != nil {
+		return first, err
 	}
+	if err = l.poller.add(l.bell); err != nil {
+		return first, err
+	}
+	if l.outbox, err = openOutbox(); err != nil {
+		return first, err
+	}
+	l.prepareInbound()
 	log := l.log
-	w, first, err := watch(l.poke, func(err error) { log.Warn("state of interfaces not read", "error", err) })
-	if err != nil {
-		return nil, err
-	}
-	l.snapshot = first
-	for _, c := range cfg.Instances {
-		if _, ok := first[c.Interface]; !ok {
-			return w, fmt.Errorf("interface %s of instance %s does not exist; interfaces here: %s", c.Interface, c.Name, first.names())
-		}
-	}
-	if err := l.openPorts(cfg); err != nil {
-		return w, err
+	if l.watcher, l.snapshot, err = watch(l.poke, func(err error) { log.Warn("state of interfaces not read", "error", err) }); err != nil {
+		return first, err
 	}
 	l.sweep(cfg)
-	l.apply(cfg)
-	return w, nil
+	return first, nil
 }
 
-// openPorts opens the sockets of every interface of the configuration that is there and has none, and has the others
-// listen to the VRIDs of the configuration too.
-func (l *loop) openPorts(cfg Config) error {
-	var errs []error
-	vrids := map[string][]uint8{}
+// prepareInbound makes the memory that frames are received in.
+func (l *loop) prepareInbound() {
+	l.inbound = &messages{}
+	l.inbound.init()
+	buffer := make([]byte, batchSize*frameLimit)
+	for at := range batchSize {
+		l.frames = append(l.frames, buffer[at*frameLimit:(at+1)*frameLimit])
+		l.inbound.set(at, l.frames[at])
+	}
+}
+
+// openPorts opens the sockets of every interface that an instance needs, if it is there, has the others listen to the VRIDs of
+// today, and closes those that belong to nobody or to an interface that is no more. What can't be opened is tried again
+// with the next change of an interface.
+func (l *loop) openPorts() {
+	vrids := map[portKey][]uint8{}
 	for _, i := range l.instances {
-		vrids[i.cfg.Interface] = append(vrids[i.cfg.Interface], i.cfg.VRRP.VRID)
+		if !i.gone {
+			key := portKey{i.cfg.Interface, i.ipv6}
+			vrids[key] = append(vrids[key], i.cfg.VRRP.VRID)
+		}
 	}
-	for _, c := range cfg.Instances {
-		vrids[c.Interface] = append(vrids[c.Interface], c.VRRP.VRID)
+	for key, p := range l.ports {
+		if k, ok := l.snapshot[key.name]; !ok || k.Index != p.index || vrids[key] == nil {
+			delete(l.ports, key)
+			delete(l.portFDs, int32(p.fd))
+			l.poller.remove(p.fd)
+			p.close()
+		}
 	}
-	for name, ids := range vrids {
+	for key, ids := range vrids {
 		slices.Sort(ids)
 		ids = slices.Compact(ids)
-		if p := l.ports[name]; p != nil {
-			if err := p.recv.SetBPF(advertFilter(ids)); err != nil {
-				errs = append(errs, fmt.Errorf("filter adverts on %s: %w", name, err))
+		if p := l.ports[key]; p != nil {
+			if err := p.listenTo(ids); err != nil {
+				l.log.Error("adverts are not heard", "error", fmt.Errorf("filter adverts on %s: %w", key.name, err))
 			}
 			continue
 		}
-		k, ok := l.snapshot[name]
+		k, ok := l.snapshot[key.name]
 		if !ok {
 			continue // FAULT, until the interface comes
 		}
-		p, err := openPort(name, k, ids)
+		p, err := openPort(key, k.Index, ids)
+		if err == nil {
+			err = l.poller.add(p.fd)
+		}
 		if err != nil {
-			errs = append(errs, err)
+			if l.shut[key] != err.Error() {
+				l.log.Error("adverts are not heard; trying again when an interface changes", "error", err)
+			}
+			l.shut[key] = err.Error()
 			continue
 		}
-		l.ports[name] = p
-		l.host.sysctls.promote(l.log, name)
-		go p.wait(l.readable)
+		delete(l.shut, key)
+		l.ports[key], l.portFDs[int32(p.fd)] = p, p
+		l.host.sysctls.promote(l.log, key.name)
 	}
-	return errors.Join(errs...)
+}
+
+// connect gives an instance the port of today.
+func (l *loop) connect(i *instance) {
+	p := l.ports[portKey{i.cfg.Interface, i.ipv6}]
+	if i.port != nil && i.port != p && i.port.routers[i.cfg.VRRP.VRID] == i {
+		i.port.routers[i.cfg.VRRP.VRID] = nil
+	}
+	if i.port = p; p != nil && !i.gone {
+		p.routers[i.cfg.VRRP.VRID] = i
+	}
 }
 
 // sweep removes what a former run held for instances that are not in the configuration any more. What can't be

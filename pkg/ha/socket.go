@@ -1,122 +1,140 @@
 package ha
 
 import (
-	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
-	"net"
-	"net/netip"
-	"syscall"
+	"slices"
 
-	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
 
-// port is the sockets of one interface, shared by all instances on it: one packet socket that receives adverts with
-// their Ethernet source, one raw IP socket that sends them and is a member of the group, so that the NIC and the
-// switches deliver it.
-type port struct {
-	name  string
-	index int
-	mac   net.HardwareAddr
+// frameLimit is larger than any frame with an advert: 255 addresses of IPv6.
+const frameLimit = 14 + 40 + 8 + 255*16 + 32
 
-	recv   *packet.Conn
-	raw    syscall.RawConn // of recv
-	send   *ipv4.RawConn
-	sendFD syscall.RawConn // of send
-	id     uint16          // of the last IP packet sent
-	again  chan struct{}   // capacity 1: the loop has emptied the queue
-	closed chan struct{}
+// place where adverts of one family arrive on one interface.
+type portKey struct {
+	name string
+	ipv6 bool
+}
+
+// port is where the adverts of one family arrive on one interface, for all instances there: a packet socket, which gives
+// whole frames, and a socket that is a member of the group, so that the NIC and the switches deliver it.
+type port struct {
+	portKey
+	index   int
+	fd      int
+	member  int
+	vrids   []uint8        // that the filter of fd passes
+	routers [256]*instance // by VRID
+	drained uint64         // the turn in which it was found empty
 }
 
 // openPort opens the sockets in the network namespace of the calling thread. Adverts of other VRIDs than the given
 // ones don't leave the kernel.
-func openPort(name string, k link, vrids []uint8) (*port, error) {
-	ifi := &net.Interface{Index: k.Index, Name: name, HardwareAddr: k.MAC}
-	p := &port{name: name, index: k.Index, mac: k.MAC, again: make(chan struct{}, 1), closed: make(chan struct{})}
+func openPort(key portKey, index int, vrids []uint8) (*port, error) {
+	p := &port{portKey: key, index: index, fd: -1, member: -1}
 	fail := func(what string, err error) (*port, error) {
 		p.closeSockets()
-		return nil, fmt.Errorf("%s on interface %s: %w%s", what, name, err, cure(err))
+		return nil, fmt.Errorf("%s on interface %s: %w%s", what, key.name, err, cure(err))
 	}
 	var err error
-	if p.recv, err = packet.Listen(ifi, packet.Datagram, unix.ETH_P_IP, &packet.Config{Filter: advertFilter(vrids)}); err != nil {
+	// Protocol 0 receives nothing, until the filter is in place.
+	if p.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 		return fail("open a packet socket for adverts", err)
 	}
-	if p.raw, err = p.recv.SyscallConn(); err != nil {
-		return fail("use the packet socket", err)
-	}
-	var optErr error
-	err = p.raw.Control(func(fd uintptr) {
-		// Room for a burst of 255 instances; a flood needs more than this to push out adverts that count.
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20) // the default will do
-		optErr = unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
-	})
-	if err = errors.Join(err, optErr); err != nil {
+	// Room for a burst of 255 instances; a flood needs more than this to push out adverts that count.
+	_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20) // the default will do
+	if err = unix.SetsockoptInt(p.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
 		return fail("keep own adverts from the packet socket", err)
 	}
-	if p.send, p.sendFD, err = openSender(ifi); err != nil {
-		return fail("open a raw socket for adverts", err)
+	if err := p.listenTo(vrids); err != nil {
+		return fail("filter adverts", err)
+	}
+	bind := &unix.SockaddrLinklayer{Ifindex: index, Protocol: networkOrder(unix.ETH_P_IP)}
+	if key.ipv6 {
+		bind.Protocol = networkOrder(unix.ETH_P_IPV6)
+	}
+	if err := unix.Bind(p.fd, bind); err != nil {
+		return fail("receive adverts", err)
+	}
+	if p.member, err = joinGroup(index, key.ipv6); err != nil {
+		what := "join the multicast group " + group.String()
+		if key.ipv6 {
+			what = "join the multicast group " + group6.String() + " (is IPv6 switched off there?)"
+		}
+		return fail(what, err)
 	}
 	return p, nil
 }
 
-// openSender opens the raw IP socket. It receives nothing: its queue would only fill up.
-func openSender(ifi *net.Interface) (*ipv4.RawConn, syscall.RawConn, error) {
-	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var optErr error
-		err := c.Control(func(fd uintptr) {
-			var filter []unix.SockFilter
-			for _, i := range nothing {
-				filter = append(filter, unix.SockFilter{Code: i.Op, Jt: i.Jt, Jf: i.Jf, K: i.K})
-			}
-			optErr = errors.Join(
-				// Without it the kernel says that an advert was sent that the queue of the interface has dropped.
-				unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_RECVERR, 1),
-				unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}),
-				unix.BindToDevice(int(fd), ifi.Name))
-		})
-		return errors.Join(err, optErr)
-	}}
-	conn, err := config.ListenPacket(context.Background(), fmt.Sprintf("ip4:%d", protocolVRRP), "0.0.0.0")
-	if err != nil {
-		return nil, nil, err
+// joinGroup opens a socket that receives nothing but is a member of the group. The kernel allows each socket only a few
+// memberships.
+func joinGroup(index int, ipv6 bool) (fd int, err error) {
+	domain := unix.AF_INET
+	if ipv6 {
+		domain = unix.AF_INET6
 	}
-	raw, err := ipv4.NewRawConn(conn)
-	if err == nil {
-		err = errors.Join(raw.SetMulticastInterface(ifi), raw.SetMulticastLoopback(false),
-			raw.JoinGroup(ifi, &net.IPAddr{IP: group.AsSlice()}))
+	if fd, err = unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, err
 	}
-	var fd syscall.RawConn
-	if err == nil {
-		fd, err = conn.(*net.IPConn).SyscallConn()
+	if ipv6 {
+		err = unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, &unix.IPv6Mreq{Multiaddr: group6.As16(), Interface: uint32(index)})
+	} else {
+		err = unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(index)})
 	}
 	if err != nil {
-		conn.Close()
-		return nil, nil, err
+		unix.Close(fd)
+		return -1, err
 	}
-	return raw, fd, nil
+	return fd, nil
 }
 
-// nothing is a socket filter that drops every packet.
-var nothing = mustAssemble(bpf.RetConstant{Val: 0})
+// listenTo has adverts of these VRIDs, in rising order, leave the kernel.
+func (p *port) listenTo(vrids []uint8) error {
+	if p.vrids != nil && slices.Equal(p.vrids, vrids) {
+		return nil
+	}
+	var program []unix.SockFilter
+	for _, i := range advertFilter(p.ipv6, vrids) {
+		program = append(program, unix.SockFilter{Code: i.Op, Jt: i.Jt, Jf: i.Jf, K: i.K})
+	}
+	err := unix.SetsockoptSockFprog(p.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	if err == nil {
+		p.vrids = vrids
+	}
+	return err
+}
 
-// advertFilter is a socket filter that passes adverts of the VRIDs: IP protocol 112, and the second byte after the
-// header. A packet too short for that is dropped.
-func advertFilter(vrids []uint8) []bpf.RawInstruction {
+// advertFilter is a socket filter that passes frames with adverts of the VRIDs, which rise: IP protocol 112, and the second
+// byte after the IP header. A packet too short for that is dropped.
+func advertFilter(ipv6 bool, vrids []uint8) []bpf.RawInstruction {
+	protocol := uint32(etherHeader + 9)
+	if ipv6 {
+		protocol = etherHeader + 6
+	}
 	program := []bpf.Instruction{
-		bpf.LoadAbsolute{Off: 9, Size: 1},
+		bpf.LoadAbsolute{Off: protocol, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: protocolVRRP, SkipTrue: 1},
 		bpf.RetConstant{Val: 0},
-		bpf.LoadMemShift{Off: 0},
-		bpf.LoadIndirect{Off: 1, Size: 1},
 	}
-	for _, v := range vrids {
+	if ipv6 {
+		program = append(program, bpf.LoadAbsolute{Off: etherHeader + 40 + 1, Size: 1})
+	} else {
+		program = append(program, bpf.LoadMemShift{Off: etherHeader}, bpf.LoadIndirect{Off: etherHeader + 1, Size: 1})
+	}
+	for at := 0; at < len(vrids); {
+		end := at // of the VRIDs that follow one another
+		for end+1 < len(vrids) && vrids[end+1] == vrids[end]+1 {
+			end++
+		}
 		program = append(program,
-			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(v), SkipTrue: 1},
+			bpf.JumpIf{Cond: bpf.JumpLessThan, Val: uint32(vrids[at]), SkipTrue: 2},
+			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: uint32(vrids[end]), SkipTrue: 1},
 			bpf.RetConstant{Val: math.MaxUint16})
+		at = end + 1
 	}
 	return mustAssemble(append(program, bpf.RetConstant{Val: 0})...)
 }
@@ -129,95 +147,26 @@ func mustAssemble(program ...bpf.Instruction) []bpf.RawInstruction {
 	return raw
 }
 
-// wait tells the loop when there is something to receive, and waits then until the loop has seen to it. Only the
-// loop takes packets out: so it can empty the queue before it believes that a MASTER is silent.
-func (p *port) wait(readable chan<- *port) {
-	for {
-		err := p.raw.Read(func(fd uintptr) bool {
-			_, _, err := unix.Recvfrom(int(fd), nil, unix.MSG_PEEK|unix.MSG_DONTWAIT)
-			return !errors.Is(err, unix.EAGAIN)
-		})
-		if err != nil {
-			return // closed
-		}
-		select {
-		case readable <- p:
-		case <-p.closed:
-			return
-		}
-		select {
-		case <-p.again:
-		case <-p.closed:
-			return
-		}
-	}
-}
-
-// receive takes one packet from the queue. It returns no bytes and no error for one that is not meant for this
-// interface (another host's, another VLAN's) or larger than b; unix.EAGAIN when the queue is empty.
-func (p *port) receive(b []byte) (packet []byte, mac [6]byte, err error) {
-	var n int
-	var from unix.Sockaddr
-	var recvErr error
-	err = p.raw.Control(func(fd uintptr) {
-		n, from, recvErr = unix.Recvfrom(int(fd), b, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
-	})
-	if err = errors.Join(err, recvErr); err != nil {
-		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENETDOWN) { // the latter is told once, then it goes on
-			err = nil
-		}
-		return nil, mac, err
-	}
-	sender, ok := from.(*unix.SockaddrLinklayer)
-	if !ok || n > len(b) || sender.Pkttype == unix.PACKET_OTHERHOST || sender.Pkttype == unix.PACKET_OUTGOING {
-		return nil, mac, nil
-	}
-	return b[:n], [6]byte(sender.Addr[:6]), nil
-}
-
-// advertise sends an advert: TTL 255, TOS 0xc0, no flags, an identification of its own, as keepalived does. It never
-// waits: when the queue of the interface is full, the advert is lost, and the others are in time.
-func (p *port) advertise(source netip.Addr, payload []byte) error {
-	if p.id++; p.id == 0 {
-		p.id = 1 // the kernel would replace a 0
-	}
-	header := &ipv4.Header{
-		Version:  ipv4.Version,
-		Len:      ipv4.HeaderLen,
-		TOS:      0xc0,
-		TotalLen: ipv4.HeaderLen + len(payload),
-		ID:       int(p.id),
-		TTL:      255,
-		Protocol: protocolVRRP,
-		Src:      source.AsSlice(),
-		Dst:      group.AsSlice(),
-	}
-	packet, err := header.Marshal()
-	if err == nil {
-		var sendErr error
-		err = p.sendFD.Control(func(fd uintptr) {
-			to := &unix.SockaddrInet4{Addr: group.As4()}
-			sendErr = unix.Sendto(int(fd), append(packet, payload...), unix.MSG_DONTWAIT, to)
-		})
-		err = errors.Join(err, sendErr)
-	}
-	if err != nil {
-		return fmt.Errorf("send advert on %s: %w", p.name, err)
-	}
-	return nil
+// mine says whether a frame was meant for this interface: not for another host or another VLAN.
+func (p *port) mine(from *unix.RawSockaddrLinklayer) bool {
+	return int(from.Ifindex) == p.index && from.Pkttype != unix.PACKET_OTHERHOST && from.Pkttype != unix.PACKET_OUTGOING
 }
 
 // close closes the sockets beside the loop: the kernel waits there until no CPU uses them any more.
-func (p *port) close() {
-	close(p.closed)
-	go p.closeSockets()
-}
+func (p *port) close() { go p.closeSockets() }
 
 func (p *port) closeSockets() {
-	if p.recv != nil {
-		p.recv.Close()
-	}
-	if p.send != nil {
-		p.send.Close()
+	for _, fd := range []int{p.fd, p.member} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
 	}
 }
+
+// networkOrder is the value whose bytes in memory are those of v on the wire.
+func networkOrder(v uint16) uint16 {
+	return binary.NativeEndian.Uint16([]byte{byte(v >> 8), byte(v)})
+}
+
+// passing says that an error of receiving is told once and then over, or is none.
+func passing(err error) bool { return errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENETDOWN) }

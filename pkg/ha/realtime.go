@@ -1,0 +1,5 @@
+package ha
+
+import "log/slog"
+
+func realtime(log *slog.Logger) []string { return nil }
