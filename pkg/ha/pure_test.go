@@ -380,6 +380,9 @@ func bareLoop(t *testing.T, instances ...Instance) *loop {
 		if l.outbox, err = openOutbox(); err != nil {
 			t.Fatal(err)
 		}
+		if l.host, err = openHost(t.TempDir(), log); err != nil {
+			t.Fatal(err)
+		}
 	}
 	l.prepareInbound()
 	l.look()

@@ -14,11 +14,11 @@ func (i *instance) readyPackets() []ReadyPacket {
 		if i.ipv6 {
 			to = group6
 		}
-		return []ReadyPacket{{Interface: i.index, Destination: to, Packet: groupFrame(i.out.mac, i.out.source, a)}}
+		return []ReadyPacket{{Interface: i.index, Destination: to, Packet: groupFrame(i.out.mac, i.out.source, a), Interval: a.Interval}}
 	}
 	var list []ReadyPacket
 	for _, to := range i.out.peers {
-		r := ReadyPacket{Destination: to.address, Packet: ipPacket(i.out.source, to.address, a)}
+		r := ReadyPacket{Destination: to.address, Packet: ipPacket(i.out.source, to.address, a), Interval: a.Interval}
 		if to.address.Is6() && to.address.IsLinkLocalUnicast() {
 			r.Interface = i.index
 		}
