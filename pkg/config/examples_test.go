@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +66,12 @@ func alike(t *testing.T, one, two *Config) {
 			t.Errorf("%s: both have priority %d", i.Name, i.Priority)
 		}
 		i.Priority, j.Priority = 0, 0
+		if i.SourceAddress.IsValid() {
+			if !slices.Equal(i.UnicastPeers, []netip.Addr{j.SourceAddress}) || !slices.Equal(j.UnicastPeers, []netip.Addr{i.SourceAddress}) {
+				t.Errorf("%s: %v has the peers %v, %v has %v", i.Name, i.SourceAddress, i.UnicastPeers, j.SourceAddress, j.UnicastPeers)
+			}
+			i.SourceAddress, j.SourceAddress, i.UnicastPeers, j.UnicastPeers = netip.Addr{}, netip.Addr{}, nil, nil
+		}
 		if !reflect.DeepEqual(i, j) {
 			t.Errorf("the directors differ:\n%+v\n%+v", i, j)
 		}
@@ -161,13 +168,53 @@ func TestExampleMutualBackupHasEachDirectorPreferredOnce(t *testing.T) {
 	}
 }
 
+func TestExampleDualStackKeepsBothFamiliesOnOneBox(t *testing.T) {
+	one, two := pair(t, "dual-stack")
+	alike(t, one, two)
+	if len(one.Instances) != 2 || one.Instances[0].IPv6() || !one.Instances[1].IPv6() {
+		t.Fatalf("instances %+v", one.Instances)
+	}
+	if want := []SyncGroup{{Name: "GATEWAY", Instances: []string{"GATEWAY_4", "GATEWAY_6"}}}; !reflect.DeepEqual(one.SyncGroups, want) {
+		t.Errorf("sync groups %+v", one.SyncGroups)
+	}
+	for _, i := range one.Instances {
+		if i.AdvertInterval != 100*time.Millisecond || !reflect.DeepEqual(i.Track.Interfaces, []TrackInterface{{Name: "eth0"}}) {
+			t.Errorf("%s: interval %s, tracks %+v", i.Name, i.AdvertInterval, i.Track)
+		}
+	}
+	if one.Instances[0].Priority <= two.Instances[0].Priority {
+		t.Error("lb1 isn't preferred")
+	}
+}
+
+func TestExampleUnicastTrackedGivesTheLeadToWhoIsBetterOff(t *testing.T) {
+	one, two := pair(t, "unicast-tracked")
+	alike(t, one, two)
+	a, b := one.Instances[0], two.Instances[0]
+	if len(a.UnicastPeers) != 1 || a.AdvertInterval != 100*time.Millisecond || a.Version != 3 {
+		t.Errorf("instance %+v", a)
+	}
+	// One failure on the first box must change the winner, and the same one on both must not.
+	for _, tracked := range a.Track.list("") {
+		if tracked.weight == 0 {
+			continue // FAULT
+		}
+		if first := int(a.Priority) + tracked.weight; first >= int(b.Priority) || first <= int(b.Priority)+tracked.weight {
+			t.Errorf("%s %s: %d%+d beside %d", tracked.kind, tracked.name, a.Priority, tracked.weight, b.Priority)
+		}
+	}
+	if len(a.Track.list("")) != 4 {
+		t.Errorf("it tracks %+v", a.Track)
+	}
+}
+
 func TestNoExampleIsLeftWithoutATest(t *testing.T) {
 	files, err := filepath.Glob(examples + "*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(files) != 10 {
-		t.Errorf("%d files in %s, 10 are tested", len(files), examples)
+	if len(files) != 14 {
+		t.Errorf("%d files in %s, 14 are tested", len(files), examples)
 	}
 }
 
