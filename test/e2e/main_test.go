@@ -70,6 +70,15 @@ var scenarios = map[string][]string{
 	"TestTakenMetricsPortIsTriedAgain":                         noPlane,
 	"TestLeftOverControlSocketIsRemovedAndALivingOneIsKept":    noPlane,
 	"TestServiceManagerIsToldTheStates":                        noPlane,
+	"TestKilledAgentAloneIsMissedByNobody":                     everyPlane,
+	"TestKilledElectionGoesOnAsMaster":                         {native},
+	"TestStoppedElectionIsHandedOver":                          everyPlane,
+	"TestKilledSupervisorComesBack":                            noPlane,
+	"TestUpgradeIsSeenByNobody":                                everyPlane,
+	"TestBrokenUpgradeIsRefused":                               noPlane,
+	"TestHungAgentIsReplaced":                                  noPlane,
+	"TestStopEndsInGoodOrderWhateverHasDied":                   noPlane,
+	"TestCleanupRemovesWhatAKilledDirectorLeft":                everyPlane,
 }
 
 // inVM says that this is the virtual machine with IPVS.

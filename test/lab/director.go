@@ -30,10 +30,11 @@ type Director struct {
 	Socket  string // of control
 	PinPath string // a folder on a bpffs that outlives the process
 
-	binary string
-	home   *thread // where the process is started
-	client *control.Client
-	notify *net.UnixConn
+	binary   string
+	original string  // what the lab was given as binary
+	home     *thread // where the process is started
+	client   *control.Client
+	notify   *net.UnixConn
 
 	mu      sync.Mutex
 	process *Process
@@ -44,7 +45,7 @@ type Director struct {
 // NewDirector prepares a node to run the binary. It mounts a bpffs for the pins.
 func (l *Lab) NewDirector(n *Node, binary string) (*Director, error) {
 	d := &Director{
-		Node: n, Socket: n.path("control.sock"), PinPath: n.path("bpf/pins"), binary: binary, home: n.t,
+		Node: n, Socket: n.path("control.sock"), PinPath: n.path("bpf/pins"), binary: binary, original: binary, home: n.t,
 	}
 	d.client = control.NewClient(d.Socket)
 	if err := l.mountBPF(n.path("bpf")); err != nil {
@@ -173,14 +174,106 @@ func (d *Director) Stop() error {
 	return nil
 }
 
-// Kill ends the process by SIGKILL; what it pinned and the addresses it added stay.
+// Kill ends all processes of the director by SIGKILL, so that none can do anything about the others; what they pinned
+// and the addresses they added stay.
 func (d *Director) Kill() { d.Process().Kill() }
 
-// Pause stops the process in its tracks (SIGSTOP).
-func (d *Director) Pause() error { return d.Process().Signal(syscall.SIGSTOP) }
+// Pause stops all processes of the director in their tracks (SIGSTOP).
+func (d *Director) Pause() error { return d.signalAll(syscall.SIGSTOP) }
 
-// Resume lets a paused process go on.
-func (d *Director) Resume() error { return d.Process().Signal(syscall.SIGCONT) }
+// Resume lets paused processes go on.
+func (d *Director) Resume() error { return d.signalAll(syscall.SIGCONT) }
+
+func (d *Director) signalAll(s syscall.Signal) error {
+	var errs []error
+	for _, pid := range append([]int{d.Process().PID()}, children(d.Process().PID())...) {
+		errs = append(errs, unix.Kill(pid, s))
+	}
+	return errors.Join(errs...)
+}
+
+// Part is one of the processes of a director.
+type Part string
+
+// The processes of a director. The supervisor is the one that Start starts.
+const (
+	Supervisor Part = "run"
+	Agent      Part = "agent"
+	Election   Part = "election"
+)
+
+// PID is the process id of a part. Of two elections, while one takes the other's place, it is any.
+func (d *Director) PID(part Part) (int, error) {
+	pid := d.Process().PID()
+	if part == Supervisor {
+		return pid, nil
+	}
+	for _, child := range children(pid) {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", child))
+		if args := strings.Split(string(line), "\x00"); err == nil && len(args) > 1 && args[1] == string(part) {
+			return child, nil
+		}
+	}
+	return 0, fmt.Errorf("%s has no %s", d.Name, part)
+}
+
+// Signal sends a signal to one process of the director alone, and returns its id.
+func (d *Director) Signal(part Part, s syscall.Signal) (pid int, err error) {
+	if pid, err = d.PID(part); err != nil {
+		return 0, err
+	}
+	if err := unix.Kill(pid, s); err != nil {
+		return pid, fmt.Errorf("signal %s of %s: %w", part, d.Name, err)
+	}
+	return pid, nil
+}
+
+// Binary is the path of the program.
+func (d *Director) Binary() string { return d.binary }
+
+// Forwarding names what forwards packets on the node: "an XDP program on eth0", "IPVS services"; empty: nothing does.
+func (d *Director) Forwarding() (string, error) {
+	eth0, err := d.links.LinkByName("eth0")
+	if err != nil {
+		return "", fmt.Errorf("look at eth0 of %s: %w", d.Name, err)
+	}
+	var left []string
+	if x := eth0.Attrs().Xdp; x != nil && x.Attached {
+		left = append(left, "an XDP program on eth0")
+	}
+	var services []byte
+	err = d.t.do(func() (err error) {
+		services, err = os.ReadFile("/proc/thread-self/net/ip_vs") // three lines of title
+		return err
+	})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("look at IPVS of %s: %w", d.Name, err)
+	}
+	if strings.Count(string(services), "\n") > 3 {
+		left = append(left, "IPVS services")
+	}
+	return strings.Join(left, ", "), nil
+}
+
+// Install copies the binary to the node, from where the director runs then; text replaces it, if not nil. A new file
+// takes the place of the old one, as a package manager does it.
+func (d *Director) Install(text []byte) error {
+	path := d.path("xdirector")
+	if text == nil {
+		var err error
+		if text, err = os.ReadFile(d.original); err != nil {
+			return fmt.Errorf("install the binary: %w", err)
+		}
+	}
+	if err := os.WriteFile(path+".new", text, 0o755); err != nil {
+		return fmt.Errorf("install the binary: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("install the binary: %w", err)
+	}
+	d.binary = path
+	return nil
+}
 
 // Reload asks for the configuration file to be read again, over the control socket.
 func (d *Director) Reload(ctx context.Context) error { return d.client.Reload(ctx) }

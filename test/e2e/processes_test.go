@@ -1,0 +1,366 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/xdirector/xdirector/pkg/status"
+	"github.com/xdirector/xdirector/test/lab"
+)
+
+// restarted waits until the log tells so often that a process was started again.
+func (c *cluster) restarted(d *lab.Director, part lab.Part, n int) {
+	c.t.Helper()
+	c.ok(d.Process().WaitLog(c.t.Context(), patience, `msg="the `+string(part)+` has ended`, n))
+}
+
+// ready waits until the agent that runs now answers.
+func (c *cluster) ready(d *lab.Director, n int) {
+	c.t.Helper()
+	c.ok(d.Process().WaitLog(c.t.Context(), patience, "msg=ready", n))
+	c.ok(d.WaitState(c.t.Context(), "VI_1", "MASTER", patience))
+}
+
+// silence is the longest time without an advert of a director since from, and fails the test if it sent priority 0.
+func (c *cluster) silence(d *lab.Director, from time.Time) time.Duration {
+	c.t.Helper()
+	var longest time.Duration
+	last := time.Time{}
+	for _, a := range c.wire.AdvertsOf(d.Node, from) {
+		if a.Priority == 0 {
+			c.t.Errorf("%s sent priority 0 %v after it began", d.Name, a.Time.Sub(from))
+		}
+		if !last.IsZero() {
+			longest = max(longest, a.Time.Sub(last))
+		}
+		last = a.Time
+	}
+	if last.IsZero() {
+		c.t.Errorf("%s sent no advert", d.Name)
+	}
+	return longest
+}
+
+// stayed checks that a director was MASTER all the time since from, without an advert that came later than the peers
+// wait for.
+func (c *cluster) stayed(d, peer *lab.Director, from time.Time, interval time.Duration) {
+	c.t.Helper()
+	longest := c.silence(d, from)
+	c.t.Logf("longest time between two adverts: %v, interval %v", longest, interval)
+	if longest > lab.Slack*interval {
+		c.t.Errorf("no advert for %v: the peers take over", longest)
+	}
+	if adverts := c.wire.AdvertsOf(peer.Node, from); len(adverts) > 0 {
+		c.t.Errorf("%s sent %d adverts: it was MASTER", peer.Name, len(adverts))
+	}
+}
+
+func TestKilledAgentAloneIsMissedByNobody(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 2, 3)
+		c.start(c.service())
+		first, second := c.d[0], c.d[1]
+		load := c.load()
+		election, err := first.PID(lab.Election)
+		c.ok(err)
+		began := time.Now()
+		for n := range 2 {
+			killed, err := first.Signal(lab.Agent, syscall.SIGKILL)
+			c.ok(err)
+			c.restarted(first, lab.Agent, n+1)
+			c.ready(first, n+2)
+			if now, err := first.PID(lab.Agent); err != nil || now == killed {
+				t.Errorf("agent %d was %d before it was killed (%v)", now, killed, err)
+			}
+		}
+		c.answered(load, time.Now(), 50)
+		c.handover("agent killed twice", load.Stop(), time.Time{})
+		c.stayed(first, second, began, interval)
+		c.ok(first.WaitStatus(t.Context(), patience, func(s *status.Status) error {
+			if s.Election.PID != election || s.Election.Restarts != 0 {
+				return fmt.Errorf("election %+v, want process %d, never restarted", s.Election, election)
+			}
+			return serversUp(s)
+		}))
+		if !strings.Contains(first.Log(), `cause="killed by SIGKILL"`) {
+			t.Error("the log doesn't say how the agent ended")
+		}
+	})
+}
+
+func TestKilledElectionGoesOnAsMaster(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		for _, interval := range []time.Duration{interval, time.Second} {
+			t.Run(interval.String(), func(t *testing.T) {
+				c := newCluster(t, plane, 2, 1)
+				for i, d := range c.d {
+					config := c.config(i, c.service())
+					config.Instances[0].Interval = interval
+					c.ok(d.Configure(config))
+					c.ok(d.Start())
+				}
+				first, second := c.d[0], c.d[1]
+				c.ok(first.WaitState(t.Context(), "VI_1", "MASTER", patience))
+				c.ok(first.WaitStatus(t.Context(), patience, serversUp))
+				load := c.load()
+				agent, err := first.PID(lab.Agent)
+				c.ok(err)
+				began := time.Now()
+				_, err = first.Signal(lab.Election, syscall.SIGKILL)
+				c.ok(err)
+				c.ok(first.WaitStatus(t.Context(), patience, func(s *status.Status) error {
+					if s.Election.Restarts != 1 || s.Election.PID == 0 || s.Instances[0].State != "MASTER" {
+						return fmt.Errorf("election %+v, instance %+v", s.Election, s.Instances[0])
+					}
+					return nil
+				}))
+				c.ok(c.waitAdverts(t.Context(), first, began, 4))
+				c.answered(load, time.Now(), 50)
+				c.handover("election killed", load.Stop(), time.Time{})
+				c.stayed(first, second, began, interval)
+				if n, err := c.count(first.Node); err != nil || n != 1 {
+					t.Errorf("the MASTER holds the address %d times (%v)", n, err)
+				}
+				if now, err := first.PID(lab.Agent); err != nil || now != agent {
+					t.Errorf("agent %d (%v), was %d", now, err, agent)
+				}
+			})
+		}
+	})
+}
+
+func TestStoppedElectionIsHandedOver(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 2, 3)
+		c.start(c.service())
+		first, second := c.d[0], c.d[1]
+		load := c.load()
+		began := time.Now()
+		_, err := first.Signal(lab.Election, syscall.SIGSTOP)
+		c.ok(err)
+		taken := c.takeover(second, began)
+		c.restarted(first, lab.Election, 1)
+		returned := c.takeover(first, taken) // it has the higher priority
+		c.answered(load, returned, 50)
+		c.oneMaster(first, second, patience)
+		requests := load.Stop()
+		c.handover("election stopped", requests.Between(began, taken.Add(interval)), taken)
+		c.handover("return", requests.Between(taken.Add(interval), time.Now()), returned)
+
+		var last lab.Advert // before the peer took over
+		for _, a := range c.wire.AdvertsOf(first.Node, began.Add(-interval)) {
+			if a.Time.Before(taken) {
+				last = a
+			}
+		}
+		skew := (256 - 100) * interval / 256
+		t.Logf("priority 0 %v after the stop, the peer's gratuitous ARP %v after that", last.Time.Sub(began), taken.Sub(last.Time))
+		if limit := 2 * interval; last.Priority != 0 || last.Time.Sub(began) > lab.Slack*limit {
+			t.Errorf("the last advert has priority %d, %v after the stop; want 0 within %v", last.Priority, last.Time.Sub(began), limit)
+		}
+		if after := taken.Sub(last.Time); after > lab.Slack*skew {
+			t.Errorf("the peer took over %v after priority 0, its skew is %v", after, skew)
+		}
+	})
+}
+
+func TestKilledSupervisorComesBack(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		for _, tt := range []struct {
+			interval time.Duration
+			resumes  bool
+		}{{interval, false}, {2 * time.Second, true}} {
+			t.Run(tt.interval.String(), func(t *testing.T) {
+				c := newCluster(t, "", 2, 0)
+				for i, d := range c.d {
+					config := c.config(i)
+					config.Instances[0].Interval = tt.interval
+					c.ok(d.Configure(config))
+					c.ok(d.Start())
+				}
+				first, second := c.d[0], c.d[1]
+				c.ok(first.WaitState(t.Context(), "VI_1", "MASTER", patience))
+				c.ok(c.waitAdverts(t.Context(), first, time.Now(), 1))
+				children := []int{c.pid(first, lab.Agent), c.pid(first, lab.Election)}
+				began := time.Now()
+				c.pid(first, lab.Supervisor)
+				_, err := first.Signal(lab.Supervisor, syscall.SIGKILL)
+				c.ok(err)
+				for _, pid := range children {
+					c.ok(lab.Wait(t.Context(), patience, func() error {
+						if err := syscall.Kill(pid, 0); err == nil {
+							return fmt.Errorf("process %d outlives its supervisor", pid)
+						}
+						return nil
+					}))
+				}
+				if !tt.resumes {
+					c.takeover(second, began)
+				}
+				if n, err := c.count(first.Node); err != nil || n != 1 {
+					t.Errorf("who leaves touches nothing: the address is there %d times (%v)", n, err)
+				}
+				c.ok(first.Start())
+				c.oneMaster(first, second, patience)
+				adverts := c.wire.AdvertsOf(first.Node, began)
+				zero := slices.ContainsFunc(adverts, func(a lab.Advert) bool { return a.Priority == 0 })
+				if zero == tt.resumes {
+					t.Errorf("priority 0 sent: %v, want %v", zero, !tt.resumes)
+				}
+				if n := len(c.wire.AdvertsOf(second.Node, began)); tt.resumes && n > 0 {
+					t.Errorf("the peer sent %d adverts, though the next supervisor came in time", n)
+				}
+			})
+		}
+	})
+}
+
+// pid is the process id of a part.
+func (c *cluster) pid(d *lab.Director, part lab.Part) int {
+	c.t.Helper()
+	pid, err := d.PID(part)
+	c.ok(err)
+	return pid
+}
+
+func TestUpgradeIsSeenByNobody(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 2, 3)
+		first, second := c.d[0], c.d[1]
+		c.ok(first.Install(nil))
+		c.start(c.service())
+		load := c.load()
+		conn, err := c.lab.Client.Dial(t.Context(), "tcp4", netip.AddrPortFrom(vipAddress, 80).String())
+		c.ok(err)
+		defer conn.Close()
+		server := c.ask(conn)
+		main, agent, election := c.pid(first, lab.Supervisor), c.pid(first, lab.Agent), c.pid(first, lab.Election)
+
+		began := time.Now()
+		c.ok(first.Install(nil))
+		_, err = first.Signal(lab.Supervisor, syscall.SIGUSR2)
+		c.ok(err)
+		c.ok(first.Process().WaitLog(t.Context(), patience, "msg=upgraded", 1))
+		c.ready(first, 2)
+		c.answered(load, time.Now(), 50)
+		if again := c.ask(conn); again != server {
+			t.Errorf("the open connection is answered by %s after the upgrade, by %s before", again, server)
+		}
+		c.handover("upgrade", load.Stop(), time.Time{})
+		c.stayed(first, second, began, interval)
+		if now := c.pid(first, lab.Supervisor); now != main || !first.Process().Running() {
+			t.Errorf("main process %d, was %d", now, main)
+		}
+		if a, e := c.pid(first, lab.Agent), c.pid(first, lab.Election); a == agent || e == election {
+			t.Errorf("agent %d, election %d: they were there before the upgrade", a, e)
+		}
+
+		// The signals of the one before work for the one after.
+		c.ok(first.Process().Signal(syscall.SIGHUP))
+		c.ok(first.Process().WaitLog(t.Context(), patience, "configuration reloaded", 1))
+		c.ok(first.Stop())
+		c.ok(second.WaitState(t.Context(), "VI_1", "MASTER", patience))
+		c.ok(c.waitCount(first.Node, 0))
+	})
+}
+
+func TestBrokenUpgradeIsRefused(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		c := newCluster(t, "", 1, 0)
+		d := c.d[0]
+		c.ok(d.Install(nil))
+		c.start()
+		before := []int{c.pid(d, lab.Agent), c.pid(d, lab.Election)}
+		began := time.Now()
+		for n, broken := range []string{"#!/bin/sh\nexit 0\n", "#!/bin/sh\necho the disk was full >&2\nexit 1\n", "\x7fELF, but not for long"} {
+			c.ok(d.Install([]byte(broken)))
+			_, err := d.Signal(lab.Supervisor, syscall.SIGUSR2)
+			c.ok(err)
+			c.ok(d.Process().WaitLog(t.Context(), patience, "upgrade refused", n+1))
+		}
+		// A file that the new version refuses, too.
+		c.ok(d.Install(nil))
+		c.ok(d.WriteFile("lob: {}\n"))
+		_, err := d.Signal(lab.Supervisor, syscall.SIGUSR2)
+		c.ok(err)
+		c.ok(d.Process().WaitLog(t.Context(), patience, "upgrade refused", 4))
+		if log := d.Log(); !strings.Contains(log, "the disk was full") || !strings.Contains(log, "lob") {
+			t.Error("the log doesn't say what is wrong with the new version")
+		}
+		c.ok(c.waitAdverts(t.Context(), d, time.Now(), 3))
+		if now := []int{c.pid(d, lab.Agent), c.pid(d, lab.Election)}; !slices.Equal(now, before) {
+			t.Errorf("agent and election are %v, were %v", now, before)
+		}
+		if longest := c.silence(d, began); longest > lab.Slack*interval {
+			t.Errorf("no advert for %v", longest)
+		}
+	})
+}
+
+func TestHungAgentIsReplaced(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		c := newCluster(t, "", 1, 0)
+		c.start()
+		d := c.d[0]
+		began := time.Now()
+		hung, err := d.Signal(lab.Agent, syscall.SIGSTOP)
+		c.ok(err)
+		c.ok(d.Process().WaitLog(t.Context(), lab.Slack*10*time.Second, "a process hangs", 1))
+		c.ready(d, 2)
+		if now := c.pid(d, lab.Agent); now == hung {
+			t.Errorf("agent %d still runs", now)
+		}
+		if longest := c.silence(d, began); longest > lab.Slack*interval {
+			t.Errorf("no advert for %v while the agent hung", longest)
+		}
+	})
+}
+
+func TestStopEndsInGoodOrderWhateverHasDied(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		for _, part := range []lab.Part{lab.Agent, lab.Election} {
+			t.Run(string(part), func(t *testing.T) {
+				c := newCluster(t, "", 1, 0)
+				c.start()
+				d := c.d[0]
+				_, err := d.Signal(part, syscall.SIGKILL)
+				c.ok(err)
+				c.ok(d.Stop())
+				if n, err := c.count(d.Node); err != nil || n != 0 {
+					t.Errorf("after the stop the address is there %d times (%v)", n, err)
+				}
+			})
+		}
+	})
+}
+
+func TestCleanupRemovesWhatAKilledDirectorLeft(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 1, 1)
+		c.start(c.service())
+		d := c.d[0]
+		c.get(web, 1)
+		if err := d.Node.Run(d.Binary(), "cleanup", "--config", d.ConfigFile()); err == nil || !strings.Contains(err.Error(), "already running") || !strings.Contains(err.Error(), "stop it first") {
+			t.Errorf("cleanup beside a running director: %v", err)
+		}
+		c.get(web, 1)
+		d.Kill()
+		c.ok(d.Node.Run(d.Binary(), "cleanup", "--config", d.ConfigFile()))
+		if n, err := c.count(d.Node); err != nil || n != 0 {
+			t.Errorf("after the cleanup the address is there %d times (%v)", n, err)
+		}
+		left, err := d.Forwarding()
+		if err != nil || left != "" {
+			t.Errorf("after the cleanup there is still %s (%v)", left, err)
+		}
+	})
+}
