@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestUnitRunsUnderSystemdForwardsAndIsRestartedByTheWatchdog(t *testing.T) {
+func TestUnitRunsUnderSystemdAndOutlivesTheDeathOfEachProcess(t *testing.T) {
 	needLab(t)
 	t.Parallel()
 	root, err := filepath.Abs("../..")
@@ -30,7 +30,8 @@ func TestUnitRunsUnderSystemdForwardsAndIsRestartedByTheWatchdog(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, out, errout := run(t, string(script), "VM_SYSTEMD=1", "VM_MEMORY=1024",
-		"XDIRECTOR_BIN="+binary, "XDIRECTOR_UNIT="+filepath.Join(root, "configs", "xdirector.service"))
+		"XDIRECTOR_BIN="+binary, "XDIRECTOR_UNIT="+filepath.Join(root, "configs", "xdirector.service"),
+		"XDIRECTOR_CLEANUP_UNIT="+filepath.Join(root, "configs", "xdirector-cleanup.service"))
 	if code != 0 || !strings.Contains(out, "fact: a clean stop leaves nothing") {
 		t.Fatalf("exit code %d\n%s%s", code, out, errout)
 	}

@@ -56,14 +56,43 @@ cat >/etc/xdirector/config.yaml <<-'Y'
 	dataplane: {mode: xdp-generic}
 Y
 cp "$XDIRECTOR_UNIT" /run/systemd/system/xdirector.service
-# The guest has no boot to wait for; a shorter watchdog keeps the test short. All else is as delivered.
-mkdir -p /run/systemd/system/xdirector.service.d
-printf '[Unit]\nDefaultDependencies=no\n[Service]\nWatchdogSec=4\n' >/run/systemd/system/xdirector.service.d/test.conf
+sed 's/sleep 60/sleep 2/' "$XDIRECTOR_CLEANUP_UNIT" >/run/systemd/system/xdirector-cleanup.service
+# The guest has no boot to wait for; a shorter watchdog and fewer starts keep the test short. All else is as delivered.
+for unit in xdirector xdirector-cleanup; do
+	mkdir -p /run/systemd/system/$unit.service.d
+	printf '[Unit]\nDefaultDependencies=no\n' >/run/systemd/system/$unit.service.d/test.conf
+done
+printf 'StartLimitBurst=8\n[Service]\nWatchdogSec=4\n' >>/run/systemd/system/xdirector.service.d/test.conf
 systemctl daemon-reload
 
 request() { [[ $(ip netns exec client curl -sS --max-time 2 http://10.77.0.100/) == served ]]; }
+agent_answers() { xdirector status >/dev/null; }
 is_master() { [[ $(systemctl show -P StatusText xdirector) == "VI_1 MASTER" ]]; }
 main_pid() { systemctl show -P MainPID xdirector; }
+part() { pgrep -P "$(main_pid)" -f "^xdirector $1"; }
+logged() { journalctl --no-pager -u xdirector | grep -q "$@"; }
+# Requests one after another, until the file is gone; the number of those that failed is in /run/web/failed.
+begin_load() {
+	touch /run/web/load
+	(
+		failed=0 all=0
+		while [[ -e /run/web/load ]]; do
+			all=$((all + 1))
+			request || failed=$((failed + 1))
+		done
+		echo "$failed of $all" >/run/web/failed
+	) &
+	load=$!
+}
+end_load() {
+	rm /run/web/load
+	wait $load
+	cat /run/web/failed
+	[[ $(cat /run/web/failed) == "0 of "* ]]
+}
+adverts_go_on() { # COMMAND: while it runs, the instance leaves MASTER never
+	! journalctl --no-pager -u xdirector --since "$1" | grep -q 'from=MASTER'
+}
 
 systemctl start xdirector
 fact started
@@ -75,10 +104,48 @@ xdirector status
 grep -q ' /run/xdirector/bpf .* - bpf ' /proc/1/mountinfo
 fact the pins are in the host\'s mount namespace
 
+[[ $(grep -c . <(systemctl show -P ControlGroup xdirector)) == 1 ]]
+[[ $(cat "/proc/$(part agent)/oom_score_adj") -gt $(cat "/proc/$(main_pid)/oom_score_adj") ]]
+[[ $(cat "/proc/$(main_pid)/oom_score_adj") -ge $(cat "/proc/$(part election)/oom_score_adj") ]]
+fact the agent is the first to go when memory is short
+
+# The service is short of memory, and the kernel takes a process of it.
+now=$(date '+%F %T')
+election=$(part election) agent=$(part agent) main=$(main_pid)
+group=/sys/fs/cgroup$(systemctl show -P ControlGroup xdirector)
+begin_load
+limit=$(cat "$group/memory.current")
+until grep -q '^oom_kill [1-9]' "$group/memory.events"; do
+	limit=$((limit - 1048576))
+	((limit > 0))
+	echo $limit >"$group/memory.max"
+done
+echo max >"$group/memory.max"
+wait_for 10 logged 'the agent has ended.*ran out of memory'
+wait_for 20 agent_answers
+end_load
+[[ $(part agent) != "$agent" && $(part election) == "$election" && $(main_pid) == "$main" ]]
+adverts_go_on "$now"
+fact an agent killed for want of memory comes back, and nobody else notices
+
+# Upgrade under load.
+now=$(date '+%F %T')
+cp /usr/bin/xdirector /usr/bin/xdirector.new
+mv /usr/bin/xdirector.new /usr/bin/xdirector
+begin_load
+systemctl kill --kill-whom=main --signal=SIGUSR2 xdirector
+wait_for 30 logged 'upgraded'
+wait_for 20 agent_answers
+end_load
+[[ $(main_pid) == "$main" && $(part election) != "$election" && $(systemctl show -P NRestarts xdirector) == 0 ]]
+adverts_go_on "$now"
+wait_for 10 is_master
+fact an upgrade under load loses no request, in the same process
+
 before=$(main_pid)
 kill -STOP "$before"
 request
-fact a stopped agent leaves forwarding alive
+fact a stopped supervisor leaves forwarding alive
 restarted() { local now; now=$(main_pid); [[ $now != 0 && $now != "$before" ]]; }
 wait_for 30 restarted
 fact the watchdog restarts it
@@ -92,7 +159,21 @@ wait_for 10 restarted
 wait_for 20 is_master
 request
 [[ $(ip -o addr show dev eth0 to 10.77.0.100 | wc -l) == 1 ]]
-fact a killed agent comes back
+[[ $(pgrep -fc '^xdirector (agent|election)') == 2 ]]
+fact a killed supervisor comes back, its children don\'t outlive it
+
+# A director that can't start: its supervisor dies, and the file is broken.
+cp /etc/xdirector/config.yaml /run/web/good.yaml
+echo 'lob: {}' >>/etc/xdirector/config.yaml
+kill -KILL "$(main_pid)"
+nothing_left() { [[ -z $(ip -o addr show dev eth0 to 10.77.0.100) && -z $(ip -d -o link show dev eth0 | grep -w prog/xdp) ]]; }
+wait_for 30 nothing_left
+[[ $(systemctl show -P Result xdirector-cleanup) == success ]]
+fact what a director that can\'t start has left is removed
+cp /run/web/good.yaml /etc/xdirector/config.yaml
+wait_for 30 is_master
+request
+fact and it is started again when the file is good
 
 systemctl reload xdirector
 wait_for 10 grep -q "configuration reloaded" <(journalctl --no-pager -u xdirector)
