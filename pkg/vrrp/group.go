@@ -1,6 +1,9 @@
 package vrrp
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Group is the machines of a sync group, which change state together. A machine that is in no sync group is a group
 // of its own. It holds nothing but its members, so groups can be formed anew at any time; then give one member a Tick,
@@ -8,9 +11,11 @@ import "fmt"
 //
 // One member that can't take part keeps all in FAULT. One that obeys a MASTER makes all BACKUP: those that were MASTER
 // hand over first. A BACKUP whose patience ends becomes MASTER when the patience of all has ended, and then all do. A
-// wish to yield to one member is one to all. A MASTER that is told of a second MASTER makes all announce themselves. A
-// member that stops is on its own. The members should have one priority, and be tracked together: where each of two
-// directors is the better one for one member, neither can be MASTER for long.
+// wish to yield to one member is one to all. A MASTER that hears a lower one makes all announce themselves.
+//
+// A member that stops is on its own; what kept it down still counts until the group is formed without it, or else the
+// others would come up for the moment until they are stopped too. The members should have one priority, and be
+// tracked together: where each of two directors is the better one for one member, neither can be MASTER for long.
 type Group []*Machine
 
 // MemberAction is an action that the owner of a member must do.
@@ -22,9 +27,13 @@ type MemberAction struct {
 // Step tells one member what happened at now, and returns what must be done for all of them, in that order.
 func (g Group) Step(now Time, member int, event Event) []MemberAction {
 	m := g[member]
+	var out []MemberAction
+	if _, start := event.(Start); start {
+		out = g.align(out, now) // it begins with the wishes of all
+	}
 	steady := m.state == Master && !m.handing
 	actions := m.step(now, event, g.vetoes(m, event))
-	out := of(make([]MemberAction, 0, len(actions)), member, actions)
+	out = of(slices.Grow(out, len(actions)), member, actions)
 	disputes := steady && m.state == Master && !m.handing && lost(actions)
 	for i, other := range g {
 		switch {
@@ -55,8 +64,8 @@ func lost(actions []Action) bool {
 	return ok && a.Priority != 0
 }
 
-// takesPart says whether the group looks at a member: it has begun and is not about to end.
-func (m *Machine) takesPart() bool { return m.state != Init && !m.stopping }
+// takesPart says whether the group looks at a member: it is not about to end.
+func (m *Machine) takesPart() bool { return !m.stopping && !m.ended }
 
 // obeys says whether a BACKUP knows a living MASTER that it leaves in place.
 func (m *Machine) obeys() bool {
@@ -81,9 +90,6 @@ func (g Group) align(out []MemberAction, now Time) []MemberAction {
 	first, second := -1, -1 // members that can't take part
 	yields := 0
 	for i, m := range g {
-		if !m.takesPart() {
-			continue
-		}
 		if m.cfg.Yield {
 			yields++
 		}
@@ -97,7 +103,7 @@ func (g Group) align(out []MemberAction, now Time) []MemberAction {
 	}
 	for i, m := range g {
 		hold, yield := "", false
-		if m.takesPart() {
+		if !m.stopping {
 			cause := first
 			if cause == i {
 				cause = second

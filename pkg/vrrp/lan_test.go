@@ -11,9 +11,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestWholeLANEndsWithOneMaster lets two to four directors live through loss, delay, partitions, crashes, stops,
-// failures and suspensions. When the network is whole again, exactly one of them is MASTER within one master-down
-// interval (and the way of one advert), and it stays; with preempt it has the highest priority.
+// TestWholeLANEndsWithOneMaster lets two to four directors with one to three virtual routers each, in a sync group or
+// not, live through loss, delay, duplicates, partitions, crashes, stops, failures, suspensions, tracked priorities,
+// yields and holds. When the network is whole again, exactly one of them is MASTER of each virtual router, in a
+// sync group the same one of all, and it stays; with preempt it has the highest priority.
 func TestWholeLANEndsWithOneMaster(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := newLAN(t)
@@ -22,17 +23,35 @@ func TestWholeLANEndsWithOneMaster(t *testing.T) {
 			l.run(time.Duration(rapid.Float64Range(0, 5).Draw(t, "pause in intervals") * float64(l.interval)))
 		}
 		l.repair()
-		// Adverts that were on the way are one delay late, the new MASTER's first one takes another.
-		l.run(3*l.interval + l.largestSkew() + 2*l.delay)
-		winner := l.onlyMaster()
+		l.run(l.longest())
+		winners := l.masters()
 		transitions := l.transitions
-		l.run(5 * l.interval)
-		if l.onlyMaster() != winner || l.transitions != transitions {
+		l.run(8 * l.interval)
+		if !slices.Equal(l.masters(), winners) || l.transitions != transitions {
 			t.Fatalf("the election is not over when it should be: %d transitions after it", l.transitions-transitions)
 		}
-		if highest := l.highestPriority(); l.preempt && winner.cfg.Priority != highest {
-			t.Fatalf("%s is MASTER with priority %d, but somebody has %d", winner.address, winner.cfg.Priority, highest)
+		for vrid, winner := range winners {
+			if highest := l.highest(vrid); winner != nil && l.preempt && winner.m.priority() != highest {
+				t.Fatalf("%s is MASTER with priority %d, but somebody has %d", winner.name(), winner.m.priority(), highest)
+			}
 		}
+	})
+}
+
+// TestAWholeLANAgreesWithinOneMasterDownInterval is the same for a single virtual router without waits of its own.
+func TestAWholeLANAgreesWithinOneMasterDownInterval(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := newLAN(t)
+		l.grouped = false
+		l.disturbances = []string{"start", "start", "start", "crash", "stop", "fail", "split", "join", "loss", "sleep"}
+		for range rapid.IntRange(0, 25).Draw(t, "events") {
+			l.disturb()
+			l.run(time.Duration(rapid.Float64Range(0, 5).Draw(t, "pause in intervals") * float64(l.interval)))
+		}
+		l.repair()
+		// Adverts that were on the way are one delay late, the new MASTER's first one takes another.
+		l.run(3*l.interval + l.largestSkew() + 2*l.delay)
+		l.masters()
 	})
 }
 
@@ -40,56 +59,138 @@ func TestWholeLANEndsWithOneMaster(t *testing.T) {
 func TestTwoMastersAgreeWithinOneInterval(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := newLAN(t)
-		for i, n := range l.nodes {
-			n.side = i
-			l.start(n)
+		for i, b := range l.boxes {
+			b.side = i
+			l.start(b)
 		}
 		l.run(time.Duration(rapid.Float64Range(5, 10).Draw(t, "split in intervals")*float64(l.interval)) + time.Second)
-		for _, n := range l.nodes {
-			if n.m.State() != Master {
-				t.Fatalf("%s is alone, but %s", n.address, n.m.State())
+		for _, b := range l.boxes {
+			for _, n := range b.nodes {
+				if n.m.State() != Master {
+					t.Fatalf("%s is alone, but %s", n.name(), n.m.State())
+				}
 			}
-			n.side = 0
+			b.side = 0
 		}
-		l.run(l.interval + 2*l.delay)
-		winner := l.onlyMaster()
-		for _, n := range l.nodes {
-			if n.cfg.Priority > winner.cfg.Priority || n.cfg.Priority == winner.cfg.Priority && winner.address.Less(n.address) {
-				t.Fatalf("%s (priority %d) is MASTER, but %s has priority %d", winner.address, winner.cfg.Priority, n.address, n.cfg.Priority)
+		span := l.interval + 2*l.delay
+		if l.grouped {
+			span += l.interval/10 + 6*l.delay // priority 0 for the other members, who hears it takes over, and is answered
+		}
+		l.run(span)
+		for vrid, winner := range l.masters() {
+			for _, b := range l.boxes {
+				n := b.nodes[vrid]
+				if n.m.priority() > winner.m.priority() || n.m.priority() == winner.m.priority() && winner.address.Less(n.address) {
+					t.Fatalf("%s is MASTER (priority %d), but %s has priority %d", winner.name(), winner.m.priority(), n.name(), n.m.priority())
+				}
 			}
+		}
+	})
+}
+
+// TestWhoStoodStillIsNoSecondMaster suspends directors for any time in a network that loses nothing: when they go on
+// there are never two MASTERs for longer than adverts need to arrive.
+func TestWhoStoodStillIsNoSecondMaster(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := newLAN(t)
+		for _, b := range l.boxes {
+			l.start(b)
+		}
+		l.run(l.longest())
+		l.both = make([]Time, l.vrids)
+		for range rapid.IntRange(1, 4).Draw(t, "suspensions") {
+			b := l.boxes[rapid.IntRange(0, len(l.boxes)-1).Draw(t, "box")]
+			b.away, b.asleep = true, l.now+time.Duration(rapid.Float64Range(0, 12).Draw(t, "sleep in intervals")*float64(l.interval))
+			l.run(b.asleep - l.now + time.Duration(rapid.Float64Range(0, 8).Draw(t, "pause in intervals")*float64(l.interval)))
+		}
+		for vrid, both := range l.both {
+			if both > 5*2*l.delay {
+				t.Fatalf("virtual router %d had two MASTERs for %s", vrid, both)
+			}
+		}
+	})
+}
+
+// TestAHandoverLeavesNoGap hands over in every way that there is, in a network that loses nothing: from the beginning to
+// the end somebody has the addresses.
+func TestAHandoverLeavesNoGap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := newLAN(t)
+		for _, b := range l.boxes {
+			l.start(b)
+		}
+		l.run(l.longest())
+		l.ordered, l.twice = true, 0 // an advert that arrives after priority 0 brings a dead MASTER back
+		l.gap = func(vrid int) {
+			t.Fatalf("at %s nobody has the addresses of virtual router %d", l.now, vrid)
+		}
+		for range rapid.IntRange(1, 6).Draw(t, "handovers") {
+			l.disturbances = []string{"stop", "yield", "hold", "unyield", "unhold", "track", "start"}
+			b := l.boxes[rapid.IntRange(0, len(l.boxes)-1).Draw(t, "box")]
+			others := 0
+			for _, other := range l.boxes {
+				if other != b && other.takesPart() {
+					others++
+				}
+			}
+			if others > 0 {
+				l.disturbBox(b)
+			}
+			l.run(l.longest())
 		}
 	})
 }
 
 // lan is a simulated network with its own clock.
 type lan struct {
-	t           *rapid.T
-	random      *rand.Rand // for what happens to single packets
-	now         Time
-	interval    time.Duration
-	preempt     bool
-	delay       time.Duration // of a packet, at most
-	loss        float64       // share of packets
-	nodes       []*node
-	wire        []frame // not sorted
-	transitions int
+	t            *rapid.T
+	random       *rand.Rand // for what happens to single packets
+	now          Time
+	interval     time.Duration
+	preempt      bool
+	grouped      bool          // the virtual routers of a box are a sync group
+	vrids        int           // virtual routers
+	delay        time.Duration // of a packet, at most
+	loss         float64       // share of packets
+	twice        float64       // share of packets that arrive once more
+	ordered      bool          // no packet overtakes another
+	boxes        []*box
+	wire         []frame // not sorted
+	transitions  int
+	disturbances []string
+	both         []Time         // how long there were two MASTERs that were awake, by virtual router; nil: not measured
+	gap          func(vrid int) // nobody has the addresses of a virtual router; nil: not looked at
 }
 
+// box is a director.
+type box struct {
+	nodes   []*node
+	side    int     // of a partition
+	away    bool    // suspended
+	asleep  Time    // until
+	waiting []frame // arrived meanwhile
+	yield   bool
+	holds   bool
+}
+
+// node is a virtual router on a box.
 type node struct {
 	address  netip.Addr
+	vrid     int
+	box      *box
 	cfg      Config
 	m        *Machine // nil: the process is not there
-	side     int      // of a partition
-	asleep   Time     // suspended until
-	waiting  []frame  // arrived meanwhile
 	held     bool     // the addresses are on the interface
 	lastSent Time
 	wasUp    bool // it was MASTER when the process died
+	failed   bool
 }
+
+func (n *node) name() string { return fmt.Sprintf("%s/%d", n.address, n.vrid) }
 
 type frame struct {
 	at     Time
-	from   *node
+	from   *box
 	to     *node
 	packet Packet
 }
@@ -99,126 +200,238 @@ func newLAN(t *rapid.T) *lan {
 		t:       t,
 		random:  rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)),
 		preempt: rapid.Bool().Draw(t, "preempt"),
+		vrids:   rapid.SampledFrom([]int{1, 1, 2, 3}).Draw(t, "virtual routers"),
+		twice:   rapid.SampledFrom([]float64{0, 0.2}).Draw(t, "duplicates"),
+		disturbances: []string{"start", "start", "start", "start", "crash", "kill", "stop", "fail", "split", "join", "loss", "sleep",
+			"track", "yield", "unyield", "hold", "unhold"},
 	}
+	l.grouped = l.vrids > 1 && rapid.Bool().Draw(t, "sync group")
 	version := rapid.SampledFrom([]uint8{2, 3}).Draw(t, "version")
 	l.interval = rapid.SampledFrom([]time.Duration{time.Second, 3 * time.Second}).Draw(t, "interval")
+	network, virtual := "10.9.0.", vip
 	if version == 3 {
 		l.interval /= 10
+		if rapid.Bool().Draw(t, "IPv6") {
+			network, virtual = "fe80::", netip.MustParseAddr("fe80::100")
+		}
 	}
 	l.delay = l.interval / 20
 	priorities := rapid.SliceOfN(rapid.SampledFrom([]uint8{1, 50, 100, 100, 200, 254, 255}), 2, 4).Draw(t, "priorities")
+	unicast := rapid.SampledFrom([]bool{false, false, true}).Draw(t, "unicast")
 	for i, priority := range priorities {
-		l.nodes = append(l.nodes, &node{
-			address: netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}),
-			cfg:     Config{Version: version, VRID: 51, Priority: priority, Interval: l.interval, Preempt: l.preempt, Addresses: []netip.Addr{vip}},
-		})
+		b := &box{}
+		for vrid := range l.vrids {
+			b.nodes = append(b.nodes, &node{
+				address: netip.MustParseAddr(fmt.Sprintf("%s%d", network, i+1)),
+				vrid:    vrid,
+				box:     b,
+				cfg: Config{Version: version, VRID: uint8(51 + vrid), Priority: priority, Interval: l.interval, Preempt: l.preempt,
+					Addresses: []netip.Addr{virtual}},
+			})
+			for j := range priorities {
+				if unicast && j != i {
+					n := b.nodes[vrid]
+					n.cfg.Peers = append(n.cfg.Peers, netip.MustParseAddr(fmt.Sprintf("%s%d", network, j+1)))
+				}
+			}
+		}
+		l.boxes = append(l.boxes, b)
 	}
 	return l
 }
 
+func (l *lan) largestSkew() time.Duration {
+	lowest := uint8(Owner)
+	for _, b := range l.boxes {
+		for _, n := range b.nodes {
+			lowest = min(lowest, n.cfg.Priority)
+		}
+	}
+	return time.Duration(256-int(lowest)) * l.unit() / 256
+}
+
+// unit is what a skew is a share of.
+func (l *lan) unit() time.Duration {
+	if l.boxes[0].nodes[0].cfg.Version == 2 {
+		return time.Second
+	}
+	return l.interval
+}
+
+// longest is the time that an election may take: a handover that nobody answers, a wait for the one before, another
+// one by a late BACKUP or by a sync group, and a preemption.
+func (l *lan) longest() time.Duration {
+	return 2*(l.unit()+stopGrace) + lingerTime + 2*(3*l.interval+l.unit()) + 2*(l.interval+l.unit()) + 4*l.delay
+}
+
 // disturb does one harm, or undoes one.
 func (l *lan) disturb() {
-	n := l.nodes[rapid.IntRange(0, len(l.nodes)-1).Draw(l.t, "node")]
-	switch what := rapid.SampledFrom([]string{"start", "start", "start", "crash", "stop", "fail", "split", "join", "loss", "sleep"}).Draw(l.t, "event"); {
+	l.disturbBox(l.boxes[rapid.IntRange(0, len(l.boxes)-1).Draw(l.t, "box")])
+}
+
+func (l *lan) disturbBox(b *box) {
+	n := b.nodes[rapid.IntRange(0, l.vrids-1).Draw(l.t, "virtual router")]
+	what := rapid.SampledFrom(l.disturbances).Draw(l.t, "event")
+	switch {
 	case what == "start":
-		l.start(n)
+		l.start(b)
 	case what == "split":
-		n.side = rapid.IntRange(0, 2).Draw(l.t, "side")
+		b.side = rapid.IntRange(0, 2).Draw(l.t, "side")
 	case what == "join":
 		l.join()
 	case what == "loss":
 		l.loss = rapid.Float64Range(0, 1).Draw(l.t, "loss")
-	case n.m == nil || l.now < n.asleep:
-	case what == "crash":
-		n.wasUp = n.m.State() == Master
-		n.m, n.waiting = nil, nil
-	case what == "stop":
-		l.step(n, Stop{})
-	case what == "fail":
-		l.step(n, Fail{Reason: "no carrier"})
+	case b.away:
 	case what == "sleep":
-		n.asleep = l.now + time.Duration(rapid.Float64Range(0, 6).Draw(l.t, "sleep in intervals")*float64(l.interval))
+		b.away, b.asleep = true, l.now+time.Duration(rapid.Float64Range(0, 6).Draw(l.t, "sleep in intervals")*float64(l.interval))
+	case what == "crash" || what == "kill":
+		b.waiting = nil
+		for _, n := range b.nodes {
+			if n.m == nil {
+				continue
+			}
+			n.wasUp, n.failed = n.m.State() == Master, false
+			if what == "kill" && n.m.held {
+				l.send(n, n.m.advert(0)) // by the supervisor, which starts the election again
+			}
+			n.m = nil
+		}
+		if what == "kill" {
+			for _, n := range b.nodes {
+				n.m = New(n.cfg)
+			}
+			for _, n := range b.nodes {
+				l.step(n, Start{Source: n.address, HandedOver: n.held})
+			}
+		}
+	case n.m == nil:
+	case what == "stop":
+		for _, n := range b.nodes {
+			l.step(n, Stop{})
+		}
+	case what == "fail":
+		n.failed = true
+		l.step(n, Fail{Reason: "no carrier"})
+	case what == "track":
+		priority := uint8(rapid.SampledFrom([]int{1, 50, 150, 254}).Draw(l.t, "priority"))
+		l.configure(b, n, func(c *Config) {
+			if c.Priority != Owner {
+				c.Priority = priority
+			}
+		})
+	case what == "yield" || what == "unyield":
+		l.wish(n, func(c *Config) { c.Yield = what == "yield" })
+	case what == "hold":
+		l.wish(n, func(c *Config) { c.Hold = "maintenance" })
+	case what == "unhold":
+		l.wish(n, func(c *Config) { c.Hold = "" })
 	}
 }
 
-// start starts what is not running, as pkg/ha does it.
-func (l *lan) start(n *node) {
-	if l.now < n.asleep {
+// configure changes all members of a sync group, or one virtual router.
+func (l *lan) configure(b *box, one *node, change func(*Config)) {
+	for _, n := range b.nodes {
+		if n == one || l.grouped {
+			l.wish(n, change)
+		}
+	}
+}
+
+// wish changes one virtual router.
+func (l *lan) wish(n *node, change func(*Config)) {
+	change(&n.cfg)
+	l.step(n, Configure{Config: n.cfg})
+}
+
+// start starts what is not running, and mends what has failed, as pkg/ha does it.
+func (l *lan) start(b *box) {
+	if b.away || slices.ContainsFunc(b.nodes, func(n *node) bool { return n.m != nil && n.m.stopping }) {
 		return
 	}
-	resume := false
-	if n.m == nil {
-		n.m = New(n.cfg)
-		resume = n.wasUp && l.now-n.lastSent < 3*l.interval
-		n.held, n.wasUp = resume, false
+	resume := make([]bool, len(b.nodes))
+	for i, n := range b.nodes {
+		if n.m == nil {
+			n.m = New(n.cfg)
+			resume[i] = n.wasUp && l.now-n.lastSent < 3*l.interval
+			n.held, n.wasUp = resume[i], false
+		}
 	}
-	l.step(n, Start{Source: n.address, Resume: resume})
+	for i, n := range b.nodes {
+		n.failed = false
+		l.step(n, Start{Source: n.address, Resume: resume[i]})
+	}
 }
 
 func (l *lan) join() {
-	for _, n := range l.nodes {
-		n.side = 0
+	for _, b := range l.boxes {
+		b.side = 0
 	}
 }
 
-// repair ends all harm, and sees to it that somebody takes part.
+// repair ends all harm, and sees to it that somebody takes part everywhere.
 func (l *lan) repair() {
 	l.join()
 	l.loss = 0
-	for _, n := range l.nodes {
-		l.wake(n)
+	for _, b := range l.boxes {
+		l.wake(b)
 	}
-	if len(l.taking()) == 0 {
-		n := l.nodes[0]
-		n.m, n.wasUp = nil, false
-		l.start(n)
-	}
-}
-
-// taking returns the nodes that take part in the election.
-func (l *lan) taking() []*node {
-	var out []*node
-	for _, n := range l.nodes {
-		if n.m != nil && !n.m.stopping && (n.m.State() == Backup || n.m.State() == Master) {
-			out = append(out, n)
+	for vrid := range l.vrids {
+		if !slices.ContainsFunc(l.boxes, func(b *box) bool { return b.nodes[vrid].takesPart() }) {
+			b := l.boxes[0]
+			for _, n := range b.nodes {
+				n.m, n.wasUp = nil, false
+				n.cfg.Hold = ""
+			}
+			l.start(b)
 		}
 	}
-	return out
 }
 
-func (l *lan) highestPriority() uint8 {
+// takesPart says whether a virtual router can be MASTER on its box.
+func (n *node) takesPart() bool {
+	return n.m != nil && !n.m.leaves() && (n.m.State() == Backup || n.m.State() == Master)
+}
+
+func (b *box) takesPart() bool {
+	return !slices.ContainsFunc(b.nodes, func(n *node) bool { return !n.takesPart() })
+}
+
+func (l *lan) highest(vrid int) uint8 {
 	highest := uint8(0)
-	for _, n := range l.taking() {
-		highest = max(highest, n.cfg.Priority)
+	for _, b := range l.boxes {
+		if n := b.nodes[vrid]; n.takesPart() {
+			highest = max(highest, n.m.priority())
+		}
 	}
 	return highest
 }
 
-func (l *lan) largestSkew() time.Duration {
-	lowest := uint8(Owner)
-	for _, n := range l.taking() {
-		lowest = min(lowest, n.cfg.Priority)
-	}
-	unit := l.interval
-	if l.nodes[0].cfg.Version == 2 {
-		unit = time.Second
-	}
-	return time.Duration(256-int(lowest)) * unit / 256
-}
-
-func (l *lan) onlyMaster() *node {
-	var masters []*node
-	text := ""
-	for _, n := range l.taking() {
-		text += fmt.Sprintf(" %s=%s(%d)", n.address, n.m.State(), n.cfg.Priority)
-		if n.m.State() == Master {
-			masters = append(masters, n)
+// masters returns the only MASTER of each virtual router, nil where nobody takes part.
+func (l *lan) masters() []*node {
+	winners := make([]*node, l.vrids)
+	for vrid := range l.vrids {
+		count, taking, text := 0, 0, ""
+		for _, b := range l.boxes {
+			n := b.nodes[vrid]
+			if n.m != nil {
+				text += fmt.Sprintf(" %s=%s(%d)", n.name(), n.m.State(), n.m.priority())
+			}
+			if n.takesPart() {
+				taking++
+			}
+			if n.m != nil && n.m.State() == Master {
+				count++
+				winners[vrid] = n
+			}
+		}
+		if count != min(1, taking) {
+			l.t.Fatalf("at %s there are %d MASTERs:%s", l.now, count, text)
+		}
+		if l.grouped && winners[vrid] != nil && winners[0] != nil && winners[vrid].box != winners[0].box {
+			l.t.Fatalf("at %s %s and %s are MASTERs, which are on different boxes", l.now, winners[0].name(), winners[vrid].name())
 		}
 	}
-	if len(masters) != 1 {
-		l.t.Fatalf("at %s there are %d MASTERs:%s", l.now, len(masters), text)
-	}
-	return masters[0]
+	return winners
 }
 
 // run lets time go by.
@@ -236,15 +449,21 @@ func (l *lan) run(span time.Duration) {
 				l.arrive(f)
 			})
 		}
-		for _, n := range l.nodes {
-			if n.asleep > l.now {
-				earlier(n.asleep, func() { l.wake(n) })
-			} else if n.m != nil {
+		for _, b := range l.boxes {
+			if b.away {
+				earlier(b.asleep, func() { l.wake(b) })
+				continue
+			}
+			for _, n := range b.nodes {
+				if n.m == nil {
+					continue
+				}
 				if deadline, ok := n.m.Deadline(); ok {
 					earlier(deadline, func() { l.step(n, Tick{}) })
 				}
 			}
 		}
+		l.measure(next - l.now)
 		l.now = next
 		if next >= end {
 			return
@@ -253,132 +472,149 @@ func (l *lan) run(span time.Duration) {
 	}
 }
 
+// measure looks at the time until the next event.
+func (l *lan) measure(span time.Duration) {
+	for vrid := range l.vrids {
+		masters, holders := 0, 0
+		for _, b := range l.boxes {
+			n := b.nodes[vrid]
+			if n.m != nil && n.m.State() == Master && !n.m.handing && !b.away {
+				masters++
+			}
+			if n.held {
+				holders++
+			}
+		}
+		if l.both != nil && masters > 1 {
+			l.both[vrid] += span
+		}
+		if l.gap != nil && holders == 0 && span > 0 {
+			l.gap(vrid)
+		}
+	}
+}
+
 func (l *lan) arrive(f frame) {
 	switch {
-	case f.to.m == nil || f.to.side != f.from.side:
-	case f.to.asleep > l.now:
-		f.to.waiting = append(f.to.waiting, f)
+	case f.to.m == nil || f.to.box.side != f.from.side:
+	case f.to.box.away:
+		f.to.box.waiting = append(f.to.box.waiting, f)
 	default:
 		l.step(f.to, f.packet)
 	}
 }
 
 // wake reads the socket empty before anything else.
-func (l *lan) wake(n *node) {
-	n.asleep = l.now
-	for _, f := range n.waiting {
-		l.step(n, f.packet)
+func (l *lan) wake(b *box) {
+	b.away = false
+	waiting := b.waiting
+	b.waiting = nil
+	for _, f := range waiting {
+		if f.to.m != nil {
+			l.step(f.to, f.packet)
+		}
 	}
-	n.waiting = nil
 }
 
-// step gives an event to a node, carries the actions out and checks what must always hold.
+// step gives an event to a virtual router, carries out what it and its group do, and checks what must always hold.
 func (l *lan) step(n *node, event Event) {
-	before, wasStopping := n.m.State(), n.m.stopping
-	sends := 0
-	for _, action := range n.m.Step(l.now, event) {
-		switch a := action.(type) {
+	group, nodes, member := Group{n.m}, []*node{n}, 0
+	if l.grouped {
+		group, nodes, member = nil, n.box.nodes, n.vrid
+		for _, other := range nodes {
+			group = append(group, other.m)
+		}
+	}
+	states := make([]State, len(nodes))
+	for i, m := range group {
+		states[i] = m.State()
+	}
+	steady, sends := !n.m.stopping, map[*node]int{}
+	for _, action := range group.Step(l.now, member, event) {
+		n := nodes[action.Member]
+		switch a := action.Action.(type) {
 		case Send:
-			sends++
+			sends[n]++
 			l.send(n, a.Advert)
-			_, failed := event.(Fail)
-			if (a.Advert.Priority == 0) != (n.m.handing || failed) || n.m.State() != Master && !failed && !n.m.handing {
-				l.t.Fatalf("%s sends priority %d in %s, stopping %t", n.address, a.Advert.Priority, n.m.State(), n.m.stopping)
-			}
 		case AddAddresses:
 			n.held = true
 		case RemoveAddresses:
 			if !n.held {
-				l.t.Fatalf("%s removes addresses that it does not have", n.address)
+				l.t.Fatalf("%s removes addresses that it does not have", n.name())
 			}
 			n.held = false
+		case Announce:
+			if !n.held {
+				l.t.Fatalf("%s announces addresses that it has not", n.name())
+			}
 		case Changed:
-			if !wasStopping {
-				l.transitions++
+			l.transitions++
+			if a.From != states[action.Member] || a.From == a.To || a.Reason == "" {
+				l.t.Fatalf("%s tells of %+v, but was %s", n.name(), a, states[action.Member])
 			}
-			if a.From != before || a.To != n.m.State() || a.From == a.To || a.Reason == "" {
-				l.t.Fatalf("%s tells of %+v, but went from %s to %s", n.address, a, before, n.m.State())
-			}
+			states[action.Member] = a.To
 		case Stopped:
-			if !wasStopping && before == Master || n.held {
-				l.t.Fatalf("%s has stopped without handing over, addresses held: %t", n.address, n.held)
+			if steady && states[action.Member] == Master || n.held {
+				l.t.Fatalf("%s has stopped without handing over, addresses held: %t", n.name(), n.held)
 			}
 		case Refused:
-			l.t.Fatalf("%s refuses a good advert: %s", n.address, a.Text)
+			l.t.Fatalf("%s refuses a good advert: %s", n.name(), a.Text)
 		case Mismatch:
 			if a.Kind != "" && a.Kind != MismatchOwner && a.Kind != MismatchSplitBrain {
-				l.t.Fatalf("%s sees a difference where none is: %s", n.address, a.Text)
+				l.t.Fatalf("%s sees a difference where none is: %s", n.name(), a.Text)
 			}
 		}
 	}
-	if sends > 1 {
-		l.t.Fatalf("%s sends %d adverts at once", n.address, sends)
-	}
-	if wrong := broken(n.m, l.now, l.interval); wrong != "" {
-		l.t.Fatalf("%s at %s after %T: %s: %+v", n.address, l.now, event, wrong, n.m)
-	}
-	if n.held != n.m.held {
-		l.t.Fatalf("%s has addresses: %t, its machine thinks %t", n.address, n.held, n.m.held)
+	for i, n := range nodes {
+		if sends[n] > 2 {
+			l.t.Fatalf("%s sends %d adverts at once", n.name(), sends[n])
+		}
+		if states[i] != n.m.State() {
+			l.t.Fatalf("%s did not tell that it is %s now, not %s", n.name(), n.m.State(), states[i])
+		}
+		if wrong := broken(n.m, l.now, l.interval); wrong != "" {
+			l.t.Fatalf("%s at %s after %T: %s: %+v", n.name(), l.now, event, wrong, n.m)
+		}
+		if n.held != n.m.held && n.m.State() != Init {
+			l.t.Fatalf("%s has addresses: %t, its machine thinks %t", n.name(), n.held, n.m.held)
+		}
 	}
 	if deadline, ok := n.m.Deadline(); ok && deadline <= l.now && event == (Tick{}) {
-		l.t.Fatalf("%s wants to be ticked at %s, but it was just then", n.address, deadline)
+		l.t.Fatalf("%s wants to be ticked at %s, but it was just then", n.name(), deadline)
 	}
-}
-
-// broken says which rule a machine violates at now, if nobody has an advert interval longer than interval.
-func broken(m *Machine, now Time, interval time.Duration) string {
-	_, waits := m.Deadline()
-	announces := m.bursts.soon.set || m.bursts.again.set || m.bursts.refresh.set
-	lingers := m.leaves() && m.state == Backup && m.remove.set
-	switch {
-	case m.stopping && m.state != Master && m.state != Backup:
-		return "it stops without anything to hand over"
-	case m.handing && !m.held:
-		return "it hands over what it does not have"
-	case m.handing && m.timer.set == m.remove.set:
-		return "a handover waits for a successor or for the end, one of them"
-	case m.hold() != "" && m.state == Master && !m.handing:
-		return "MASTER although it is held"
-	case m.leaves() && m.state == Backup && !m.handing && !m.remove.set:
-		return "BACKUP that should have left"
-	case m.state != Master && announces || m.handing && announces:
-		return "who is not MASTER announces"
-	case m.state != Master && (m.gone.set || m.follow != ""):
-		return "who is not MASTER remembers what a MASTER knows"
-	case m.state == Master && !m.held:
-		return "MASTER without addresses"
-	case m.handing || lingers:
-	case m.state == Master && !m.timer.set:
-		return "MASTER without an advert timer"
-	case m.state == Master && (m.timer.at > now+m.cfg.Interval || m.timer.at >= m.doubt || m.sent > now):
-		return "MASTER that lets the others wait longer than its interval"
-	case m.state == Master && m.remove.set:
-		return "MASTER that will lose its addresses"
-	case m.state == Backup && !m.timer.set:
-		return "BACKUP without a master-down timer"
-	case m.state == Backup && m.timer.at > now+m.downAdverts()*interval+max(interval, time.Second):
-		return "BACKUP that waits too long"
-	case m.state == Backup && (m.interval < 10*time.Millisecond || m.interval > interval):
-		return "BACKUP that learned an interval nobody has"
-	case m.remove.set && m.remove.at > now+lingerTime:
-		return "addresses stay too long"
-	case (m.state == Init || m.state == Fault) && (waits || m.held):
-		return "a timer runs or addresses are there without an election"
-	}
-	return ""
 }
 
 func (l *lan) send(from *node, a Advert) {
 	from.lastSent = l.now
-	for _, to := range l.nodes {
-		if to == from || to.side != from.side || l.random.Float64() < l.loss {
+	for _, b := range l.boxes {
+		to := b.nodes[from.vrid]
+		if to == from || b.side != from.box.side || l.random.Float64() < l.loss {
 			continue
 		}
-		l.wire = append(l.wire, frame{
-			at:     l.now + time.Duration(l.random.Int64N(int64(l.delay))),
-			from:   from,
-			to:     to,
-			packet: Packet{Source: from.address, Destination: group, TTL: 255, Payload: a.Append(nil, from.address, group)},
-		})
+		destination := to.address
+		switch {
+		case len(from.cfg.Peers) > 0:
+		case isIPv6(from.address):
+			destination = multicast6
+		default:
+			destination = multicast4
+		}
+		for {
+			at := l.now + time.Duration(l.random.Int64N(int64(l.delay)))
+			for _, f := range l.wire {
+				if l.ordered && f.from == from.box && f.to == to {
+					at = max(at, f.at+1)
+				}
+			}
+			l.wire = append(l.wire, frame{
+				at:     at,
+				from:   from.box,
+				to:     to,
+				packet: Packet{Source: from.address, Destination: destination, TTL: 255, Payload: a.Append(nil, from.address, destination)},
+			})
+			if l.random.Float64() >= l.twice {
+				break
+			}
+		}
 	}
 }

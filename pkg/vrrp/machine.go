@@ -49,6 +49,7 @@ type Machine struct {
 	handing  bool // priority 0 was sent, and nobody else is heard yet
 	repeated bool // priority 0 was sent a second time
 	stopping bool
+	ended    bool // a Stop is through, and no Start came since
 
 	groupHold  string // another member of the sync group can't take part: which and why
 	groupYield bool   // another member of the sync group yields
@@ -139,7 +140,7 @@ func (m *Machine) start(now Time, e Start, vetoed bool) []Action {
 		return nil
 	}
 	over, fault := m.state == Fault && !m.ready, m.fault()
-	m.ready, m.failure = true, ""
+	m.ready, m.failure, m.ended = true, "", false
 	switch {
 	case e.Resume && !vetoed:
 		out := m.becomeMaster(nil, now, "restarted while MASTER")

@@ -108,10 +108,12 @@ func (m *Machine) hearAsMaster(out []Action, now Time, source netip.Addr, a Adve
 	case a.Priority == m.priority() && source.Compare(m.source) > 0:
 		return m.giveWay(out, now, source, a, fmt.Sprintf("%s has the same priority %d and the higher address", source, a.Priority))
 	}
-	// RFC 9568 6.4.3: "Discard the ADVERTISEMENT" and "Send an ADVERTISEMENT immediately to assert the state". What
-	// we sent a moment ago asserts it as well, which bounds the answers to a flood at ten an interval.
-	if now-m.sent >= m.cfg.Interval/10 {
+	// RFC 9568 6.4.3: "Discard the ADVERTISEMENT" and "Send an ADVERTISEMENT immediately to assert the state". A flood
+	// is answered ten times an interval: who became MASTER after our last advert waits no longer than that.
+	if next := m.sent + m.cfg.Interval/10; now >= next {
 		out = m.advertise(out, now)
+	} else {
+		m.timer.at = min(m.timer.at, next)
 	}
 	return m.dispute(out, now)
 }
