@@ -208,15 +208,19 @@ func (d *Director) setExpiry() {
 }
 
 // handoverLimit is how long it takes at most until it is certain that nobody takes over from the instances: twice the
-// largest skew that a peer may have, with the adverts of that time, and a second for everything else.
+// largest skew that a peer may have and 100 ms, and two seconds for everything else on a busy box.
 func (d *Director) handoverLimit(instances []string) time.Duration {
-	limit := time.Second
+	var skew time.Duration
 	for _, i := range d.cfg.Instances {
-		if slices.Contains(instances, i.Name) {
-			limit = max(limit, i.AdvertInterval)
+		switch {
+		case !slices.Contains(instances, i.Name):
+		case i.Version == 2:
+			skew = max(skew, time.Second)
+		default:
+			skew = max(skew, i.AdvertInterval)
 		}
 	}
-	return 2*(limit+100*time.Millisecond) + time.Second
+	return 2*(skew+100*time.Millisecond) + 2*time.Second
 }
 
 func (d *Director) operatorFile() string { return filepath.Join(d.cfg.StateDir, "operator.json") }

@@ -24,7 +24,7 @@ func operated(t *testing.T, dir string) (*Director, *fakeElection) {
 	t.Helper()
 	d, e := forTest(t, dir), &fakeElection{}
 	d.ha, d.log = e, slog.New(slog.DiscardHandler)
-	d.cfg.Instances = []config.Instance{{Name: "a", AdvertInterval: time.Second}, {Name: "b", AdvertInterval: 100 * time.Millisecond}, {Name: "c", AdvertInterval: 20 * time.Second}}
+	d.cfg.Instances = []config.Instance{{Name: "a", Version: 2, AdvertInterval: 5 * time.Second}, {Name: "b", Version: 3, AdvertInterval: 100 * time.Millisecond}, {Name: "c", Version: 3, AdvertInterval: 20 * time.Second}}
 	d.cfg.SyncGroups = []config.SyncGroup{{Name: "both", Instances: []string{"b", "c"}}}
 	d.commands = make(chan func())
 	d.recallOperator()
@@ -65,11 +65,11 @@ func TestFailoverLastsUntilItIsTakenBackOrOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, e := operated(t, dir)
 		o, err := d.Failover(t.Context(), "a", 0)
-		if err != nil || len(o.Instances) != 1 || !o.Until.IsZero() || !o.Changed || o.Warning != "" || o.HandoverLimit != 3200*time.Millisecond {
+		if err != nil || len(o.Instances) != 1 || !o.Until.IsZero() || !o.Changed || o.Warning != "" || o.HandoverLimit != 4200*time.Millisecond {
 			t.Errorf("%+v, %v", o, err)
 		}
 		o, err = d.Failover(t.Context(), "b", 10*time.Minute)
-		if err != nil || o.Group != "both" || len(o.Instances) != 2 || time.Until(o.Until) != 10*time.Minute || o.HandoverLimit != 41200*time.Millisecond {
+		if err != nil || o.Group != "both" || len(o.Instances) != 2 || time.Until(o.Until) != 10*time.Minute || o.HandoverLimit != 42200*time.Millisecond {
 			t.Errorf("%+v, %v", o, err)
 		}
 		yield := ha.Track{Yield: true}

@@ -16,6 +16,7 @@ type Config struct {
 	PinPath   string // the folder "pins" on the lab's bpffs if empty
 	Socket    string // the lab's if empty
 	Instances []Instance
+	VRRP      []string // further keys of vrrp, each as "key: value"
 	Services  []Service
 }
 
@@ -69,6 +70,9 @@ func (c Config) yaml(d *Director) string {
 	}
 	for _, i := range c.Instances {
 		i.yaml(&b)
+	}
+	for _, line := range c.VRRP {
+		fmt.Fprintf(&b, "  %s\n", line)
 	}
 	if len(c.Services) > 0 {
 		b.WriteString("services:\n")
