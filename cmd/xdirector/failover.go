@@ -110,9 +110,9 @@ func takeBack(ctx context.Context, c *cobra.Command, client *control.Client, ins
 	standings, _ := watch(client, order, func(standing) bool { return true })
 	for i := range standings {
 		s := &standings[i]
-		s.Text = s.Name + " takes part as configured again: " + tell(*s)
+		s.Text = s.Name + " takes part as configured again. " + tell(*s)
 		if !order.Changed {
-			s.Text = s.Name + " was not told to fail over: " + tell(*s)
+			s.Text = s.Name + " was not told to fail over. " + tell(*s)
 		}
 	}
 	return printOrder(c, ordered{order, true, standings})

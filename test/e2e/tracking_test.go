@@ -260,7 +260,7 @@ func TestFailoverAndReturnLoseNoRequest(t *testing.T) {
 		back := time.Now()
 		out, err = first.Command("failover", "VI_1", "--off")
 		c.ok(err)
-		if !strings.HasPrefix(string(out), "VI_1 takes part as configured again: ") {
+		if !strings.HasPrefix(string(out), "VI_1 takes part as configured again. ") {
 			t.Errorf("failover --off prints %s", out)
 		}
 		returned := c.takeover(first, back)
