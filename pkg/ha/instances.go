@@ -119,6 +119,9 @@ func (l *loop) configure(i *instance, now vrrp.Time, always bool) {
 		return
 	}
 	i.given, i.changed, l.lease.stale = given, true, true
+	// With another priority the MASTER may be one to take over from: its adverts must be looked at.
+	l.release(i, now)
+	i.repeat.forget()
 	l.touch(i)
 	l.step(i, now, vrrp.Configure{Config: given})
 }

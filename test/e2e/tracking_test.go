@@ -190,16 +190,18 @@ func (c *cluster) agent(d *lab.Director) int {
 	c.t.Helper()
 	found := 0
 	c.ok(lab.Wait(c.t.Context(), patience, func() error {
-		pid := strconv.Itoa(d.Process().PID())
-		text, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+		lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", d.Process().PID()))
 		if err != nil {
 			return err
 		}
-		for _, child := range strings.Fields(string(text)) {
-			line, _ := os.ReadFile("/proc/" + child + "/cmdline")
-			if words := strings.Split(string(line), "\x00"); len(words) > 1 && words[1] == "agent" {
-				found, err = strconv.Atoi(child)
-				return err
+		for _, list := range lists {
+			text, _ := os.ReadFile(list) // of a thread, which may have ended
+			for _, child := range strings.Fields(string(text)) {
+				line, _ := os.ReadFile("/proc/" + child + "/cmdline")
+				if words := strings.Split(string(line), "\x00"); len(words) > 1 && words[1] == "agent" {
+					found, err = strconv.Atoi(child)
+					return err
+				}
 			}
 		}
 		return errors.New("no agent runs")
