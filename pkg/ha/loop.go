@@ -33,6 +33,7 @@ type loop struct {
 	owns     map[int][]ownAddress // see own; by interface index, until something changes
 	denied   []string             // by the kernel, see Report
 	began    vrrp.Time
+	rested   vrrp.Time
 	asleep   time.Duration // CLOCK_BOOTTIME - CLOCK_MONOTONIC
 	turns    uint64
 
@@ -132,6 +133,7 @@ func (l *loop) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		l.rest(now, l.clock())
 		for _, e := range ready {
 			switch p := l.portFDs[e.Fd]; {
 			case p != nil:
