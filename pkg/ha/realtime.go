@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -46,8 +45,6 @@ func realtime(log *slog.Logger) (denied []string) {
 			denied = append(denied, fmt.Sprintf("%s: %v; %s", what, err, cure))
 		}
 	}
-	// A heap of a few megabytes doubles in no time; the collector should run seldom, for its work is done on our CPUs.
-	debug.SetGCPercent(400)
 	try("memory is not locked, so a box short of it may page the election out", "let the unit have CAP_IPC_LOCK, or LimitMEMLOCK=infinity", lockMemory())
 	try("the OOM killer may take the election first", "let the unit have CAP_SYS_RESOURCE, or OOMScoreAdjust=-900",
 		os.WriteFile("/proc/self/oom_score_adj", fmt.Append(nil, oomScore), 0))

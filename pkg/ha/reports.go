@@ -41,7 +41,7 @@ func (l *loop) reportDue() vrrp.Time {
 // report publishes when something changed or it is time. It returns true when everything is handed over.
 func (l *loop) report(now vrrp.Time) (stopped bool) {
 	r := &l.reporter
-	if now >= r.expire {
+	if l.differing && now >= r.expire {
 		l.differing, r.expire = false, now+expireInterval
 		for _, i := range l.instances {
 			i.changed = i.notices.expire(now, i.patience()) || i.changed
