@@ -75,11 +75,10 @@ func (g *guard) close() {
 }
 
 // guard keeps away what shall not reach this box.
-func (h *holder) guard(w wish) {
+func (h *holder) guard(w wish) error {
 	i := w.instance
 	if i.Accept || i.VRRP.Priority == vrrp.Owner {
-		h.host.guard.set(i.Name, nil, nil)
-		return
+		return h.host.guard.set(i.Name, nil, nil)
 	}
 	var addresses []netip.Addr
 	for _, v := range i.VirtualAddresses {
@@ -87,12 +86,12 @@ func (h *holder) guard(w wish) {
 			addresses = append(addresses, v.Prefix.Addr())
 		}
 	}
-	h.host.guard.set(i.Name, addresses, i.Services)
+	return h.host.guard.set(i.Name, addresses, i.Services)
 }
 
 // set replaces what is kept away for an instance, and returns when that is in force; at once if nothing changed. What
 // failed is tried again with the next call, and told once.
-func (g *guard) set(instance string, addresses []netip.Addr, services []lb.ServiceKey) {
+func (g *guard) set(instance string, addresses []netip.Addr, services []lb.ServiceKey) error {
 	wanted := guarded{addresses, services}
 	g.mu.Lock()
 	old, was := g.guarded[instance]
@@ -110,7 +109,7 @@ func (g *guard) set(instance string, addresses []netip.Addr, services []lb.Servi
 	g.writing.Lock()
 	defer g.writing.Unlock()
 	if g.written >= version {
-		return // by a later caller
+		return nil // by a later caller
 	}
 	g.mu.Lock()
 	all := maps.Clone(g.guarded)
@@ -126,6 +125,7 @@ func (g *guard) set(instance string, addresses []netip.Addr, services []lb.Servi
 	if g.failed = err != nil; !g.failed {
 		g.written = version
 	}
+	return err
 }
 
 // write replaces the whole table in one step.

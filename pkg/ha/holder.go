@@ -64,6 +64,7 @@ type holder struct {
 	fight   fight
 	removed map[spot]bool // by us and not added again; the loop looks at it when the holder has ended
 	adopted bool          // held is from a former run: its lifetimes are old
+	retry   bool          // try again what failed, and look for routes
 	burst   burst
 }
 
@@ -149,12 +150,11 @@ func (h *holder) run() {
 	h.routes, h.theirs = map[Route]int{}, map[Route]bool{}
 	h.missing, h.removed = map[spot]bool{}, map[spot]bool{}
 	h.claimed(h.claim(w))
-	renew := time.NewTicker(renewal(w.deadMan))
-	defer renew.Stop()
+	retry := time.NewTimer(time.Hour)
+	defer retry.Stop()
 	pace := time.NewTimer(0)
 	defer pace.Stop()
 	for {
-		due := false
 		select {
 		case <-h.abandon:
 			return
@@ -162,19 +162,22 @@ func (h *holder) run() {
 			h.announce(h.current(), pace)
 			continue
 		case <-h.wake:
-		case <-renew.C:
-			due = true
+		case <-retry.C:
+			h.retry = true
 		}
 		if !h.current().decided {
 			continue
 		}
 		now := h.take()
-		if now.deadMan != w.deadMan {
-			renew.Reset(renewal(now.deadMan))
+		if h.adopted || now.deadMan != w.deadMan {
+			h.keepAlive(now)
 		}
 		w = now
-		h.reconcile(w, due || h.adopted)
-		h.adopted = false
+		settled := h.reconcile(w)
+		h.adopted, h.retry = false, false
+		if !settled {
+			retry.Reset(renewal(w.deadMan))
+		}
 		h.burst.add(w.rounds)
 		h.announce(w, pace)
 		if w.quit {
@@ -187,7 +190,7 @@ func (h *holder) run() {
 // end forgets the instance, unless something of it could not be removed: the next start must know that.
 func (h *holder) end(w wish) {
 	h.dropMAC("the instance has ended")
-	h.host.guard.set(w.instance.Name, nil, nil)
+	_ = h.host.guard.set(w.instance.Name, nil, nil) // told there
 	if len(h.held) == 0 && len(h.routes) == 0 && h.mac.index == 0 {
 		_ = h.host.records.remove(w.instance.Name) // told there
 	}
@@ -236,8 +239,7 @@ func (h *holder) claim(w wish) claim {
 	}
 	h.findForeign(w, present)
 	c.foreign = slices.Collect(maps.Keys(h.foreign))
-	h.guard(w)
-	h.record(w)
+	_ = errors.Join(h.guard(w), h.record(w)) // told there, and tried again
 	return c
 }
 
@@ -262,36 +264,47 @@ func (h *holder) recall(w wish, rec record) {
 	}
 }
 
-// reconcile makes the kernel as wished. due says that lifetimes must be renewed.
-func (h *holder) reconcile(w wish, due bool) {
+// keepAlive renews what is held from now on, with the lifetime of w.
+func (h *holder) keepAlive(w wish) {
+	for s, v := range h.held {
+		h.host.lifetimes.keep(s, renewalMessage(w, s, v), renewal(w.deadMan), true)
+	}
+}
+
+// reconcile makes the kernel as wished. It says whether it could: else it must be called again after a while.
+func (h *holder) reconcile(w wish) (settled bool) {
 	h.dropRoutes(w)
 	h.drop(w)
 	h.keepMAC(w)
 	if h.surprised(w) {
 		h.look(w)
 	}
-	h.guard(w)
-	h.record(w)
+	written := errors.Join(h.guard(w), h.record(w)) // told where they fail
 	if !w.hold {
-		return
+		return written == nil && len(h.failed) == 0
 	}
 	for _, v := range w.instance.VirtualAddresses {
 		if now := h.current(); !now.hold {
-			return // there is a newer wish
+			return true // there is a newer wish
 		}
 		s := spot{h.index(w, v), v.Prefix}
 		_, held := h.held[s]
 		switch {
 		case s.index == 0:
 			h.fail(v.Prefix.String(), fmt.Errorf("add virtual address %s: no interface %s", v.Prefix, w.instance.device(v)))
-		case held && due:
-			h.renew(w, s, v)
 		case held, h.foreign[v.Prefix.Addr()], h.missing[s] && h.fight.wait(h.wake):
 		default:
 			h.add(w, s, v)
 		}
 	}
-	h.keepRoutes(w, due)
+	h.keepRoutes(w)
+	return written == nil && len(h.failed) == 0 && len(h.theirs) == 0
+}
+
+// letGo forgets an address, so that nothing puts it back.
+func (h *holder) letGo(s spot) {
+	h.host.lifetimes.end(s)
+	delete(h.held, s)
 }
 
 // drop removes the addresses that should not be there, or not so. Where the name belongs to another interface now,
@@ -303,8 +316,8 @@ func (h *holder) drop(w wish) {
 		case at < 0:
 			h.remove(s, "not in the configuration any more")
 		case h.index(w, h.held[s]) != s.index:
+			h.letGo(s)
 			_ = h.host.handle.AddrDel(device(s.index), &netlink.Addr{IPNet: ipNet(s.prefix)})
-			delete(h.held, s)
 		case !w.hold:
 			h.remove(s, "not MASTER")
 		}
@@ -349,7 +362,7 @@ func (h *holder) look(w wish) {
 			continue
 		}
 		name := w.instance.device(h.held[s])
-		delete(h.held, s)
+		h.letGo(s)
 		if name == w.instance.VirtualMAC || w.links[name].Up { // else it went with the link
 			h.missing[s] = true
 			h.lost("virtual address", s.prefix, name)
@@ -389,12 +402,12 @@ func (h *holder) add(w wish, s spot, v VirtualAddress) {
 	case errors.Is(err, unix.EEXIST):
 		h.foreign[s.prefix.Addr()] = true
 		h.tellForeign(w, v, s.prefix)
-		h.guard(w)
-		h.record(w)
+		_ = errors.Join(h.guard(w), h.record(w)) // told there, and tried again with the next change
 	case err != nil:
 		h.fail(s.prefix.String(), fmt.Errorf("add virtual address %s to %s: %w", s.prefix, w.instance.device(v), err))
 	default:
 		h.held[s] = v
+		h.host.lifetimes.keep(s, renewalMessage(w, s, v), renewal(w.deadMan), false)
 		delete(h.failed, s.prefix.String())
 		delete(h.removed, s)
 		if h.missing[s] {
@@ -406,18 +419,11 @@ func (h *holder) add(w wish, s spot, v VirtualAddress) {
 	}
 }
 
-func (h *holder) renew(w wish, s spot, v VirtualAddress) {
-	if err := h.host.handle.AddrReplace(device(s.index), address(w, v)); err != nil {
-		h.fail(s.prefix.String(), fmt.Errorf("renew virtual address %s on %s: %w", s.prefix, w.instance.device(v), err))
-		return
-	}
-	delete(h.failed, s.prefix.String())
-}
-
 func (h *holder) remove(s spot, why string) {
+	h.host.lifetimes.end(s)
 	err := h.host.handle.AddrDel(device(s.index), &netlink.Addr{IPNet: ipNet(s.prefix)})
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
-		// Still held: the next renewal tries again, and the kernel ends its lifetime at the latest.
+		// Still held: it is tried again, and the kernel ends its lifetime at the latest.
 		h.fail(s.prefix.String(), fmt.Errorf("remove virtual address %s: %w", s.prefix, err))
 		return
 	}
@@ -439,7 +445,7 @@ func (h *holder) fail(what string, err error) {
 
 // record writes down what is, or will be when we become MASTER, ours. Usually it stands there already from the start:
 // becoming MASTER waits for no disk.
-func (h *holder) record(w wish) {
+func (h *holder) record(w wish) error {
 	i := w.instance
 	r := record{Interface: i.Interface, Index: w.links[i.Interface].Index, Version: i.VRRP.Version, VRID: i.VRRP.VRID,
 		Interval: i.VRRP.Interval, Slot: h.slot}
@@ -461,7 +467,7 @@ func (h *holder) record(w wish) {
 	}
 	h.recordRoutes(w, &r)
 	h.recordMAC(w, &r)
-	_ = h.host.records.set(i.Name, r) // told there
+	return h.host.records.set(i.Name, r)
 }
 
 // device names an interface to netlink.

@@ -12,11 +12,12 @@ import (
 // host is what the holders of a director share: the ways into the kernel, all of the network namespace in which they
 // were opened, and the records. Its parts may be used from any goroutine.
 type host struct {
-	handle  *netlink.Handle
-	wire    *wire // not that of the adverts: they must find room in it
-	sysctls *sysctls
-	guard   *guard
-	records *records
+	handle    *netlink.Handle
+	wire      *wire // not that of the adverts: they must find room in it
+	sysctls   *sysctls
+	guard     *guard
+	records   *records
+	lifetimes *lifetimes
 }
 
 // openHost opens everything in the network namespace of the calling thread.
@@ -34,12 +35,19 @@ func openHost(stateDir string, log *slog.Logger) (*host, error) {
 		h.close()
 		return nil, err
 	}
+	if h.lifetimes, err = openLifetimes(log); err != nil {
+		h.close()
+		return nil, err
+	}
 	h.sysctls = openSysctls()
 	h.guard = openGuard(stateDir, log)
 	return h, nil
 }
 
 func (h *host) close() {
+	if h.lifetimes != nil {
+		h.lifetimes.close()
+	}
 	if h.guard != nil {
 		h.guard.close()
 	}

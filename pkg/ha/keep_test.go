@@ -20,12 +20,13 @@ import (
 // keeper is a holder at work in a box, without an election: the test says when the instance is MASTER.
 type keeper struct {
 	*holder
-	box   *box
-	dir   string // state_dir
-	log   *testLog
-	found claim
-	crash func() // ends it as a kill would
-	ended chan struct{}
+	box    *box
+	dir    string // state_dir
+	log    *testLog
+	found  claim
+	claims chan claim
+	crash  func() // ends it as a kill would
+	ended  chan struct{}
 }
 
 // keep starts a holder in the box. change may alter its first wish.
@@ -58,7 +59,7 @@ func (b *box) open(dir string) *opened {
 	var errs [2]error
 	b.do(func() {
 		o.host, errs[0] = openHost(dir, log)
-		o.watcher, o.first, errs[1] = watch(func() {}, func(err error) { log.Warn("state of interfaces not read", "error", err) })
+		o.watcher, o.first, errs[1] = watch(o.host.lifetimes.port, func() {}, func(err error) { log.Warn("state of interfaces not read", "error", err) })
 	})
 	must(b.t, errs[0])
 	must(b.t, errs[1])
@@ -94,10 +95,16 @@ func (b *box) open(dir string) *opened {
 
 func (o *opened) keep(i Instance, change ...func(*wish)) *keeper {
 	o.box.t.Helper()
+	k := o.begin(i, change...)
+	k.claim()
+	return k
+}
+
+// begin starts a holder, and claim waits for what it found.
+func (o *opened) begin(i Instance, change ...func(*wish)) *keeper {
 	log := slog.New(slog.NewTextHandler(o.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	claims := make(chan claim, 1)
-	k := &keeper{box: o.box, dir: o.dir, log: o.log, crash: o.crash, ended: make(chan struct{})}
-	k.holder = &holder{log: log.With("instance", i.Name), host: o.host, claimed: func(c claim) { claims <- c },
+	k := &keeper{claims: make(chan claim, 1), box: o.box, dir: o.dir, log: o.log, crash: o.crash, ended: make(chan struct{})}
+	k.holder = &holder{log: log.With("instance", i.Name), host: o.host, claimed: func(c claim) { k.claims <- c },
 		gone: func(*holder) { close(k.ended) }, abandon: o.abandon, wake: make(chan struct{}, 1)}
 	o.mu.Lock()
 	k.wish = wish{instance: i, deadMan: 30 * time.Second, links: o.first}
@@ -107,12 +114,16 @@ func (o *opened) keep(i Instance, change ...func(*wish)) *keeper {
 	o.holders = append(o.holders, k.holder)
 	o.mu.Unlock()
 	o.running.Go(k.run)
-	select {
-	case k.found = <-claims:
-	case <-time.After(limit):
-		o.box.t.Fatal("no claim")
-	}
 	return k
+}
+
+func (k *keeper) claim() {
+	k.box.t.Helper()
+	select {
+	case k.found = <-k.claims:
+	case <-time.After(limit):
+		k.box.t.Fatal("no claim")
+	}
 }
 
 func (k *keeper) master() {

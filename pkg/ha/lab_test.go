@@ -141,7 +141,7 @@ func (b *box) removeAddress(s string) {
 // address returns the kernel's view of an address on eth0.
 func (b *box) address(p netip.Prefix) (netlink.Addr, bool) {
 	b.t.Helper()
-	list, err := b.nl.AddrList(nil, netlink.FAMILY_ALL)
+	list, err := whole(func() ([]netlink.Addr, error) { return b.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	must(b.t, err)
 	for _, a := range list {
 		if prefixOf(a) == p {
@@ -202,7 +202,13 @@ func (b *box) sniffOn(device string, ethertype int) <-chan []byte {
 		conn, err = packet.Listen(&net.Interface{Index: index, Name: device}, packet.Raw, ethertype, nil)
 	})
 	must(b.t, err)
-	frames := make(chan []byte, 4096)
+	raw, err := conn.SyscallConn()
+	must(b.t, err)
+	must(b.t, raw.Control(func(fd uintptr) { // room for the frames of a thousand instances
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
+	}))
+	must(b.t, err)
+	frames := make(chan []byte, 8192)
 	b.t.Cleanup(func() { conn.Close() })
 	go func() {
 		for {

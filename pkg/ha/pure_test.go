@@ -1,6 +1,7 @@
 package ha
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/vrrp"
@@ -390,4 +392,54 @@ func bareLoop(t *testing.T, instances ...Instance) *loop {
 		l.enlist(c)
 	}
 	return l
+}
+
+func TestEventsThatOnlyCostTimeStayInTheKernel(t *testing.T) {
+	const quiet = 0xfedc1234
+	var program []bpf.Instruction
+	for _, raw := range eventFilter(quiet) {
+		program = append(program, raw.Disassemble())
+	}
+	vm, err := bpf.NewVM(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name     string
+		kind     uint16
+		port     uint32
+		protocol byte
+		passes   bool
+	}{
+		{"link", unix.RTM_NEWLINK, 7, 0, true},
+		{"link by the quiet socket", unix.RTM_NEWLINK, quiet, 0, true},
+		{"address", unix.RTM_NEWADDR, 7, 0, true},
+		{"renewed address", unix.RTM_NEWADDR, quiet, 0, false},
+		{"address removed by the quiet socket", unix.RTM_DELADDR, quiet, 0, true},
+		{"new route of ours", unix.RTM_NEWROUTE, 7, routeProtocol, false},
+		{"removed route of ours", unix.RTM_DELROUTE, 7, routeProtocol, true},
+		{"removed route of a routing daemon", unix.RTM_DELROUTE, 7, 186, false},
+		{"lost events", unix.NLMSG_OVERRUN, 0, 0, true},
+	} {
+		m := make([]byte, 28)
+		binary.NativeEndian.PutUint16(m[4:], c.kind)
+		binary.NativeEndian.PutUint32(m[12:], c.port)
+		m[21] = c.protocol
+		if n, err := vm.Run(m); err != nil || n > 0 != c.passes {
+			t.Errorf("%s: passed %d, %v", c.name, n, err)
+		}
+	}
+}
+
+func TestNeighbourAdvertisementOnTheWire(t *testing.T) {
+	got := neighbourAdvertisement(net.HardwareAddr{0, 0, 0x5e, 0, 2, 0x33}, netip.MustParseAddr("2001:db8::100"), true)
+	want := "333300000001" + "00005e000233" + "86dd" +
+		"60000000" + "0020" + "3a" + "ff" + "20010db8000000000000000000000100" + "ff020000000000000000000000000001" +
+		"88" + "00" + "18fa" + "a0000000" + "20010db8000000000000000000000100" + "0201" + "00005e000233"
+	if hex.EncodeToString(got) != want || len(got) != 86 {
+		t.Errorf("frame %x, want %s", got, want)
+	}
+	if plain := neighbourAdvertisement(got[6:12], netip.MustParseAddr("2001:db8::100"), false); plain[58] != 0x20 {
+		t.Errorf("flags %#x without forwarding", plain[58])
+	}
 }

@@ -66,10 +66,10 @@ func (h *holder) dropRoutes(w wish) {
 
 // keepRoutes installs the routes that are not there. The addresses come first: a route may have one as its source, or
 // lead to its gateway through the network of one.
-func (h *holder) keepRoutes(w wish, due bool) {
+func (h *holder) keepRoutes(w wish) {
 	for _, r := range w.instance.Routes {
 		_, held := h.routes[r]
-		if !h.current().hold || held && !due && !w.routes && !w.blind {
+		if !h.current().hold || held && !h.adopted && !h.retry && !w.routes && !w.blind {
 			continue
 		}
 		name := w.instance.routeDevice(r)

@@ -36,7 +36,7 @@ func (l *loop) open() (first letters, err error) {
 	}
 	l.prepareInbound()
 	log := l.log
-	if l.watcher, l.snapshot, err = watch(l.poke, func(err error) { log.Warn("state of interfaces not read", "error", err) }); err != nil {
+	if l.watcher, l.snapshot, err = watch(l.host.lifetimes.port, l.poke, func(err error) { log.Warn("state of interfaces not read", "error", err) }); err != nil {
 		return first, err
 	}
 	l.sweep(cfg)

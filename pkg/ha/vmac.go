@@ -105,7 +105,7 @@ func (h *holder) checkMAC() {
 	case errors.As(err, &none):
 		for s := range h.held { // they went with it
 			if s.index == h.mac.index {
-				delete(h.held, s)
+				h.letGo(s)
 			}
 		}
 		h.lost("virtual MAC", h.mac.name, h.mac.name)
@@ -201,7 +201,7 @@ func (h *holder) dropMAC(why string) {
 	}
 	for s := range h.held {
 		if s.index == h.mac.index {
-			delete(h.held, s)
+			h.letGo(s)
 		}
 	}
 	h.log.Info("virtual MAC removed", "interface", h.mac.name, "reason", why)

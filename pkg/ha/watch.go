@@ -74,12 +74,7 @@ func takeSnapshot(h *netlink.Handle) (snapshot, error) {
 	}
 	byIndex := map[int][]ownAddress{}
 	for _, a := range addresses {
-		byIndex[a.LinkIndex] = append(byIndex[a.LinkIndex], ownAddress{
-			Prefix:    prefixOf(a),
-			Global:    a.Scope == unix.RT_SCOPE_UNIVERSE,
-			Secondary: a.Flags&unix.IFA_F_SECONDARY != 0 && a.IP.To4() != nil, // IPv6: the same bit says temporary
-			Tentative: a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 && a.Flags&unix.IFA_F_OPTIMISTIC == 0,
-		})
+		byIndex[a.LinkIndex] = append(byIndex[a.LinkIndex], newOwnAddress(prefixOf(a), a.Scope, a.Flags))
 	}
 	s := snapshot{}
 	for _, k := range links {
@@ -93,6 +88,16 @@ func takeSnapshot(h *netlink.Handle) (snapshot, error) {
 		}
 	}
 	return s, nil
+}
+
+// newOwnAddress takes scope and flags as the kernel has them.
+func newOwnAddress(p netip.Prefix, scope, flags int) ownAddress {
+	return ownAddress{
+		Prefix:    p,
+		Global:    scope == unix.RT_SCOPE_UNIVERSE,
+		Secondary: flags&unix.IFA_F_SECONDARY != 0 && p.Addr().Is4(), // IPv6: the same bit says temporary
+		Tentative: flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 && flags&unix.IFA_F_OPTIMISTIC == 0,
+	}
 }
 
 // whole repeats a dump that was interrupted by a change: such a one may lack an entry.
@@ -204,10 +209,12 @@ type watcher struct {
 	removed map[place]bool
 	routes  map[routeKey]bool
 	blind   bool
+	known   map[spot]ownAddress // of the last snapshot
 }
 
-// watch subscribes in the network namespace of the calling thread and reads the first snapshot.
-func watch(seen func(), onError func(error)) (*watcher, snapshot, error) {
+// watch subscribes in the network namespace of the calling thread and reads the first snapshot. What the netlink
+// socket with the number quiet adds is no news.
+func watch(quiet uint32, seen func(), onError func(error)) (*watcher, snapshot, error) {
 	h, err := newHandle()
 	if err != nil {
 		return nil, nil, err
@@ -220,7 +227,7 @@ func watch(seen func(), onError func(error)) (*watcher, snapshot, error) {
 	}
 	// A thousand addresses that come at once are half a megabyte of events.
 	_ = unix.SetsockoptInt(s.GetFd(), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20) // losing some costs one more reading
-	_ = attachFilter(s.GetFd(), eventFilter())                                     // without it there is only more to read
+	_ = attachFilter(s.GetFd(), eventFilter(quiet))                                // without it there is only more to read
 	w := &watcher{handle: h, socket: s, sightings: make(chan sighting, 1), seen: seen, dirty: make(chan struct{}, 1),
 		closed: make(chan struct{}), removed: map[place]bool{}, routes: map[routeKey]bool{}}
 	first, err := takeSnapshot(h)
@@ -229,27 +236,44 @@ func watch(seen func(), onError func(error)) (*watcher, snapshot, error) {
 		h.Close()
 		return nil, nil, err
 	}
+	w.know(first)
 	w.wg.Go(w.listen)
 	w.wg.Go(func() { w.read(first, onError) })
 	return w, first, nil
 }
 
-// eventFilter is a socket filter that passes no event about routes but the removal of one of ours: a box that is also
-// a router may change thousands a second.
-func eventFilter() []bpf.RawInstruction {
-	const kind, protocol = 4, unix.SizeofNlMsghdr + 5 // offsets of the low byte of the type on a little-endian CPU, and of rtm_protocol
-	low := uint32(kind)
-	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
-		low++
+// eventFilter is a socket filter that keeps back what would only cost time: events about routes, of which a box that
+// is also a router may have thousands a second, but for the removal of ours; and the addresses that the netlink socket
+// with the number quiet renews.
+func eventFilter(quiet uint32) []bpf.RawInstruction {
+	const port, protocol = 12, unix.SizeofNlMsghdr + 5 // offsets of nlmsg_pid and rtm_protocol
+	kind := uint32(4)                                  // of the low byte of nlmsg_type
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 { // the last one, on a big-endian CPU
+		kind++
 	}
 	return mustAssemble(
-		bpf.LoadAbsolute{Off: low, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.RTM_NEWROUTE, SkipTrue: 4},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.RTM_DELROUTE, SkipTrue: 2},
+		bpf.LoadAbsolute{Off: kind, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.RTM_NEWROUTE, SkipTrue: 7},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.RTM_DELROUTE, SkipTrue: 3},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.RTM_NEWADDR, SkipTrue: 4},
+		bpf.LoadAbsolute{Off: port, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, quiet)), SkipTrue: 3, SkipFalse: 2},
 		bpf.LoadAbsolute{Off: protocol, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: routeProtocol, SkipTrue: 1},
 		bpf.RetConstant{Val: math.MaxUint32},
 		bpf.RetConstant{Val: 0})
+}
+
+func (w *watcher) know(s snapshot) {
+	known := map[spot]ownAddress{}
+	for _, k := range s {
+		for _, a := range k.Addresses {
+			known[spot{k.Index, a.Prefix}] = a
+		}
+	}
+	w.mu.Lock()
+	w.known = known
+	w.mu.Unlock()
 }
 
 func (w *watcher) close() {
@@ -265,18 +289,9 @@ func (w *watcher) listen() {
 		if errors.Is(err, os.ErrClosed) {
 			return
 		}
-		w.mu.Lock()
-		w.blind = w.blind || err != nil
-		for _, m := range messages {
-			if a, ok := removedAddress(m); ok {
-				w.removed[a] = true
-			}
-			if r, ok := removedRoute(m); ok {
-				w.routes[r] = true
-			}
+		if w.note(messages, err != nil) {
+			poke(w.dirty)
 		}
-		w.mu.Unlock()
-		poke(w.dirty)
 		if err != nil && !errors.Is(err, unix.ENOBUFS) {
 			select { // not expected; must not spin
 			case <-w.closed:
@@ -287,17 +302,47 @@ func (w *watcher) listen() {
 	}
 }
 
-// removedAddress returns the address that an event says was removed.
-func removedAddress(m syscall.NetlinkMessage) (place, bool) {
-	if m.Header.Type != unix.RTM_DELADDR || len(m.Data) < unix.SizeofIfAddrmsg {
-		return place{}, false
+// note takes note of events, and says whether there is anything new: a thousand addresses whose lifetimes are renewed
+// every few seconds are not.
+func (w *watcher) note(messages []syscall.NetlinkMessage, lost bool) (news bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.blind = w.blind || lost
+	news = lost
+	for _, m := range messages {
+		if m.Header.Type == unix.RTM_NEWADDR {
+			at, a, ok := addressOf(m)
+			news = news || !ok || w.known[at] != a
+			continue
+		}
+		news = true
+		if at, _, ok := addressOf(m); ok && m.Header.Type == unix.RTM_DELADDR {
+			w.removed[at.place()] = true
+		}
+		if r, ok := removedRoute(m); ok {
+			w.routes[r] = true
+		}
 	}
-	found := attribute(m.Data[unix.SizeofIfAddrmsg:], unix.IFA_LOCAL)
+	return news
+}
+
+// addressOf returns the address that an event is about.
+func addressOf(m syscall.NetlinkMessage) (spot, ownAddress, bool) {
+	if m.Header.Type != unix.RTM_NEWADDR && m.Header.Type != unix.RTM_DELADDR || len(m.Data) < unix.SizeofIfAddrmsg {
+		return spot{}, ownAddress{}, false
+	}
+	message, rest := nl.DeserializeIfAddrmsg(m.Data), m.Data[unix.SizeofIfAddrmsg:]
+	found := attribute(rest, unix.IFA_LOCAL)
 	if found == nil { // as usual with IPv6
-		found = attribute(m.Data[unix.SizeofIfAddrmsg:], unix.IFA_ADDRESS)
+		found = attribute(rest, unix.IFA_ADDRESS)
 	}
 	a, ok := netip.AddrFromSlice(found)
-	return place{int(nl.DeserializeIfAddrmsg(m.Data).Index), a}, ok
+	flags := int(message.Flags)
+	if b := attribute(rest, unix.IFA_FLAGS); len(b) == 4 {
+		flags = int(binary.NativeEndian.Uint32(b))
+	}
+	p := netip.PrefixFrom(a, int(message.Prefixlen))
+	return spot{int(message.Index), p}, newOwnAddress(p, int(message.Scope), flags), ok
 }
 
 // removedRoute returns the route that an event says was removed.
@@ -361,6 +406,7 @@ func (w *watcher) read(last snapshot, onError func(error)) {
 			continue
 		}
 		took := time.Since(began)
+		w.know(next.snapshot)
 		if len(next.removed) == 0 && len(next.routes) == 0 && !next.blind && reflect.DeepEqual(next.snapshot, last) {
 			continue
 		}

@@ -1,0 +1,65 @@
+package ha
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// thousand is instances with an address each.
+func thousand() []Instance {
+	var all []Instance
+	for n := range 1000 {
+		i := fast(100, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, byte(4 + n/250), byte(1 + n%250)}), 32))
+		i.Name, i.VRRP.VRID = fmt.Sprint("VI_", n), uint8(1+n%255)
+		all = append(all, i)
+	}
+	return all
+}
+
+func TestAThousandInstancesTakeOverWithinASecond(t *testing.T) {
+	a, b := oneBox(t)
+	arps := b.sniff(unix.ETH_P_ARP)
+	o := a.open(t.TempDir())
+	began := time.Now()
+	var all []*keeper
+	for _, i := range thousand() {
+		all = append(all, o.begin(i))
+	}
+	for _, k := range all {
+		k.claim()
+	}
+	t.Logf("recorded after %s", time.Since(began))
+	began = time.Now()
+	for _, k := range all {
+		k.master()
+	}
+	said, first := map[string]int{}, time.Duration(0)
+	for n := range 5000 {
+		f := nextFrame(t, arps, "gratuitous ARP", func(f []byte) bool { return f[21] == 1 })
+		if said[string(f[28:32])]++; n == 0 {
+			first = time.Since(began)
+		}
+	}
+	if took := time.Since(began) - first; took > 3*time.Second || len(said) != 1000 {
+		t.Errorf("%d instances announced within %s, want 1000 within a second (three here)", len(said), took)
+	} else {
+		t.Logf("from the first to the last of 5000 frames: %s", took)
+	}
+
+	began = time.Now()
+	for _, k := range all {
+		k.backup()
+	}
+	eventually(t, "all addresses gone", func() bool { return !a.has("10.9.4.1/32") && !a.has("10.9.7.250/32") })
+	for _, k := range all {
+		k.quit()
+	}
+	t.Logf("removed after %s", time.Since(began))
+	if names := o.records.names(); len(names) != 0 {
+		t.Errorf("recorded still: %d instances", len(names))
+	}
+}
