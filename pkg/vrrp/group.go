@@ -34,7 +34,13 @@ func (g Group) Step(now Time, member int, event Event) []MemberAction {
 	steady := m.state == Master && !m.handing
 	actions := m.step(now, event, g.vetoes(m, event))
 	out = of(slices.Grow(out, len(actions)), member, actions)
-	disputes := steady && m.state == Master && !m.handing && lost(actions)
+	if _, packet := event.(Packet); packet && !accepts(actions) {
+		return out // without any effect
+	}
+	if len(g) == 1 && m.groupHold == "" && !m.groupYield && m.follow == "" {
+		return out
+	}
+	disputes := steady && m.state == Master && !m.handing && disputed(actions)
 	for i, other := range g {
 		switch {
 		case i == member:
@@ -55,14 +61,17 @@ func of(out []MemberAction, member int, actions []Action) []MemberAction {
 	return out
 }
 
-// lost says whether a MASTER that stays MASTER has heard another one.
-func lost(actions []Action) bool {
+// accepts says whether the answer to a packet is that of an advert.
+func accepts(actions []Action) bool {
 	if len(actions) == 0 {
 		return false
 	}
-	a, ok := actions[0].(Accepted)
-	return ok && a.Priority != 0
+	_, ok := actions[0].(Accepted)
+	return ok
 }
+
+// disputed says whether a MASTER that stays MASTER has heard another one.
+func disputed(actions []Action) bool { return accepts(actions) && actions[0].(Accepted).Priority != 0 }
 
 // takesPart says whether the group looks at a member: it is not about to end.
 func (m *Machine) takesPart() bool { return !m.stopping && !m.ended }

@@ -33,7 +33,7 @@ func broken(m *Machine, now Time, interval time.Duration) string {
 		return "MASTER that will lose its addresses"
 	case m.state == Backup && !m.timer.set:
 		return "BACKUP without a master-down timer"
-	case m.state == Backup && m.timer.at > now+m.downAdverts()*interval+max(interval, time.Second):
+	case m.state == Backup && m.timer.at > now+max(5, m.downAdverts())*interval+max(interval, time.Second): // 5 before a reload
 		return "BACKUP that waits too long"
 	case m.state == Backup && (m.interval < 10*time.Millisecond || m.interval > interval):
 		return "BACKUP that learned an interval nobody has"

@@ -20,37 +20,62 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// TestNoPacketBreaksTheMachine gives one machine any events and packets, good and bad, in any order.
+// TestNoPacketBreaksTheMachine gives the machines of one sync group, or one alone, any events and packets, good and bad,
+// in any order.
 func TestNoPacketBreaksTheMachine(t *testing.T) {
 	const longest = 40950 * time.Millisecond
 	rapid.Check(t, func(t *rapid.T) {
-		cfg := drawConfig(t)
-		m := New(cfg)
+		var group Group
+		for range rapid.SampledFrom([]int{1, 1, 2, 3}).Draw(t, "members") {
+			group = append(group, New(drawConfig(t)))
+		}
 		now := Time(0)
 		for range rapid.IntRange(1, 40).Draw(t, "events") {
-			now += time.Duration(rapid.Int64Range(0, int64(2*cfg.Interval)).Draw(t, "pause"))
-			event := drawEvent(t, cfg)
-			before := *m
-			actions := m.Step(now, event)
-			if p, ok := event.(Packet); ok {
-				if wrong := answerIsWrong(before, *m, p, actions); wrong != "" {
-					t.Fatalf("at %s %s: packet %+v, actions %+v,\nbefore %+v\nafter  %+v", now, wrong, p, actions, before, *m)
+			member := rapid.IntRange(0, len(group)-1).Draw(t, "member")
+			m := group[member]
+			now += time.Duration(rapid.Int64Range(0, int64(2*m.cfg.Interval)).Draw(t, "pause"))
+			event := drawEvent(t, m, now)
+			before := make([]Machine, len(group))
+			for i, m := range group {
+				before[i] = *m
+			}
+			all := group.Step(now, member, event)
+			var actions []Action
+			for _, a := range all {
+				if a.Member == member {
+					actions = append(actions, a.Action)
 				}
 			}
-			if wrong := broken(m, now, longest); wrong != "" {
-				t.Fatalf("at %s after %+v: %s: %+v", now, event, wrong, m)
+			if p, ok := event.(Packet); ok {
+				if wrong := answerIsWrong(before[member], *m, p, actions, len(group) == 1); wrong != "" {
+					t.Fatalf("at %s %s: packet %+v, actions %+v,\nbefore %+v\nafter  %+v", now, wrong, p, actions, before[member], *m)
+				}
+				for i, other := range group {
+					if len(actions) > 0 && !accepted(all) && !reflect.DeepEqual(before[i], *other) {
+						t.Fatalf("at %s a refused packet changed another member", now)
+					}
+				}
+			}
+			for _, m := range group {
+				if wrong := broken(m, now, longest); wrong != "" {
+					t.Fatalf("at %s after %+v: %s: %+v", now, event, wrong, m)
+				}
 			}
 			if _, ok := event.(Tick); ok {
 				if deadline, ok := m.Deadline(); ok && deadline <= now {
 					t.Fatalf("the deadline after a tick at %s is %s", now, deadline)
 				}
 			}
+			if rapid.IntRange(0, 30).Draw(t, "another group") == 0 {
+				group = group[:rapid.IntRange(1, len(group)).Draw(t, "members left")]
+				group.Step(now, 0, Tick{})
+			}
 		}
 	})
 }
 
 // answerIsWrong checks the actions that answer a packet: refused means that nothing else happens at all.
-func answerIsWrong(before, after Machine, p Packet, actions []Action) string {
+func answerIsWrong(before, after Machine, p Packet, actions []Action, alone bool) string {
 	if len(actions) == 0 {
 		if !reflect.DeepEqual(before, after) {
 			return "a packet that is none of our business changed the machine"
@@ -74,7 +99,14 @@ func answerIsWrong(before, after Machine, p Packet, actions []Action) string {
 			return "a refused packet has an effect"
 		}
 	case Accepted:
-		if p.TTL != 255 || p.Destination != group || p.Fragment || p.Source == before.source || p.Payload[1] != before.cfg.VRID {
+		destination := multicast4
+		if before.source.Is6() {
+			destination = multicast6
+		}
+		if len(before.cfg.Peers) > 0 {
+			destination = before.source
+		}
+		if p.TTL != 255 || p.Destination != destination || p.Fragment || p.Source == before.source || p.Payload[1] != before.cfg.VRID {
 			return "a packet is accepted that must not be"
 		}
 		if len(actions) < 2 {
@@ -88,7 +120,12 @@ func answerIsWrong(before, after Machine, p Packet, actions []Action) string {
 				continue // a second MASTER is taken back
 			}
 			switch action.(type) {
-			case Accepted, Refused, Mismatch, AddAddresses, RemoveAddresses, Stopped:
+			case AddAddresses:
+				if !alone {
+					continue // for the group
+				}
+				return "a packet must not make anybody MASTER"
+			case Accepted, Refused, Mismatch, RemoveAddresses, Stopped:
 				return fmt.Sprintf("a packet must not lead to %T", action)
 			}
 		}
@@ -112,31 +149,67 @@ func drawConfig(t *rapid.T) Config {
 		c.Password = rapid.SampledFrom([]string{"", "1111", "22222222"}).Draw(t, "password")
 	} else {
 		c.Interval = time.Duration(rapid.IntRange(1, 4095).Draw(t, "centiseconds")) * centisecond
+		c.Checksum = rapid.SampledFrom([]ChecksumForm{PseudoHeader, MessageOnly}).Draw(t, "checksum")
+	}
+	ipv6 := c.Version == 3 && rapid.Bool().Draw(t, "IPv6")
+	if ipv6 {
+		c.Addresses = rapid.SliceOfN(rapid.SampledFrom([]netip.Addr{netip.MustParseAddr("fe80::100"), netip.MustParseAddr("2001:db8::1")}), 1, 2).Draw(t, "addresses")
+	}
+	if rapid.IntRange(0, 3).Draw(t, "unicast") == 0 {
+		c.Peers = []netip.Addr{lb2}
+		if ipv6 {
+			c.Peers[0] = ll2
+		}
+	}
+	return drawKnobs(t, c)
+}
+
+// drawKnobs changes what a reload may change at any time.
+func drawKnobs(t *rapid.T, c Config) Config {
+	c.Priority = rapid.Uint8Range(1, 255).Draw(t, "priority")
+	c.Preempt = rapid.Bool().Draw(t, "preempt")
+	c.Yield = rapid.SampledFrom([]bool{false, false, false, true}).Draw(t, "yield")
+	c.Hold = rapid.SampledFrom([]string{"", "", "", "", "maintenance", "check web failed"}).Draw(t, "hold")
+	c.DownAdverts = rapid.SampledFrom([]int{0, 0, 1, 5}).Draw(t, "down adverts")
+	c.Announce = Announcing{
+		Repeat:      rapid.IntRange(0, 3).Draw(t, "repeat"),
+		Delay:       time.Duration(rapid.IntRange(-1, 3).Draw(t, "delay")) * time.Second,
+		Refresh:     time.Duration(rapid.IntRange(0, 3).Draw(t, "refresh")) * time.Second,
+		LowerRepeat: rapid.IntRange(-1, 3).Draw(t, "lower repeat"),
+		LowerDelay:  time.Duration(rapid.IntRange(-1, 3).Draw(t, "lower delay")) * time.Second,
 	}
 	return c
 }
 
-func drawEvent(t *rapid.T, cfg Config) Event {
-	source := rapid.SampledFrom([]netip.Addr{lb1, lb2, netip.MustParseAddr("10.9.0.3"), vip, {}}).Draw(t, "source")
-	switch rapid.SampledFrom([]string{"packet", "packet", "packet", "packet", "tick", "tick", "tick", "start", "start", "fail", "source", "configure", "stop"}).Draw(t, "event") {
+func drawEvent(t *rapid.T, m *Machine, now Time) Event {
+	cfg, ours, peer, group := m.cfg, lb1, lb2, multicast4
+	if cfg.Addresses[0].Is6() {
+		ours, peer, group = ll1, ll2, multicast6
+	}
+	if len(cfg.Peers) > 0 {
+		group = ours
+	}
+	source := rapid.SampledFrom([]netip.Addr{ours, peer, peer.Next(), cfg.Addresses[0], lb2, ll2, {}}).Draw(t, "source")
+	switch rapid.SampledFrom([]string{"packet", "packet", "packet", "packet", "tick", "tick", "tick", "start", "start", "fail", "source",
+		"configure", "configure", "heard", "stop"}).Draw(t, "event") {
 	case "tick":
 		return Tick{}
 	case "start":
-		return Start{Source: lb1, Resume: rapid.Bool().Draw(t, "resume")}
+		return Start{Source: ours, Resume: rapid.Bool().Draw(t, "resume"), HandedOver: rapid.Bool().Draw(t, "handed over")}
 	case "fail":
-		return Fail{Reason: "no carrier"}
+		return Fail{Reason: rapid.SampledFrom([]string{"no carrier", "no address"}).Draw(t, "reason")}
 	case "source":
-		return SourceChange{Source: lb1}
+		return SourceChange{Source: ours}
 	case "stop":
 		return Stop{}
+	case "heard":
+		return Heard{At: now - time.Duration(rapid.Int64Range(0, int64(cfg.Interval)).Draw(t, "ago"))}
 	case "configure":
-		other := drawConfig(t)
-		other.Version, other.Interval = cfg.Version, cfg.Interval // of a version; see Configure
-		return Configure{Config: other}
+		return Configure{Config: drawKnobs(t, cfg)}
 	}
 	p := Packet{
 		Source:      source,
-		Destination: rapid.SampledFrom([]netip.Addr{group, group, group, lb1, {}}).Draw(t, "destination"),
+		Destination: rapid.SampledFrom([]netip.Addr{group, group, group, ours, multicast4, multicast6, {}}).Draw(t, "destination"),
 		TTL:         rapid.SampledFrom([]uint8{255, 255, 255, 254, 0}).Draw(t, "ttl"),
 		Fragment:    rapid.SampledFrom([]bool{false, false, false, true}).Draw(t, "fragment"),
 	}
@@ -144,13 +217,17 @@ func drawEvent(t *rapid.T, cfg Config) Event {
 		p.Payload = rapid.SliceOfN(rapid.Byte(), 0, 60).Draw(t, "payload")
 		return p
 	}
-	from := New(drawConfig(t))
-	if rapid.Bool().Draw(t, "a good peer") {
-		from = New(cfg)
-		p.Source, p.Destination, p.TTL, p.Fragment = lb2, group, 255, false
+	from := New(cfg)
+	if rapid.IntRange(0, 3).Draw(t, "another cluster") == 0 {
+		from = New(drawConfig(t))
+	} else {
+		p.Source, p.Destination, p.TTL, p.Fragment = peer, group, 255, false
 	}
 	a := from.advert(rapid.Uint8().Draw(t, "priority"))
-	p.Payload = a.Append(nil, lb2, group)
+	p.Payload = a.Append(nil, peer, peer)
+	if p.Destination.IsValid() {
+		p.Payload = a.Append(nil, peer, p.Destination)
+	}
 	if rapid.SampledFrom([]bool{false, false, true}).Draw(t, "damage") {
 		p.Payload[rapid.IntRange(0, len(p.Payload)-1).Draw(t, "where")] = rapid.Byte().Draw(t, "what")
 	}
