@@ -115,10 +115,24 @@ func openRecords(dir string, log *slog.Logger) (*records, error) {
 	return r, nil
 }
 
+// openFolder opens a folder under a high number: the kernel closes the descriptors of a dead process from the highest
+// on, and needs tens of milliseconds for each packet socket, for which the next process would wait.
+func openFolder(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 900)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), dir), nil
+}
+
 func (r *records) lock() error {
 	var err error
-	if r.folder, err = os.Open(r.dir); err != nil {
-		r.folder = nil
+	if r.folder, err = openFolder(r.dir); err != nil {
 		return nil //nolint:nilerr // told by who makes it
 	}
 	for end := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {

@@ -19,6 +19,10 @@ const (
 	leaseFD  = 4 // of the election
 )
 
+// highFD is the lowest number of the descriptors that a child wants closed first when it dies: the kernel begins with
+// the highest.
+const highFD = 900
+
 // closing is how long a child that has closed its socket may take to end.
 const closing = time.Second
 
@@ -31,6 +35,7 @@ type child struct {
 	started time.Time
 	silent  int // ticks of the supervisor since its last message
 	ready   bool
+	lost    bool   // another one has taken its place before its end was seen
 	ooms    uint64 // processes that the kernel had killed for want of memory when this one was started
 }
 
@@ -38,6 +43,7 @@ type child struct {
 type event struct {
 	child *child
 	message
+	gone  bool             // no code of this child runs any more; comes before ended
 	ended *os.ProcessState // not nil: the last event of this child
 }
 
@@ -50,7 +56,7 @@ func start(r role, args []string, extra []*os.File, events chan<- event) (*child
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "socket pair")
 	defer theirs.Close()
-	ours, err := newConn(os.NewFile(uintptr(pair[0]), "socket pair"))
+	ours, err := newConn(pair[0])
 	if err != nil {
 		return fail(err)
 	}
@@ -89,7 +95,9 @@ func childEnvironment(all []string) []string {
 	return env
 }
 
-// watch passes on what the child says, and its end after its last word.
+// watch passes on what the child says, and its end after its last word. The kernel closes the sockets of a dead
+// process one after another, and may need 30 ms for each packet socket: who wants to follow an election can't wait for
+// its end. But when its side of our socket is closed, nothing of it runs any more; see highFD.
 func (c *child) watch(events chan<- event) {
 	for {
 		m, err := c.conn.receive()
@@ -98,6 +106,12 @@ func (c *child) watch(events chan<- event) {
 		}
 		events <- event{child: c, message: m}
 	}
+	events <- event{child: c, gone: true}
+	c.await(events)
+}
+
+// await passes on the end of the process.
+func (c *child) await(events chan<- event) {
 	late := time.AfterFunc(closing, c.kill)
 	state, err := c.process.Wait()
 	late.Stop()

@@ -10,10 +10,11 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/ha"
 )
@@ -39,10 +40,16 @@ const gcPercent = 200
 func connect(name string) (*conn, error) {
 	// A Ctrl-C in a terminal reaches all processes; in which order they end is the supervisor's to say.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR2)
-	syscall.CloseOnExec(socketFD)
-	c, err := newConn(os.NewFile(socketFD, "socket pair"))
+	fd, err := unix.FcntlInt(socketFD, unix.F_DUPFD_CLOEXEC, highFD)
+	if err == nil {
+		err = unix.Close(socketFD)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w; only `xdirector run` starts this command", err)
+		return nil, fmt.Errorf("use socket pair: %w; only `xdirector run` starts this command", err)
+	}
+	c, err := newConn(fd)
+	if err != nil {
+		return nil, err
 	}
 	// Or ps would show the name of the file, which is "exe". Only a name: without it everything works.
 	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
@@ -75,17 +82,13 @@ func Elect(handler func(format string, level slog.Leveler) slog.Handler) error {
 		return nil
 	}
 	go e.ready(ctx, r)
-	sender, err := ha.OpenSender()
-	if err == nil {
-		defer sender.Close()
-		context.AfterFunc(ctx, func() { e.orphaned(sender) })
-	}
+	context.AfterFunc(ctx, e.orphaned)
 	reported := make(chan struct{})
 	go func() { defer close(reported); e.report(ctx, r) }()
 	err = r.Run(ctx)
 	switch {
 	case errors.Is(err, context.Canceled):
-		e.orphaned(sender) // again: an advert may have come between
+		e.orphaned() // again: an advert may have come between
 		return nil
 	case err != nil:
 		out.put(message{kind: kindFailed, body: []byte(err.Error())})
@@ -111,7 +114,6 @@ type elector struct {
 	maps     []*os.File
 	stopping bool
 	packets  atomic.Pointer[[]ha.ReadyPacket]
-	sending  sync.Mutex
 }
 
 // listen returns when the supervisor is gone.
@@ -168,15 +170,18 @@ func (e *elector) start(handedOver bool) {
 
 // orphaned hands over the instances whose peers take over before the service manager can have started a supervisor
 // again; the others stay as they are, and that one resumes them. Nothing is touched: packets go on.
-func (e *elector) orphaned(sender *ha.Sender) {
+func (e *elector) orphaned() {
 	packets := e.packets.Load()
-	if sender == nil || packets == nil {
+	if packets == nil {
 		return
 	}
-	e.sending.Lock()
-	defer e.sending.Unlock()
+	sender, err := ha.OpenSender() // not before: see child.watch
+	if err != nil {
+		return // there is nobody to tell
+	}
+	defer sender.Close()
 	hopeless := slices.DeleteFunc(slices.Clone(*packets), func(p ha.ReadyPacket) bool { return resumeWithin*p.Interval > comeback })
-	_ = sender.Send(hopeless) // the last thing that this process does: there is nobody to tell
+	_ = sender.Send(hopeless)
 }
 
 // ready sends the packets that the supervisor would send in our name, until ctx ends.

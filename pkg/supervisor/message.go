@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"runtime"
 	"sync"
@@ -48,22 +47,49 @@ const (
 )
 
 // conn is one end of the socket pair between the supervisor and a child.
-type conn struct{ *net.UnixConn }
+type conn struct{ *os.File }
 
 // newConn takes over the descriptor.
-func newConn(f *os.File) (*conn, error) {
-	defer f.Close()
-	c, err := net.FileConn(f)
-	if err != nil {
+func newConn(fd int) (*conn, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("use socket pair: %w", err)
 	}
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		c.Close()
-		return nil, errors.New("use socket pair: it is no unix socket")
-	}
-	return &conn{u}, nil
+	unix.CloseOnExec(fd)
+	return &conn{os.NewFile(uintptr(fd), "socket pair")}, nil
 }
+
+// write sends the first part of b that there is room for, and waits until there is some.
+func (c *conn) write(b, rights []byte) (n int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		n, failed = unix.SendmsgN(int(fd), b, rights, nil, unix.MSG_NOSIGNAL)
+		return !again(failed)
+	})
+	return n, errors.Join(err, failed)
+}
+
+// read waits for the next part, at most as long as b, and for the descriptors that came with it.
+func (c *conn) read(b, rights []byte) (n, size int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, 0, err
+	}
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		n, size, _, _, failed = unix.Recvmsg(int(fd), b, rights, unix.MSG_CMSG_CLOEXEC)
+		return !again(failed)
+	})
+	if err = errors.Join(err, failed); err == nil && n == 0 {
+		err = io.EOF
+	}
+	return n, size, err
+}
+
+func again(err error) bool { return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) }
 
 func (c *conn) send(m message) error {
 	b := make([]byte, headerSize, headerSize+len(m.body))
@@ -80,7 +106,7 @@ func (c *conn) send(m message) error {
 	}
 	// The kernel takes part of a long message; the descriptors go with its first byte.
 	for len(b) > 0 {
-		n, _, err := c.WriteMsgUnix(b, rights, nil)
+		n, err := c.write(b, rights)
 		if err != nil {
 			return err
 		}
@@ -96,10 +122,7 @@ func (c *conn) receive() (message, error) {
 	rights := make([]byte, unix.CmsgSpace(4*maxFiles))
 	// Reads of the header alone take the descriptors, those of the body never reach the next message.
 	for at := 0; at < headerSize; {
-		n, size, _, _, err := c.ReadMsgUnix(header[at:], rights)
-		if err == nil && n == 0 {
-			err = io.EOF
-		}
+		n, size, err := c.read(header[at:], rights)
 		if err != nil {
 			return m, err
 		}
@@ -134,7 +157,6 @@ func parseRights(b []byte) ([]*os.File, error) {
 			return files, fmt.Errorf("read descriptors: %w", err)
 		}
 		for _, fd := range fds {
-			unix.CloseOnExec(fd)
 			files = append(files, os.NewFile(uintptr(fd), "map"))
 		}
 	}

@@ -77,15 +77,13 @@ type supervisor struct {
 	ready    bool             // the first start is through
 	stopping bool
 	deadline <-chan time.Time // of the stop
-	handed   bool             // the election has ended in good order
 	packets  []ha.ReadyPacket // what the guard is armed with
 
 	checked      chan *upgrade // the outcome of a check of the installed binary
 	upgrade      *upgrade      // under way in this process
 	upgradeBegan time.Duration // CLOCK_MONOTONIC
 	old          *child        // the election of the version before, until that of this one takes its place
-	oldSocket    *os.File
-	before       string // the version before, until this one is ready
+	before       string        // the version before, until this one is ready
 }
 
 // Run supervises until the agent has ended in good order, and returns nil then. A first start that fails ends with
@@ -132,12 +130,15 @@ func (s *supervisor) loop() error {
 		case sig := <-s.opts.Signals:
 			s.signalled(sig)
 		case e := <-s.events:
-			if e.ended == nil {
+			switch {
+			case e.gone:
+				s.gone(e.child)
+			case e.ended == nil:
 				s.said(e)
-				continue
-			}
-			if done, err := s.ended(e); done {
-				return err
+			default:
+				if done, err := s.ended(e); done {
+					return err
+				}
 			}
 		case <-s.agent.again:
 			s.start(s.agent)
@@ -170,7 +171,7 @@ func (s *supervisor) start(p *slot) {
 	if err != nil {
 		s.log.Error("a process can't be started; tried again", "error", err)
 		p.failures++
-		p.again = time.After(pause(p.failures))
+		p.again = time.After(p.pause())
 		return
 	}
 	p.child = c
@@ -331,61 +332,29 @@ func (s *supervisor) watch(p *slot) {
 	}
 }
 
-// ended decides what follows the end of a child. done ends the supervisor.
-func (s *supervisor) ended(e event) (done bool, err error) {
-	if e.child == s.old {
-		s.succeed()
-		return false, nil
-	}
-	p := s.agent
-	if e.child.role == roleElection {
-		p = s.election
-	}
-	if p.child != e.child {
-		return false, nil // it was replaced
-	}
-	p.child = nil
-	if p == s.election {
-		s.guard.over(nil)
-	}
-	cause := e.child.cause(e.ended)
-	clean := e.ended.Success()
+// gone has another election follow one that runs no more, at once: its peers wait for three intervals at most.
+func (s *supervisor) gone(c *child) {
 	switch {
-	case p == s.election && s.stopping && clean:
-		s.handed = true
-		s.guard.arm(nil)
-		s.tellProcess()
-		return false, nil
-	case p == s.agent && s.stopping && clean:
-		s.opts.Notify("STATUS=stopped")
-		return true, nil
-	case p == s.agent && s.upgrade != nil && s.upgrade.path != "":
-		s.execute()
-		return false, nil
-	case p == s.agent && !s.ready:
-		if e.ended.Exited() {
-			return true, ErrShown
-		}
-		return true, fmt.Errorf("the agent ended before it was ready: %s", cause)
-	case p == s.election && !s.ready && e.ended.Exited():
-		return false, nil // it has said why, and the agent ends with that
+	case c == s.old:
+		s.succeed()
+	case c == s.election.child && s.ready && !s.stopping:
+		c.lost = true
+		c.kill() // it might have closed its socket alone
+		s.restart(s.election, c)
 	}
-	if time.Since(e.child.started) > stable {
+}
+
+// restart starts a child again in the place of another one, and returns how long it waits with that.
+func (s *supervisor) restart(p *slot, c *child) time.Duration {
+	p.child = nil
+	if time.Since(c.started) > stable {
 		p.failures = 0
 	}
-	wait := pause(p.failures)
+	wait := p.pause()
 	p.failures++
 	p.restarts++
-	if s.stopping && p == s.agent && p.failures > lastTries {
-		return true, fmt.Errorf("the agent can't end in good order (%s): what forwards packets is left as it is; xdirector cleanup removes it", cause)
-	}
-	rest := "packets and the election go on"
-	if p == s.election {
-		rest = "packets go on"
-	}
-	s.log.Error("the "+string(p.role)+" has ended: started again, "+rest, "cause", cause, "pid", e.child.process.Pid,
-		"after", time.Since(e.child.started).Round(time.Millisecond), "in", wait)
-	if p == s.election {
+	if p.role == roleElection {
+		s.guard.over(nil)
 		s.tellProcess()
 	}
 	if wait == 0 {
@@ -393,15 +362,72 @@ func (s *supervisor) ended(e event) (done bool, err error) {
 	} else {
 		p.again = time.After(wait)
 	}
-	return false, nil
+	return wait
 }
 
-// pause is the time before a child is started again that has ended so often in a row.
-func pause(failures int) time.Duration {
-	if failures == 0 {
+// pause is the time before a child is started again, after so many failures in a row. An election that ends again and
+// again is tried more often: its peers wait.
+func (p *slot) pause() time.Duration {
+	first, longest := 100*time.Millisecond, 5*time.Second
+	if p.role == roleElection {
+		first, longest = 5*time.Millisecond, time.Second
+	}
+	if p.failures == 0 {
 		return 0
 	}
-	return min(50*time.Millisecond<<min(failures, 10), 5*time.Second)
+	return min(first<<min(p.failures-1, 10), longest)
+}
+
+// ended decides what follows the end of a child. done ends the supervisor.
+func (s *supervisor) ended(e event) (done bool, err error) {
+	c := e.child
+	p := s.agent
+	if c.role == roleElection {
+		p = s.election
+	}
+	cause, clean := c.cause(e.ended), e.ended.Success()
+	if p.child != c {
+		if c.lost {
+			s.log.Error("the election has ended: started again, packets go on", "cause", cause, "pid", c.process.Pid)
+		}
+		return false, nil
+	}
+	switch {
+	case p == s.election && s.stopping && clean:
+		p.child = nil
+		s.guard.over(nil)
+		s.guard.arm(nil)
+		s.tellProcess()
+		return false, nil
+	case p == s.agent && s.stopping && clean:
+		p.child = nil
+		s.opts.Notify("STATUS=stopped")
+		return true, nil
+	case p == s.agent && s.upgrade != nil && s.upgrade.path != "":
+		p.child = nil
+		s.execute()
+		return false, nil
+	case p == s.agent && !s.ready:
+		p.child = nil
+		if e.ended.Exited() {
+			return true, ErrShown
+		}
+		return true, fmt.Errorf("the agent ended before it was ready: %s", cause)
+	case p == s.election && !s.ready && e.ended.Exited():
+		p.child = nil
+		s.guard.over(nil)
+		return false, nil // it has said why, and the agent ends with that
+	case p == s.agent && s.stopping && p.failures >= lastTries:
+		p.child = nil
+		return true, fmt.Errorf("the agent can't end in good order (%s): what forwards packets is left as it is; xdirector cleanup removes it", cause)
+	}
+	rest := "packets and the election go on"
+	if p == s.election {
+		rest = "packets go on"
+	}
+	wait := s.restart(p, c)
+	s.log.Error("the "+string(p.role)+" has ended: started again, "+rest, "cause", cause, "pid", c.process.Pid, "in", wait)
+	return false, nil
 }
 
 func (s *supervisor) signalled(sig os.Signal) {

@@ -156,11 +156,7 @@ func (s *supervisor) replace(path string) error {
 	if c == nil {
 		return errors.New("the election ended at this moment")
 	}
-	socket, err := c.conn.File()
-	if err != nil {
-		return fmt.Errorf("pass on the election's socket: %w", err)
-	}
-	defer socket.Close()
+	var err error
 	will := inheritance{
 		Version: s.opts.Version, Began: s.upgradeBegan, Election: c.process.Pid, Packets: s.packets, Restarts: s.election.restarts,
 		Config: s.wishes[kindConfig].body, Track: s.wishes[kindTrack].body, MapsBody: s.wishes[kindMaps].body,
@@ -172,7 +168,7 @@ func (s *supervisor) replace(path string) error {
 		}
 		return fd
 	}
-	will.Socket, will.Lease = pass(socket), pass(s.lease.file)
+	will.Socket, will.Lease = pass(c.conn.File), pass(s.lease.file)
 	if s.lock != nil {
 		will.Lock = pass(s.lock)
 	}
@@ -271,9 +267,12 @@ func (s *supervisor) inherit(will *inheritance) error {
 	if err != nil {
 		return fmt.Errorf("find the election: %w", err)
 	}
-	s.old = &child{role: roleElection, process: process, started: time.Now(), ooms: oomKills()}
-	s.oldSocket = os.NewFile(uintptr(will.Socket), "socket pair")
-	go s.old.await(s.events)
+	socket, err := newConn(will.Socket)
+	if err != nil {
+		return err
+	}
+	s.old = &child{role: roleElection, process: process, conn: socket, out: newOutbox(), started: time.Now(), ooms: oomKills()}
+	go s.old.follow(s.events)
 	s.ready, s.before, s.upgradeBegan, s.packets = true, will.Version, will.Began, will.Packets
 	s.election.restarts = will.Restarts
 	keep := func(k kind, body json.RawMessage) {
@@ -293,19 +292,17 @@ func (s *supervisor) inherit(will *inheritance) error {
 	return nil
 }
 
-// await passes on the end of a process that only its number is known of.
-func (c *child) await(events chan<- event) {
-	state, err := c.process.Wait()
-	if err != nil {
-		state = &os.ProcessState{}
-	}
-	events <- event{child: c, ended: state}
+// follow passes on the end of the election of the version before. What it says is for nobody: only the end of its
+// socket counts, see watch.
+func (c *child) follow(events chan<- event) {
+	_, _ = io.Copy(io.Discard, c.conn)
+	events <- event{child: c, gone: true}
+	c.await(events)
 }
 
 // succeed has the new election begin where the old one, which is gone, has left off.
 func (s *supervisor) succeed() {
 	s.old = nil
-	s.oldSocket.Close()
 	if s.election.child == nil {
 		s.start(s.election)
 		return

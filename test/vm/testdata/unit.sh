@@ -114,13 +114,20 @@ now=$(date '+%F %T')
 election=$(part election) agent=$(part agent) main=$(main_pid)
 group=/sys/fs/cgroup$(systemctl show -P ControlGroup xdirector)
 begin_load
-limit=$(cat "$group/memory.current")
-until grep -q '^oom_kill [1-9]' "$group/memory.events"; do
-	limit=$((limit - 1048576))
-	((limit > 0))
-	echo $limit >"$group/memory.max"
-done
-echo max >"$group/memory.max"
+echo 64M >"$group/memory.reclaim" 2>/dev/null || true # less than that can be had, and all of it is
+echo $(($(cat "$group/memory.current") + 2097152)) >"$group/memory.max"
+(
+	# It takes all that is left, slowly, so that one death is enough; it is no victim itself.
+	echo -1000 >/proc/self/oom_score_adj
+	echo "$BASHPID" >"$group/cgroup.procs"
+	until grep -q '^oom_kill [1-9]' "$group/memory.events"; do
+		head -c 131072 /dev/zero >>/dev/shm/hog
+		sleep 0.1
+	done
+	rm /dev/shm/hog
+	echo max >"$group/memory.max"
+	echo "$BASHPID" >/sys/fs/cgroup/cgroup.procs
+)
 wait_for 10 logged 'the agent has ended.*ran out of memory'
 wait_for 20 agent_answers
 end_load
