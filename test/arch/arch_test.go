@@ -26,7 +26,7 @@ const (
 // package must be placed here.
 func rows() [][]string {
 	return [][]string{
-		{"test/arch", "test/bench", "test/demo", "test/e2e", "test/failover", "test/vm"},
+		{"test/arch", "test/bench", "test/benchvrrp", "test/demo", "test/e2e", "test/failover", "test/vm"},
 		{"test/lab"},
 		{"cmd/xdirector"},
 		{"pkg/director", "pkg/keepalived", "pkg/supervisor"},

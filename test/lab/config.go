@@ -11,6 +11,7 @@ import (
 // are left out of the file, so that the director's defaults hold.
 type Config struct {
 	Mode      string // of dataplane: xdp-native, xdp-generic, ipvs, auto
+	FastPath  string // of dataplane: off, filter, absorb
 	DeadMan   time.Duration
 	Metrics   string // listen address
 	PinPath   string // the folder "pins" on the lab's bpffs if empty
@@ -62,6 +63,7 @@ func (c Config) yaml(d *Director) string {
 	}
 	fmt.Fprintf(&b, "log: {level: debug, format: text}\ndataplane:\n  pin_path: %s\n  flow_table_size: 65536\n", or(c.PinPath, d.PinPath))
 	optional(&b, "  mode: %s\n", c.Mode)
+	optional(&b, "  vrrp_fast_path: %s\n", c.FastPath)
 	if c.DeadMan > 0 {
 		fmt.Fprintf(&b, "  dead_man: %s\n", c.DeadMan)
 	}

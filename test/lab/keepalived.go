@@ -12,6 +12,7 @@ import (
 // Keepalived is one VRRP instance of a keepalived peer. Zero values are left out of its file.
 type Keepalived struct {
 	Name         string // VI_1 if empty
+	Interface    string // eth0 if empty
 	Version      int    // 2 or 3
 	VRID         uint8
 	Priority     uint8
@@ -26,7 +27,7 @@ type Keepalived struct {
 }
 
 func (k Keepalived) text(b *strings.Builder) {
-	fmt.Fprintf(b, "vrrp_instance %s {\n    state %s\n    interface eth0\n    version %d\n", or(k.Name, "VI_1"), or(k.InitialState, "BACKUP"), k.Version)
+	fmt.Fprintf(b, "vrrp_instance %s {\n    state %s\n    interface %s\n    version %d\n", or(k.Name, "VI_1"), or(k.InitialState, "BACKUP"), or(k.Interface, "eth0"), k.Version)
 	fmt.Fprintf(b, "    virtual_router_id %d\n    priority %d\n    advert_int %g\n", k.VRID, k.Priority, k.Interval.Seconds())
 	optional(b, "    authentication {\n        auth_type PASS\n        auth_pass %s\n    }\n", k.Password)
 	if k.NoPreempt {

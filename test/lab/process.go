@@ -50,6 +50,11 @@ func (l *Lab) start(t *thread, name, dir string, env []string, argv ...string) (
 	return p, nil
 }
 
+// Start runs a program on the node until it ends or the lab is closed; what it prints goes to a file of that name.
+func (n *Node) Start(name string, argv ...string) (*Process, error) {
+	return n.lab.start(n.t, n.Name+"/"+name, n.Dir, nil, argv...)
+}
+
 // PID is the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 

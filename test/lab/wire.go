@@ -43,17 +43,22 @@ type router struct {
 // Capture keeps the frames that reach the node's interface and for which keep is true, those for other nodes
 // included.
 func (n *Node) Capture(iface string, keep func([]byte) bool) (*Wire, error) {
-	return n.lab.capture(n.t, iface, keep, false)
+	return n.lab.capture(n.t, iface, keep, everything)
 }
 
 // CapturePort keeps the frames that pass the node's port of the switch, in both directions.
 func (n *Node) CapturePort(keep func([]byte) bool) (*Wire, error) {
-	return n.lab.capture(n.lab.sw, n.port(), keep, false)
+	return n.lab.capture(n.lab.sw, n.port(), keep, everything)
 }
 
 // CaptureSent keeps the frames that the node sends, whatever MAC they are from, as they reach its port of the switch.
 func (n *Node) CaptureSent(keep func([]byte) bool) (*Wire, error) {
-	return n.lab.capture(n.lab.sw, n.port(), keep, true)
+	return n.lab.capture(n.lab.sw, n.port(), keep, arrivingOnly)
+}
+
+// CaptureOwn keeps the frames that the node sends on one of its interfaces.
+func (n *Node) CaptureOwn(iface string, keep func([]byte) bool) (*Wire, error) {
+	return n.lab.capture(n.t, iface, keep, ownOnly)
 }
 
 // CaptureVRRP keeps the adverts and the announcements of addresses that reach the client, of both families.
@@ -66,7 +71,7 @@ func IsVRRP(b []byte) bool {
 	return advert || announcement
 }
 
-func (l *Lab) capture(t *thread, iface string, keep func([]byte) bool, sentOnly bool) (*Wire, error) {
+func (l *Lab) capture(t *thread, iface string, keep func([]byte) bool, which direction) (*Wire, error) {
 	w := &Wire{done: make(chan struct{}), adverts: map[router][]Advert{}}
 	err := t.do(func() error {
 		i, err := net.InterfaceByName(iface)
@@ -107,14 +112,28 @@ func (l *Lab) capture(t *thread, iface string, keep func([]byte) bool, sentOnly 
 				return // closed
 			}
 			// An error is the interface going down and up: frames come again.
-			link, _ := from.(*unix.SockaddrLinklayer)
-			if failed == nil && !(sentOnly && link != nil && link.Pkttype == unix.PACKET_OUTGOING) && keep(b[:size]) {
+			if failed == nil && which.has(from) && keep(b[:size]) {
 				w.keep(Frame{Time: stamp(control[:controlSize]), Data: clone(b[:size])})
 			}
 		}
 	}()
 	l.onClose(func() { _ = w.conn.Close(); <-w.done })
 	return w, nil
+}
+
+// direction is in which direction a frame passes the interface.
+type direction uint8
+
+const (
+	everything   direction = iota
+	arrivingOnly           // at the interface
+	ownOnly                // of the box that has the interface
+)
+
+func (d direction) has(from unix.Sockaddr) bool {
+	link, ok := from.(*unix.SockaddrLinklayer)
+	outgoing := ok && link.Pkttype == unix.PACKET_OUTGOING
+	return d == everything || outgoing == (d == ownOnly)
 }
 
 func (w *Wire) keep(f Frame) {
