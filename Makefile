@@ -37,7 +37,7 @@ demo: deps-demo ## See a failover: two directors, three real servers, a client, 
 	@bin/demo -xdirector bin/xdirector
 
 ##@ Test
-.PHONY: test test-static test-unit test-e2e test-vm test-long fuzz bench
+.PHONY: test test-static test-unit test-e2e test-vm test-long fuzz bench bench-vrrp
 test: deps-test ## Test everything, in less than 15 minutes (root)
 	@tools/step 'all tests' $(MAKE) --no-print-directory test-static test-unit test-e2e test-vm
 
@@ -73,6 +73,9 @@ bench: deps-demo build ## ns per packet, and outage of a failover, as JSON and a
 	@go run ./test/bench -json
 	@go run ./test/failover -json -xdirector bin/xdirector
 
+bench-vrrp: deps-bench build ## The election beside keepalived's: outage, CPU, memory, a thousand instances (root; BENCH_VRRP=flags)
+	@go run ./test/benchvrrp -json -xdirector bin/xdirector $(BENCH_VRRP)
+
 ##@ Work
 .PHONY: generate check-generate clean
 generate: deps-generate ## Compile bpf/ into pkg/xdp and test/bench; commit the result
@@ -84,11 +87,13 @@ check-generate: deps-generate ## Compare the committed files with what bpf/ give
 clean: ## Remove bin/
 	@rm -rf bin
 
-.PHONY: deps-generate deps-demo deps-test deps-long
+.PHONY: deps-generate deps-demo deps-bench deps-test deps-long
 deps-generate:
 	@tools/deps $(PACKAGES_GENERATE)
 deps-demo:
 	@tools/deps $(PACKAGES_DEMO)
+deps-bench:
+	@tools/deps $(PACKAGES_DEMO) keepalived
 deps-test:
 	@tools/deps $(PACKAGES_TEST)
 deps-long:
@@ -96,7 +101,7 @@ deps-long:
 
 # What can't run here is said in one line, and make ends with 1: a recipe that fails would add a line, and end it with
 # 2. With -q no recipe runs at all.
-LAB_GOALS := $(filter demo test test-unit test-e2e test-vm test-long bench,$(MAKECMDGOALS))
+LAB_GOALS := $(filter demo test test-unit test-e2e test-vm test-long bench bench-vrrp,$(MAKECMDGOALS))
 ifneq ($(LAB_GOALS),)
 ifneq ($(shell tools/ready $(firstword $(LAB_GOALS)) >&2 && echo ready),ready)
 MAKEFLAGS += -q

@@ -113,7 +113,7 @@ func (p *pair) start(box int) error {
 		return p.d[box].Start()
 	}
 	var err error
-	p.k[box], err = p.nodes[box].StartKeepalived(p.routers[box]...)
+	p.k[box], err = p.nodes[box].StartQuietKeepalived(p.routers[box]...)
 	return err
 }
 
@@ -150,14 +150,17 @@ func (p *pair) elected(ctx context.Context, box int) error {
 	})
 }
 
-// both runs the program on both boxes; the first one is MASTER then.
+// both runs the program on both boxes, one after the other: the first one is MASTER then.
 func (p *pair) both(ctx context.Context) error {
 	for box := range p.nodes {
 		if err := p.start(box); err != nil {
 			return err
 		}
+		if err := p.elected(ctx, 0); err != nil {
+			return err
+		}
 	}
-	return p.elected(ctx, 0)
+	return nil
 }
 
 // elections are the processes on a box whose cost is that of the election.

@@ -69,6 +69,15 @@ func (n *Node) ConfigureKeepalived(instances ...Keepalived) error {
 // StartKeepalived runs Debian's keepalived on the node, its VRRP part alone. Its log has every change of state, as
 // "(VI_1) Entering MASTER STATE".
 func (n *Node) StartKeepalived(instances ...Keepalived) (*Process, error) {
+	return n.startKeepalived(instances, "--log-detail")
+}
+
+// StartQuietKeepalived is StartKeepalived with as little in the log as keepalived writes by default.
+func (n *Node) StartQuietKeepalived(instances ...Keepalived) (*Process, error) {
+	return n.startKeepalived(instances)
+}
+
+func (n *Node) startKeepalived(instances []Keepalived, more ...string) (*Process, error) {
 	if err := n.ConfigureKeepalived(instances...); err != nil {
 		return nil, err
 	}
@@ -78,8 +87,8 @@ func (n *Node) StartKeepalived(instances ...Keepalived) (*Process, error) {
 			return nil, fmt.Errorf("start keepalived on %s: %w", n.Name, err)
 		}
 	}
-	argv := []string{"keepalived", "--dont-fork", "--log-console", "--log-detail",
-		"--vrrp", "--use-file", n.path("keepalived.conf"), "--pid", n.path("keepalived.pid"), "--vrrp_pid", n.path("vrrp.pid")}
+	argv := append([]string{"keepalived", "--dont-fork", "--log-console", "--vrrp",
+		"--use-file", n.path("keepalived.conf"), "--pid", n.path("keepalived.pid"), "--vrrp_pid", n.path("vrrp.pid")}, more...)
 	return n.lab.start(n.t, n.Name+"/keepalived", n.Dir, nil, argv...)
 }
 
