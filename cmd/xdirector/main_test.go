@@ -43,6 +43,7 @@ func TestExitCodesAndMessages(t *testing.T) {
 	}
 	const instance = "vrrp: {instances: [{name: a, interface: nosuch0, virtual_router_id: 1, virtual_addresses: [10.0.0.1]}]}\n"
 	good := file("good.yaml", instance+"control: {socket: "+dir+"/none.sock}\nstate_dir: "+dir+"\n")
+	unusable := file("unusable.yaml", instance+"control: {socket: "+good+"/none.sock}\nstate_dir: "+dir+"\n")
 	bad := file("bad.yaml", strings.Replace(instance, "virtual_router_id: 1", "virtual_router_id: 256", 1)+"lob: {}\n")
 	for _, tt := range []struct {
 		name           string
@@ -73,7 +74,7 @@ func TestExitCodesAndMessages(t *testing.T) {
 		{"nobody runs", []string{"status", "--config", good}, 1, "", "no xdirector answers on " + dir + "/none.sock"},
 		{"nobody to reload", []string{"reload", "--config", good}, 1, "", "no xdirector answers on "},
 		{"run with a bad file", []string{"run", "--config", bad}, 1, "", bad + ":1:69: "},
-		{"run with an interface that is not there", []string{"run", "--config", good}, 1, "", "instance a: interface nosuch0 does not exist; this box has:"},
+		{"run with a control socket that can't be", []string{"run", "--config", unusable}, 1, "", "make folder of the control socket: mkdir " + good + ": not a directory"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			code, stdout, stderr := command(t, tt.args...)
