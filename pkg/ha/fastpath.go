@@ -1,6 +1,7 @@
 package ha
 
 import (
+	"io"
 	"time"
 
 	"github.com/xdirector/xdirector/pkg/vrrp"
@@ -10,8 +11,6 @@ import (
 const (
 	renewInterval = 200 * time.Millisecond
 	absorbLease   = 3 * renewInterval
-	// absorbRetry is how long a plane that can't absorb is left alone.
-	absorbRetry = time.Second
 )
 
 // repeat is the last advert of the MASTER whom an instance obeys, as it came. A frame that is equal to it needs no second
@@ -21,11 +20,12 @@ type repeat struct {
 	form   int    // of its checksum; -1: not counted
 	peer   *heard // its sender
 	differ *noticed
+	given  bool // the plane knows it
 }
 
 // keep remembers an obeyed advert.
 func (r *repeat) keep(frame []byte, form int, peer *heard) {
-	r.frame, r.form, r.peer = append(r.frame[:0], frame...), form, peer
+	r.frame, r.form, r.peer, r.given = append(r.frame[:0], frame...), form, peer, false
 }
 
 func (r *repeat) forget() { r.frame, r.peer, r.differ = r.frame[:0], nil, nil }
@@ -37,7 +37,6 @@ type fastPath struct {
 	slots   map[uint32]*instance
 	count   int       // of instances that are absorbed
 	renewAt vrrp.Time // while there are some
-	retryAt vrrp.Time
 }
 
 // use replaces the plane.
@@ -46,10 +45,8 @@ func (l *loop) use(plane FastPath) {
 	for _, i := range l.instances {
 		l.release(i, now)
 	}
-	if l.fast.plane != nil {
-		l.poller.remove(l.fast.fd)
-	}
-	l.fast.plane, l.fast.fd, l.fast.retryAt = plane, -1, 0
+	l.abandonPlane()
+	l.fast.plane = plane
 	if plane == nil {
 		return
 	}
@@ -60,8 +57,23 @@ func (l *loop) use(plane FastPath) {
 		return
 	}
 	for _, i := range l.instances {
+		i.repeat.given = false
 		l.gate(i)
 	}
+}
+
+// abandonPlane lets go of the plane.
+func (l *loop) abandonPlane() {
+	if l.fast.plane == nil {
+		return
+	}
+	l.poller.remove(l.fast.fd)
+	if c, ok := l.fast.plane.(io.Closer); ok {
+		if err := c.Close(); err != nil {
+			l.log.Warn("plane not closed", "error", err)
+		}
+	}
+	l.fast.plane, l.fast.fd = nil, -1
 }
 
 // gate opens or closes the plane for frames to the virtual MAC: "MUST NOT [...] forward" for a BACKUP, RFC 9568 6.4.2.
@@ -85,22 +97,25 @@ func (l *loop) placed(i *instance, before uint32) {
 	}
 }
 
-// absorb has the plane absorb repeats of the advert that i has kept.
-func (l *loop) absorb(i *instance, now vrrp.Time) {
+// offer gives the plane the advert that i has kept: repeats of it are let through whatever else comes in the name of their
+// sender, or absorbed. Neither the addresses that are about to go nor a handover have a place in the plane's timer: there, and
+// while MASTER, every advert arrives.
+func (l *loop) offer(i *instance, now vrrp.Time) {
 	f := &l.fast
-	if f.plane == nil || i.absorbing || !i.cfg.Absorb || i.cfg.Slot == 0 || i.holds || i.leaving || len(i.repeat.frame) == 0 ||
-		i.machine.State() != vrrp.Backup || now < f.retryAt {
+	if f.plane == nil || i.absorbing || i.cfg.Slot == 0 || len(i.repeat.frame) == 0 || i.machine.State() != vrrp.Backup {
 		return
 	}
-	due, ok := i.machine.Deadline()
-	if !ok || due <= now {
+	if !i.cfg.Absorb || i.holds || i.leaving {
+		if !i.repeat.given {
+			i.repeat.given = true
+			f.plane.Absorb(i.cfg.Slot, i.repeat.frame, 0)
+		}
 		return
 	}
 	if f.count == 0 {
 		l.renew(now)
 	}
-	if !f.plane.Absorb(i.cfg.Slot, i.repeat.frame, due-now) {
-		f.retryAt = now + absorbRetry
+	if i.repeat.given = true; !f.plane.Absorb(i.cfg.Slot, i.repeat.frame, i.machine.Patience()) {
 		return
 	}
 	i.absorbing = true

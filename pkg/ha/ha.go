@@ -85,7 +85,8 @@ type FastPath interface {
 	// Gate opens or closes the plane for frames to the virtual MAC of an instance.
 	Gate(slot uint32, master bool)
 	// Absorb has the plane absorb exact repeats of the frame, Ethernet header included, and wake us when none came for
-	// down. False: it can't, and every advert still arrives.
+	// down. False: it can't, and every advert still arrives. With a down of 0 it absorbs nothing, but no limit on the adverts of a
+	// sender keeps back repeats of the frame.
 	Absorb(slot uint32, frame []byte, down time.Duration) bool
 	// Release ends Absorb. When it returns, no further advert is absorbed and LastSeen is final.
 	Release(slot uint32)
@@ -226,8 +227,8 @@ func (r *Runtime) Reports() <-chan Report { return r.reports }
 // empty list when none is. The newest replaces one that was not read. The channel is never closed.
 func (r *Runtime) Ready() <-chan []ReadyPacket { return r.ready }
 
-// Use replaces the plane that absorbs adverts; nil: there is none. The former one is released before, unless it is gone
-// anyway. Never blocks.
+// Use replaces the plane that absorbs adverts; nil: there is none. The former one is released, and closed if it has a
+// method for that, as the last one is when Run ends. Never blocks.
 func (r *Runtime) Use(f FastPath) {
 	r.inbox.put(func(l *letters) { l.plane, l.newPlane = f, true })
 }

@@ -222,13 +222,13 @@ func (l *loop) arrived(p *port, f []byte, from *unix.RawSockaddrLinklayer, now v
 		}
 		l.give(i, now, vrrp.Heard{At: now})
 		l.arm(i)
-		l.absorb(i, now)
+		l.offer(i, now)
 		return
 	}
 	l.frame, l.sender = f, lb.MAC(from.Addr[:6])
 	l.step(i, now, packet)
 	l.frame = nil
-	l.absorb(i, now)
+	l.offer(i, now)
 }
 
 // drain takes everything that has arrived for an instance, once a turn.
@@ -361,6 +361,7 @@ func (l *loop) leave() {
 	case <-time.After(time.Second): // a holder that hangs in the kernel keeps nobody
 	}
 	l.runtime.inbox.close()
+	l.abandonPlane()
 	if l.watcher != nil {
 		l.watcher.close()
 	}
