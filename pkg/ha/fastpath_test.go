@@ -196,8 +196,8 @@ func TestAnObeyedAdvertIsAbsorbedAndTheTimerIsThePlanes(t *testing.T) {
 func TestSilenceOfAnAbsorbedMasterMakesAMaster(t *testing.T) {
 	f := newFastLoop(t, nil)
 	f.hear(f.advert(150))
-	f.plane.last[testSlot] = clock(unix.CLOCK_MONOTONIC)
 	f.wait()
+	f.plane.last[testSlot] = clock(unix.CLOCK_MONOTONIC) - 100*time.Millisecond
 	f.plane.asked()
 	f.expire()
 	f.want(vrrp.Backup, "release") // 0.36 s after the first advert, but not after the last one
