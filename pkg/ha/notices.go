@@ -47,7 +47,7 @@ func newNotices(log *slog.Logger) *notices {
 }
 
 // differences are the refusals whose cause is the configuration of one of the two boxes.
-var differences = [...]vrrp.Reason{vrrp.RefusedVersion, vrrp.RefusedPassword, vrrp.RefusedAuthType, vrrp.RefusedInterval, vrrp.RefusedDestination}
+var differences = [...]vrrp.Reason{vrrp.RefusedVersion, vrrp.RefusedPassword, vrrp.RefusedAuthType, vrrp.RefusedInterval, vrrp.RefusedDestination, vrrp.RefusedPeer}
 
 // refused takes note of a refused advert. changed: a report is due.
 func (n *notices) refused(now vrrp.Time, r vrrp.Refused) (changed bool) {

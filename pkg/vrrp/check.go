@@ -57,7 +57,7 @@ func (m *Machine) checkHeader(p Packet) *ParseError {
 	case unicast && p.Destination != m.source:
 		return refuse(RefusedDestination, "it was sent to %s, not to our address %s; correct the unicast_peers of the sender, or %s", p.Destination, m.source, twoMasters)
 	case unicast && !slices.Contains(m.cfg.Peers, p.Source):
-		return refuse(RefusedPeer, "%s is not one of our unicast_peers; add it if it is a director of this cluster, else %s", p.Source, twoMasters)
+		return refuse(RefusedPeer, "%s is not one of our unicast_peers; if it is a director of this cluster add it, or %s", p.Source, twoMasters)
 	case !unicast && p.Destination != group:
 		return refuse(RefusedDestination, "it was sent to %s, not to %s; remove the unicast peers from the other director, or %s", p.Destination, group, twoMasters)
 	}

@@ -125,6 +125,14 @@ func TestAnAdvertOfAnotherSenderOrForAnotherReceiverIsRefused(t *testing.T) {
 	}
 }
 
+func TestIPv6HasOneFormOfTheChecksum(t *testing.T) {
+	a := Advert{Version: 3, VRID: 51, Priority: 100, Interval: time.Second, Checksum: MessageOnly, Addresses: []netip.Addr{netip.MustParseAddr("fe80::100")}}
+	got, err := Parse(a.Append(nil, ll1, multicast6), ll1, multicast6)
+	if err != nil || got.Checksum != PseudoHeader {
+		t.Errorf("an IPv6 advert configured with the IPv4 form is read with form %d, error %v; want the pseudo-header", got.Checksum, err)
+	}
+}
+
 func TestBytesBehindAnAdvertAreIgnored(t *testing.T) {
 	for _, g := range golden {
 		for _, more := range []int{1, 2, 6, 32, 1000} {
