@@ -91,7 +91,7 @@ type Election interface {
 	Track(by map[string]ha.Track)
 	Stop()
 	Reports() <-chan ha.Report
-	// Maps gives the election the plane's maps for VRRP, for xdp.OpenFastPath, and takes over the files. None: there is no plane.
+	// Maps gives the election the files of xdp.Files (Words, Events, Timers), and takes them over. None: there is no plane.
 	Maps(files []*os.File)
 }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/ha"
+	"github.com/xdirector/xdirector/pkg/xdp"
 )
 
 // reportPause is the shortest time between two reports, and reportShare the part of one CPU that encoding them may
@@ -111,7 +112,8 @@ type elector struct {
 	runtime  *ha.Runtime // nil until the supervisor says go
 	settings *settings
 	track    map[string]ha.Track
-	maps     []*os.File
+	maps     []*os.File // those of xdp.Files, in its order
+	log      *slog.Logger
 	stopping bool
 	packets  atomic.Pointer[[]ha.ReadyPacket]
 }
@@ -143,6 +145,9 @@ func (e *elector) listen(c *conn) {
 			}
 		case kindMaps:
 			e.maps = m.files // held open: the kernel stops the timers of the plane when nobody does
+			if e.runtime != nil {
+				e.runtime.Use(e.fastPath())
+			}
 		case kindStop:
 			e.stopping = true
 			if e.runtime != nil {
@@ -159,8 +164,9 @@ func (e *elector) start(handedOver bool) {
 	if e.runtime != nil || e.settings == nil {
 		return
 	}
-	opts := ha.Options{Lease: e.lease.word, HandedOver: handedOver, Realtime: true}
-	e.runtime = ha.NewWith(e.settings.HA, opts, slog.New(e.handler(e.settings.Format, &e.level)))
+	e.log = slog.New(e.handler(e.settings.Format, &e.level))
+	opts := ha.Options{Lease: e.lease.word, HandedOver: handedOver, Realtime: true, FastPath: e.fastPath()}
+	e.runtime = ha.NewWith(e.settings.HA, opts, e.log)
 	e.runtime.Track(e.track)
 	if e.stopping {
 		e.runtime.Stop()
@@ -197,6 +203,19 @@ func (e *elector) ready(ctx context.Context, r *ha.Runtime) {
 			return
 		}
 	}
+}
+
+// fastPath opens the plane of the maps; nil: there is none.
+func (e *elector) fastPath() ha.FastPath {
+	if len(e.maps) < 2 {
+		return nil
+	}
+	plane, err := xdp.OpenFastPath(e.maps[0], e.maps[1])
+	if err != nil {
+		e.log.Warn("the election does without the plane", "error", err)
+		return nil
+	}
+	return plane
 }
 
 // report sends the reports until the last one, or until ctx ends.

@@ -15,7 +15,7 @@ import (
 )
 
 // The watch's own thread is real-time below the election's, so that it never comes before the one that it watches.
-const watchPriority = 40
+const watchPriority = 39
 
 const (
 	// grace is given once when this process stood still itself, as the whole box may have: the election runs again too,
