@@ -114,6 +114,35 @@ func TestReferenceHoldsEveryKeyThatTheDecoderKnows(t *testing.T) {
 	}
 }
 
+func TestEveryKeyOfElectionsIsExplainedToOperators(t *testing.T) {
+	page, err := os.ReadFile("../../docs/vrrp.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDecoder("f", 0)
+	d.offered = map[string]bool{}
+	data, err := os.ReadFile(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.budget = len(data)
+	d.config(value{node: d.document(data)})
+	known := 0
+	for path := range d.offered {
+		key := path[strings.LastIndex(path, ".")+1:]
+		if !strings.HasPrefix(path, "vrrp.") {
+			continue
+		}
+		known++
+		if !regexp.MustCompile(`\b` + key + `\b`).Match(page) {
+			t.Errorf("docs/vrrp.md doesn't explain %s", path)
+		}
+	}
+	if known < 60 {
+		t.Errorf("only %d keys of elections were found", known)
+	}
+}
+
 var annotation = regexp.MustCompile(`^(?:(required); |default ([^;]+); |(absent): )`)
 
 func TestReferenceTellsTheTrueDefaults(t *testing.T) {

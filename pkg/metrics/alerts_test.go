@@ -65,3 +65,27 @@ func TestEveryAlertIsTestedAndHasItsMetrics(t *testing.T) {
 		}
 	}
 }
+
+func TestEveryMetricOfElectionsIsExplainedToOperators(t *testing.T) {
+	page, err := os.ReadFile("../../docs/vrrp.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	descs := make(chan *prometheus.Desc, 100)
+	newCollector(picture).Describe(descs)
+	close(descs)
+	explained := 0
+	for d := range descs {
+		name := regexp.MustCompile(`fqName: "xdirector_((?:vrrp|election)_\w+|maintenance)"`).FindStringSubmatch(d.String())
+		if name == nil {
+			continue
+		}
+		explained++
+		if !strings.Contains(string(page), "`"+name[1]) {
+			t.Errorf("docs/vrrp.md doesn't explain %s", name[1])
+		}
+	}
+	if explained < 15 {
+		t.Errorf("only %d metrics of elections were found", explained)
+	}
+}
