@@ -18,6 +18,7 @@ type host struct {
 	guard     *guard
 	records   *records
 	lifetimes *lifetimes
+	janitor   *janitor
 }
 
 // openHost opens everything in the network namespace of the calling thread.
@@ -39,6 +40,10 @@ func openHost(stateDir string, log *slog.Logger) (*host, error) {
 		h.close()
 		return nil, err
 	}
+	if h.janitor, err = openJanitor(log); err != nil {
+		h.close()
+		return nil, err
+	}
 	h.sysctls = openSysctls()
 	h.guard = openGuard(stateDir, log)
 	return h, nil
@@ -47,6 +52,9 @@ func openHost(stateDir string, log *slog.Logger) (*host, error) {
 func (h *host) close() {
 	if h.lifetimes != nil {
 		h.lifetimes.close()
+	}
+	if h.janitor != nil {
+		h.janitor.close()
 	}
 	if h.guard != nil {
 		h.guard.close()
@@ -63,33 +71,49 @@ func (h *host) close() {
 	h.records.close()
 }
 
-// undo removes what is recorded of an instance and still there, and says whether all of it is gone.
-func (h *host) undo(log *slog.Logger, links snapshot, rec record, reason string) (done bool) {
-	done = true
-	told := func(what string, name any, device string, err error) {
-		switch {
-		case err == nil:
-			log.Info(what+" removed", what, name, "interface", device, "reason", reason)
-		case !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETUNREACH):
-			log.Error(what+" not removed", what, name, "interface", device, "error", err)
-			done = false
+// undo removes what is recorded of instances and still there, and their records. It says whether all of it is gone; the
+// log says what is not.
+func (h *host) undo(log *slog.Logger, links snapshot, instances []string, reason string) (done bool) {
+	var through []string
+	var devices []int
+	for _, name := range instances {
+		rec, _ := h.records.of(name)
+		log := log.With("instance", name)
+		done := true
+		told := func(what string, name any, err error) {
+			switch {
+			case err == nil:
+				log.Info(what+" removed", what, name, "reason", reason)
+			case !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETUNREACH):
+				log.Error(what+" not removed", what, name, "error", err)
+				done = false
+			}
+		}
+		for _, r := range rec.Routes {
+			told("route", r.Route.Destination, h.handle.RouteDel(netlinkRoute(r.Route, r.Index)))
+		}
+		for _, a := range rec.Addresses {
+			if a.Index != 0 && links[a.Interface].Index == a.Index && links[a.Interface].has(a.Prefix) {
+				told("virtual address", a.Prefix, h.handle.AddrDel(device(a.Index), &netlink.Addr{IPNet: ipNet(a.Prefix)}))
+			}
+		}
+		for _, m := range rec.VirtualMAC {
+			if k, err := h.handle.LinkByName(m.Name); err == nil && isOurs(k, m.Parent, m.hardware()) {
+				devices = append(devices, k.Attrs().Index)
+			}
+		}
+		if done {
+			through = append(through, name)
 		}
 	}
-	for _, r := range rec.Routes {
-		told("route", r.Route.Destination, r.Route.Interface, h.handle.RouteDel(netlinkRoute(r.Route, r.Index)))
-	}
-	for _, m := range rec.VirtualMAC {
-		k, err := h.handle.LinkByName(m.Name)
-		if err == nil && isOurs(k, m.Parent, m.hardware()) {
-			told("virtual MAC", m.Name, m.Name, h.handle.LinkDel(k))
+	if len(devices) > 0 {
+		if err := h.janitor.removeAll(devices); err != nil {
+			log.Error("virtual MACs not removed", "error", err)
+			return false
 		}
+		log.Info("virtual MACs removed, with their addresses", "devices", len(devices), "reason", reason)
 	}
-	for _, a := range rec.Addresses {
-		if a.Index != 0 && links[a.Interface].Index == a.Index && links[a.Interface].has(a.Prefix) {
-			told("virtual address", a.Prefix, a.Interface, h.handle.AddrDel(device(a.Index), &netlink.Addr{IPNet: ipNet(a.Prefix)}))
-		}
-	}
-	return done
+	return h.records.remove(through...) == nil && len(through) == len(instances)
 }
 
 // Cleanup removes what a director that is gone left on the box: the virtual addresses, routes, virtual MACs and packet
@@ -107,14 +131,9 @@ func Cleanup(stateDir string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("clean up after the election: %w", err)
 	}
-	var errs []error
-	for _, name := range h.records.names() {
-		rec, _ := h.records.of(name)
-		if !h.undo(log.With("instance", name), links, rec, "cleanup") {
-			errs = append(errs, fmt.Errorf("clean up after instance %s: not everything could be removed, see the log", name))
-			continue
-		}
-		errs = append(errs, h.records.remove(name))
+	err = removeGuard(stateDir)
+	if !h.undo(log, links, h.records.names(), "cleanup") {
+		err = errors.Join(err, errors.New("clean up after the election: not everything could be removed, see the log"))
 	}
-	return errors.Join(append(errs, removeGuard(stateDir))...)
+	return err
 }

@@ -235,12 +235,14 @@ func (r *records) set(instance string, rec record) error {
 	return r.flush(version)
 }
 
-// remove forgets an instance; with the last one the files go.
-func (r *records) remove(instance string) error {
+// remove forgets instances; with the last one the files go.
+func (r *records) remove(instances ...string) error {
 	r.mu.Lock()
-	if _, ok := r.all[instance]; ok {
-		delete(r.all, instance)
-		r.version++
+	for _, name := range instances {
+		if _, ok := r.all[name]; ok {
+			delete(r.all, name)
+			r.version++
+		}
 	}
 	version := r.version
 	r.mu.Unlock()

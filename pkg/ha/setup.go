@@ -117,13 +117,8 @@ func (l *loop) connect(i *instance) {
 // sweep removes what a former run held for instances that are not in the configuration any more. What can't be
 // removed is logged and tried again at the next start; the lifetime of an address ends before that.
 func (l *loop) sweep(cfg Config) {
-	for _, name := range l.host.records.names() {
-		if slices.ContainsFunc(cfg.Instances, func(i Instance) bool { return i.Name == name }) {
-			continue
-		}
-		rec, _ := l.host.records.of(name)
-		if l.host.undo(l.log.With("instance", name), l.snapshot, rec, "its instance is not in the configuration any more") {
-			_ = l.host.records.remove(name) // told there
-		}
-	}
+	former := slices.DeleteFunc(l.host.records.names(), func(name string) bool {
+		return slices.ContainsFunc(cfg.Instances, func(i Instance) bool { return i.Name == name })
+	})
+	l.host.undo(l.log, l.snapshot, former, "its instance is not in the configuration any more")
 }

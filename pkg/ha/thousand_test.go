@@ -3,6 +3,7 @@ package ha
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ func thousand() []Instance {
 }
 
 func TestAThousandInstancesTakeOverWithinASecond(t *testing.T) {
-	a, b := oneBox(t)
+	a, b := oneBoxAlone(t)
 	arps := b.sniff(unix.ETH_P_ARP)
 	o := a.open(t.TempDir())
 	began := time.Now()
@@ -50,16 +51,71 @@ func TestAThousandInstancesTakeOverWithinASecond(t *testing.T) {
 		t.Logf("from the first to the last of 5000 frames: %s", took)
 	}
 
-	began = time.Now()
-	for _, k := range all {
-		k.backup()
+	quitAll(all)
+	if names := o.records.names(); len(names) != 0 || a.has("10.9.4.1/32") || a.has("10.9.7.250/32") {
+		t.Errorf("addresses are left, or recorded still: %d instances", len(names))
 	}
-	eventually(t, "all addresses gone", func() bool { return !a.has("10.9.4.1/32") && !a.has("10.9.7.250/32") })
+}
+
+// quitAll ends holders at the same time, as a stop of the whole does.
+func quitAll(all []*keeper) {
+	for _, k := range all {
+		k.set(func(w *wish) { w.decided, w.hold, w.quit = true, false, true })
+	}
 	for _, k := range all {
 		k.quit()
 	}
-	t.Logf("removed after %s", time.Since(began))
-	if names := o.records.names(); len(names) != 0 {
-		t.Errorf("recorded still: %d instances", len(names))
+}
+
+func TestManyVirtualMACsComeAndGoTogether(t *testing.T) {
+	a, b := oneBoxAlone(t)
+	arps := b.sniff(unix.ETH_P_ARP)
+	o := a.open(t.TempDir())
+	var all []*keeper
+	for _, i := range thousand()[:255] {
+		k := o.begin(withVirtualMAC(i))
+		k.claim()
+		k.backup()
+		all = append(all, k)
 	}
+	eventually(t, "all devices", func() bool { return len(all[254].devices()) == 255 })
+	for range 2 { // the second time while the devices are still being set down
+		began := time.Now()
+		for _, k := range all {
+			k.master()
+		}
+		said := map[string]bool{}
+		for len(said) < 255 {
+			said[string(nextFrame(t, arps, "gratuitous ARP", func(f []byte) bool { return f[21] == 1 })[28:32])] = true
+		}
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("taken over within %s, want a second (three here)", took)
+		}
+		began = time.Now()
+		for _, k := range all {
+			k.backup()
+		}
+		eventually(t, "all addresses gone", func() bool { return !a.has("10.9.4.1/32") && !a.has("10.9.5.5/32") })
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("addresses removed within %s, want a second (three here)", took)
+		}
+	}
+	quitAll(all)
+	if left := all[0].devices(); len(left) != 0 {
+		t.Errorf("%d devices left", len(left))
+	}
+}
+
+// devices lists the devices of virtual MACs in the box.
+func (k *keeper) devices() []link {
+	k.box.t.Helper()
+	s, err := takeSnapshot(k.box.nl)
+	must(k.box.t, err)
+	var out []link
+	for name, l := range s {
+		if strings.HasPrefix(name, "vrrp-") {
+			out = append(out, l)
+		}
+	}
+	return out
 }

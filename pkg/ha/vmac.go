@@ -38,7 +38,7 @@ type macvlan struct {
 	name   string
 	index  int // 0: there is none
 	parent int
-	up     bool
+	up     bool // as wished: it is set down a little later
 }
 
 // adoptMAC takes the device that a former run left as ours. It says why no device of that name can be had.
@@ -110,12 +110,9 @@ func (h *holder) checkMAC() {
 		}
 		h.lost("virtual MAC", h.mac.name, h.mac.name)
 		h.mac = macvlan{}
-	case err == nil:
-		up := k.Attrs().Flags&net.FlagUp != 0
-		if h.mac.up && !up {
-			h.lost("virtual MAC", h.mac.name+" (set down)", h.mac.name)
-		}
-		h.mac.up = up
+	case err == nil && h.mac.up && k.Attrs().Flags&net.FlagUp == 0:
+		h.lost("virtual MAC", h.mac.name+" (set down)", h.mac.name)
+		h.mac.up = false
 	}
 }
 
@@ -175,18 +172,20 @@ func (l lowered) Handle(ctx context.Context, r slog.Record) error {
 	return l.Handler.Handle(ctx, r)
 }
 
-// setMAC sets the device up or down.
+// setMAC sets the device up at once, or down soon.
 func (h *holder) setMAC(up bool) {
-	k := device(h.mac.index)
-	err := h.host.handle.LinkSetDown(k)
-	if up {
-		err = h.host.handle.LinkSetUp(k)
-	}
-	if err != nil {
-		h.fail(h.mac.name, fmt.Errorf("set %s up (%t): %w", h.mac.name, up, err))
+	h.mac.up = up
+	if !up {
+		h.host.janitor.setDown(h.mac.index)
 		return
 	}
-	h.mac.up = up
+	h.host.janitor.keep(h.mac.index)
+	if err := h.host.handle.LinkSetUp(device(h.mac.index)); err != nil {
+		h.mac.up = false
+		h.fail(h.mac.name, fmt.Errorf("set %s up: %w", h.mac.name, err))
+		return
+	}
+	delete(h.failed, h.mac.name)
 }
 
 // dropMAC removes the device and what it carries.
@@ -194,9 +193,8 @@ func (h *holder) dropMAC(why string) {
 	if h.mac.index == 0 {
 		return
 	}
-	err := h.host.handle.LinkDel(device(h.mac.index))
-	if err != nil && !errors.Is(err, unix.ENODEV) {
-		h.fail(h.mac.name, fmt.Errorf("remove macvlan %s: %w", h.mac.name, err))
+	if err := h.host.janitor.remove(h.mac.index); err != nil {
+		h.fail(h.mac.name, fmt.Errorf("remove virtual MAC %s: %w", h.mac.name, err))
 		return
 	}
 	for s := range h.held {
