@@ -66,6 +66,8 @@ type Director struct {
 	ha        Election
 	report    ha.Report
 	reportAt  time.Time
+	orders    uint64 // of operators, about elections
+	instances instances
 	checks    *health.Runner
 	servers   map[lb.ServerKey]*server
 	neigh     nextHops

@@ -164,7 +164,7 @@ func TestThePictureOfAnInstanceHoldsAllOfItsReport(t *testing.T) {
 	}
 	want := status.Instance{
 		Name: "all", Interface: "eth0", VirtualRouterID: 7, Version: 3, State: "MASTER", Since: since, Reason: "no advert", Priority: 81, Source: "10.0.0.11", Master: "10.0.0.11", MasterPriority: 81,
-		Addresses: []string{"10.0.0.1/24", "10.0.0.2/32", "2001:db8::1/64"}, Mismatches: []status.Notice{{Kind: "collision", Peer: "10.0.0.99", Text: "text"}},
+		Mismatches:  []status.Notice{{Kind: "collision", Peer: "10.0.0.99", Text: "text"}},
 		Transitions: map[string]uint64{"MASTER": 2}, AdvertsSent: 3, AdvertsReceived: 4, AdvertsRefused: map[string]uint64{"ttl": 5},
 		ConfiguredPriority: 101, AdvertInterval: 20 * time.Millisecond, Tracked: "interface eth2 is down: -20", AdvertsAbsorbed: 9, AdvertsByForm: map[string]uint64{"rfc5798": 6},
 		AdvertsFiltered: map[string]uint64{"checksum": 10}, AddressesRestored: 8,
@@ -175,5 +175,35 @@ func TestThePictureOfAnInstanceHoldsAllOfItsReport(t *testing.T) {
 	}
 	if early := instancePicture(i, ha.InstanceReport{}, nil); early.Priority != 101 || early.State != "INIT" {
 		t.Errorf("before the first report: %+v", early)
+	}
+}
+
+func TestThePictureOfInstancesIsMadeAnewWhenSomethingChanged(t *testing.T) {
+	d := &Director{cfg: parsed(t, elections), operator: operator{Yield: map[string]yield{}}}
+	first := d.instancePictures(nil)
+	if i := first[0]; !slices.Equal(i.Addresses, []string{"10.0.0.1/24", "10.0.0.2/32", "2001:db8::1/64"}) || i.SyncGroup != "VG_1" || first[2].SyncGroup != "" {
+		t.Errorf("picture %+v", i)
+	}
+	if again := d.instancePictures(nil); &again[0] != &first[0] {
+		t.Error("nothing changed, and the picture was made anew")
+	}
+	d.report, d.reportAt = ha.Report{Instances: []ha.InstanceReport{{Name: "old", State: vrrp.Master}}}, time.Unix(9, 0)
+	if i := d.instancePictures(nil)[2]; i.State != "MASTER" {
+		t.Errorf("after a report: %+v", i)
+	}
+	d.operator.Yield["plain"] = yield{}
+	d.orders++
+	if list := d.instancePictures(nil); !list[0].Yielding || !list[1].Yielding || list[2].Yielding {
+		t.Errorf("after a failover of a sync group: %+v", list)
+	}
+	if i := d.instancePictures(map[string]map[string]uint64{"old": {"ttl": 3}})[2]; i.AdvertsFiltered["ttl"] != 3 {
+		t.Errorf("after a reading of the plane: %+v", i)
+	}
+	d.cfg = parsed(t, strings.Replace(elections, "10.0.1.1", "10.0.1.9", 1))
+	if i := d.instancePictures(nil)[2]; !slices.Equal(i.Addresses, []string{"10.0.1.9/32"}) {
+		t.Errorf("after a reload: %+v", i)
+	}
+	if first[2].State != "INIT" || first[0].Yielding {
+		t.Error("an earlier picture was changed")
 	}
 }

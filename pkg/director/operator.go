@@ -186,6 +186,7 @@ func (d *Director) members(instance string) (group string, instances []string, e
 
 // ordered puts a new wish of an operator into force, and says why it would not survive a restart.
 func (d *Director) ordered() (warning string) {
+	d.orders++
 	d.setExpiry()
 	d.track()
 	if err := d.rememberOperator(); err != nil {

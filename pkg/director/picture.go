@@ -44,18 +44,8 @@ func (d *Director) publish() {
 	}
 	s.Unhealthy = d.unhealthy()
 	s.Healthy = s.Unhealthy == ""
-	reports := map[string]ha.InstanceReport{}
-	for _, r := range d.report.Instances {
-		reports[r.Name] = r
-	}
 	counters := d.meter.counters()
-	groups := syncGroups(d.cfg)
-	for _, i := range d.cfg.Instances {
-		p := instancePicture(i, reports[i.Name], counters.Adverts[i.Name])
-		p.SyncGroup = groups[i.Name]
-		p.Yielding = d.yielding(i.Name)
-		s.Instances = append(s.Instances, p)
-	}
+	s.Instances = d.instancePictures(counters.Adverts)
 	for _, service := range d.cfg.Services {
 		s.Services = append(s.Services, d.servicePicture(service, s.Plane, counters))
 	}
@@ -80,6 +70,54 @@ func (d *Director) unhealthy() string {
 		return fmt.Sprintf("the election has not reported for %s", time.Since(d.reportAt).Round(time.Second))
 	}
 	return ""
+}
+
+// instances is the last picture of all instances, and what it was made of: of a thousand that do nothing, a new one
+// every second would cost more than their elections.
+type instances struct {
+	cfg       *config.Config
+	reported  time.Time
+	ordered   uint64
+	list      []status.Instance
+	addresses [][]string // of each, as configured
+}
+
+// instancePictures are the pictures of all instances. adverts is what the plane did with adverts, by instance.
+func (d *Director) instancePictures(adverts map[string]map[string]uint64) []status.Instance {
+	last := &d.instances
+	if last.cfg == d.cfg && last.reported.Equal(d.reportAt) && last.ordered == d.orders && len(adverts) == 0 {
+		return last.list
+	}
+	if last.cfg != d.cfg {
+		last.addresses = nil
+		for _, i := range d.cfg.Instances {
+			last.addresses = append(last.addresses, addresses(i))
+		}
+	}
+	reports := map[string]ha.InstanceReport{}
+	for _, r := range d.report.Instances {
+		reports[r.Name] = r
+	}
+	groups := syncGroups(d.cfg)
+	var list []status.Instance
+	for n, i := range d.cfg.Instances {
+		p := instancePicture(i, reports[i.Name], adverts[i.Name])
+		p.Addresses = last.addresses[n]
+		p.SyncGroup = groups[i.Name]
+		p.Yielding = d.yielding(i.Name)
+		list = append(list, p)
+	}
+	last.cfg, last.reported, last.ordered, last.list = d.cfg, d.reportAt, d.orders, list
+	return list
+}
+
+// addresses are those that an instance holds, in words.
+func addresses(i config.Instance) []string {
+	var list []string
+	for _, a := range i.Held() {
+		list = append(list, a.Prefix.String())
+	}
+	return list
 }
 
 // fastPath says what is done with adverts before the kernel sees them, and why that.
@@ -132,9 +170,6 @@ func instancePicture(i config.Instance, r ha.InstanceReport, adverts map[string]
 	}
 	if r.Master.IsValid() {
 		p.Master = r.Master.String()
-	}
-	for _, a := range i.Held() {
-		p.Addresses = append(p.Addresses, a.Prefix.String())
 	}
 	for to, n := range r.Transitions {
 		p.Transitions[to.String()] = n

@@ -119,7 +119,7 @@ func (s *Status) instances(out io.Writer) {
 		if i.Reason != "" {
 			fmt.Fprintf(out, "  %s is %s: %s\n", plain(i.Name), i.State, plain(i.Reason))
 		}
-		if i.Tracked != "" {
+		if i.Tracked != "" && !strings.Contains(i.Reason, i.Tracked) {
 			fmt.Fprintf(out, "  %s, tracked: %s\n", plain(i.Name), plain(i.Tracked))
 		}
 		if i.Yielding {

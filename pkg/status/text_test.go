@@ -29,7 +29,7 @@ func busy() *Status {
 			Name: "gateway", Interface: "bond0.17", VirtualRouterID: 7, Version: 3, State: "BACKUP", Since: noon.Add(-90 * time.Second), Reason: "192.168.6.2 has priority 200",
 			Priority: 90, Master: "192.168.6.2", MasterPriority: 200, Addresses: []string{"192.168.6.1/24"},
 		}, {
-			Name: "broken", Interface: "eth9", VirtualRouterID: 8, Version: 3, State: "FAULT", Since: noon.Add(-2 * time.Second), Reason: "interface eth9: no carrier",
+			Name: "broken", Interface: "eth9", VirtualRouterID: 8, Version: 3, State: "FAULT", Since: noon.Add(-2 * time.Second), Reason: "interface eth9: no carrier; file /standby says 1", Tracked: "file /standby says 1",
 			Priority: 90, Addresses: []string{"192.168.7.1/24"},
 		}, {
 			Name: "low", Interface: "eth0", VirtualRouterID: 9, Version: 3, State: "BACKUP", Since: noon.Add(-2 * time.Second), Reason: "192.168.8.2 has priority 100",
