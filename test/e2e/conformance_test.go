@@ -17,7 +17,7 @@ import (
 // all at once in one director. The V- numbers are those of docs/conformance.md.
 
 // families are the three protocols.
-var families = []string{"v2", "v3"}
+var families = []string{"v2", "v3", "v6"}
 
 // bed is a director with many virtual routers and a peer that is an injector.
 type bed struct {

@@ -185,7 +185,13 @@ func TestPeersFailOverBothWays(t *testing.T) {
 	t.Parallel()
 	v2 := flavour{name: "v2 with password", version: 2, interval: time.Second, password: "1111"}
 	v2Plain := flavour{name: "v2", version: 2, interval: time.Second}
+	v2Unicast := flavour{name: "v2 unicast", version: 2, interval: time.Second, unicast: true}
 	v3 := flavour{name: "v3", version: 3, interval: interval}
+	v3Unicast := flavour{name: "v3 unicast", version: 3, interval: interval, unicast: true}
+	v3MAC := flavour{name: "v3 with virtual MAC", version: 3, interval: interval, virtualMAC: true}
+	v6 := flavour{name: "IPv6", version: 3, interval: interval, ipv6: true}
+	v6Unicast := flavour{name: "IPv6 unicast", version: 3, interval: interval, ipv6: true, unicast: true}
+	v6MAC := flavour{name: "IPv6 with virtual MAC", version: 3, interval: interval, ipv6: true, virtualMAC: true}
 	onPlanes(t, func(t *testing.T, _ string) {
 		for _, run := range []struct {
 			other   string
@@ -194,8 +200,17 @@ func TestPeersFailOverBothWays(t *testing.T) {
 		}{
 			{"keepalived", keepalivedPeer, v2},
 			{"FRR", frrPeer, v2Plain},
+			{"keepalived", keepalivedPeer, v2Unicast},
 			{"keepalived", keepalivedPeer, v3},
 			{"FRR", frrPeer, v3},
+			{"FRR", frrPeer, v3MAC},
+			{"keepalived", keepalivedPeer, v3Unicast},
+			{"keepalived", keepalivedPeer, v3MAC},
+			{"keepalived", keepalivedPeer, v6},
+			{"FRR", frrPeer, v6},
+			{"FRR", frrPeer, v6MAC},
+			{"keepalived", keepalivedPeer, v6Unicast},
+			{"keepalived", keepalivedPeer, v6MAC},
 		} {
 			for _, preferred := range []string{"xdirector", run.other} {
 				t.Run(fmt.Sprintf("%s, %s, %s is preferred", run.other, run.flavour.name, preferred), func(t *testing.T) {
