@@ -86,6 +86,10 @@ func TestBadAdvertsDoNothingToAMASTER(t *testing.T) {
 				}
 			}
 		}
+		b.slow() // a machine that stands still for a moment must not look like a change
+		for n := range rows {
+			rows[n].i = b.instances[n]
+		}
 		b.start()
 		b.all("MASTER")
 		from := time.Now()
@@ -113,10 +117,10 @@ func TestBadAdvertsDoNothingToAMASTER(t *testing.T) {
 			}
 			return nil
 		}))
-		// Long enough for five adverts of every router.
+		// Long enough for three adverts of every router.
 		b.ok(b.director.WaitStatus(t.Context(), patience, func(s *status.Status) error {
 			for n, r := range rows {
-				if got := b.adverts(r.i, from); len(got) < 5 {
+				if got := b.adverts(r.i, from); len(got) < 3 {
 					return fmt.Errorf("%s: %d adverts", s.Instances[n].Name, len(got))
 				}
 			}
@@ -137,9 +141,10 @@ func TestBadAdvertsDoNothingToAMASTER(t *testing.T) {
 // steady checks that adverts of a MASTER come as if nothing had been received.
 func (b *bed) steady(what string, i lab.Instance, from time.Time) {
 	b.t.Helper()
+	latest := 2*i.Interval + b.pauses.since(from)
 	list := b.adverts(i, from.Add(-i.Interval))
 	for n := 1; n < len(list); n++ {
-		if gap := list[n].Time.Sub(list[n-1].Time); gap < i.Interval*8/10 || gap > i.Interval*2 {
+		if gap := list[n].Time.Sub(list[n-1].Time); gap < i.Interval*8/10 || gap > latest {
 			b.t.Errorf("%s: %v between two adverts, want %v", what, gap, i.Interval)
 		}
 	}
@@ -178,7 +183,7 @@ func TestBadAdvertsDoNothingToABACKUP(t *testing.T) {
 				k.send(f, r.i.Interval/4)
 				first, err := b.firstAdvert(r.i, silent)
 				if err == nil {
-					err = near(first.Time.Sub(silent), masterDown(r.i, r.i.Interval))
+					err = b.near(first, silent, masterDown(r.i, r.i.Interval))
 				}
 				if err != nil {
 					t.Errorf("%s %s: took over after %v", r.family, r.name, err)
@@ -278,7 +283,7 @@ func TestOddAdvertsAreObeyed(t *testing.T) {
 				}
 				first, err := b.firstAdvert(i, silent)
 				if err == nil {
-					err = near(first.Time.Sub(silent), masterDown(i, learned))
+					err = b.near(first, silent, masterDown(i, learned))
 				}
 				if err != nil {
 					t.Errorf("%s: V-53: took over after %v", names[n], err)

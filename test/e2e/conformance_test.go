@@ -27,11 +27,12 @@ type bed struct {
 	inject    *lab.Injector
 	sent      *lab.Wire // what the director sends
 	instances []lab.Instance
+	pauses    *pauses
 }
 
 func newBed(t *testing.T) *bed {
 	c := newCluster(t, "", 2, 0)
-	b := &bed{cluster: c, director: c.d[0], node: c.lab.Directors[1]}
+	b := &bed{cluster: c, director: c.d[0], node: c.lab.Directors[1], pauses: watchPauses(t)}
 	var err error
 	b.inject, err = b.node.Inject()
 	c.ok(err)
@@ -54,6 +55,13 @@ func (b *bed) router(family string, priority uint8, more ...string) lab.Instance
 	}
 	b.instances = append(b.instances, i)
 	return i
+}
+
+// slow gives all routers an interval of a second.
+func (b *bed) slow() {
+	for n := range b.instances {
+		b.instances[n].Interval = time.Second
+	}
 }
 
 // virtual are the virtual addresses of a router.
@@ -221,10 +229,63 @@ func (k *keeper) silence(vrid uint8) time.Time {
 	return k.last[vrid]
 }
 
-// near says whether a duration is as promised: not shorter by more than 5 ms, and at most three times as long, or 60 ms
-// longer if that is more.
-func near(got, want time.Duration) error {
-	if got < want-5*time.Millisecond || got > max(lab.Slack*want, want+60*time.Millisecond) {
+// pauses are the times in which this machine kept the test from running, and the director too.
+type pauses struct {
+	mu   sync.Mutex
+	list []pause
+}
+
+type pause struct {
+	at     time.Time // when it was over
+	length time.Duration
+}
+
+// watchPauses notes until the end of the test whenever a timer of 5 ms is late by more than 30.
+func watchPauses(t *testing.T) *pauses {
+	var p pauses
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		last := time.Now()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-tick.C:
+			}
+			now := time.Now()
+			if late := now.Sub(last); late > 35*time.Millisecond {
+				p.mu.Lock()
+				p.list = append(p.list, pause{now, late})
+				p.mu.Unlock()
+			}
+			last = now
+		}
+	}()
+	t.Cleanup(func() { close(quit); <-done })
+	return &p
+}
+
+// since is how long the machine stood still since then, in all.
+func (p *pauses) since(from time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sum := time.Duration(0)
+	for _, x := range p.list {
+		if x.at.After(from) {
+			sum += x.length
+		}
+	}
+	return sum
+}
+
+// near says whether an advert came as long after since as it should: not earlier by more than 5 ms, and in at most three
+// times that, or 60 ms later if that is more. For as long as the machine stood still it may be later.
+func (b *bed) near(a lab.Advert, since time.Time, want time.Duration) error {
+	got := a.Time.Sub(since)
+	if got < want-5*time.Millisecond || got > max(lab.Slack*want, want+60*time.Millisecond)+b.pauses.since(since) {
 		return fmt.Errorf("%v, want %v", got, want)
 	}
 	return nil

@@ -34,7 +34,7 @@ func silent(learned time.Duration) func(*bed, *keeper, lab.Instance) error {
 		if err != nil {
 			return err
 		}
-		return near(first.Time.Sub(since), masterDown(i, learned))
+		return b.near(first, since, masterDown(i, learned))
 	}
 }
 
@@ -80,7 +80,7 @@ func leaves(learned time.Duration) func(*bed, *keeper, lab.Instance) error {
 		if err != nil {
 			return err
 		}
-		return near(first.Time.Sub(at), skew(i, learned))
+		return b.near(first, at, skew(i, learned))
 	}
 }
 
@@ -123,7 +123,7 @@ func stories() []story {
 			if err != nil {
 				return err
 			}
-			return near(first.Time.Sub(since), masterDown(i, i.Interval))
+			return b.near(first, since, masterDown(i, i.Interval))
 		}},
 		{"V-66 one of the same priority keeps it down", "", 0, nil, keptDown(100)},
 		{"V-66 V-75 without preempt a lower one keeps it down", "", 0, []string{"preempt: false"}, keptDown(50)},
@@ -137,7 +137,7 @@ func stories() []story {
 			if err != nil {
 				return err
 			}
-			return near(first.Time.Sub(since), masterDown(i, i.Interval)+2*i.Interval)
+			return b.near(first, since, masterDown(i, i.Interval)+2*i.Interval)
 		}},
 	}
 	for _, p := range []uint8{1, 100, 254} {

@@ -90,6 +90,10 @@ func xdirectorPeer(c *cluster, f flavour, n, other *lab.Node, priority uint8) pe
 	if f.unicast {
 		i.More = append(i.More, fmt.Sprintf("unicast_peers: [%q]", f.own(other)))
 	}
+	if f.unicast && f.ipv6 {
+		// keepalived before 2.3 sends these with the hop limit of any packet.
+		i.More = append(i.More, "unicast_ttl: 64")
+	}
 	if f.virtualMAC {
 		i.More = append(i.More, "virtual_mac: true")
 	}
