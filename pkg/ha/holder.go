@@ -57,6 +57,7 @@ type holder struct {
 	foreign map[netip.Addr]bool     // put there by somebody else: never touched
 	routes  map[Route]int           // put there by us, with the index of their interface
 	theirs  map[Route]bool          // there already, or one that differs in its way only: told
+	owed    bool                    // a route was removed, and it is too early to put it back
 	mac     macvlan                 // made by us
 	slot    int                     // see record
 	failed  map[string]string       // errors told already, by what they are about
@@ -205,9 +206,7 @@ func (h *holder) claim(w wish) claim {
 	rec, valid := h.host.records.of(w.instance.Name)
 	var last time.Duration
 	h.slot, c.advert, last = h.host.records.slot(w.instance.Name)
-	if w.instance.VirtualMAC != "" {
-		c.fault = h.adoptMAC(w)
-	}
+	c.fault = h.adoptMAC(w, rec)
 	if valid {
 		h.recall(w, rec)
 	}
@@ -397,6 +396,9 @@ func (h *holder) tellForeign(w wish, v VirtualAddress, p netip.Prefix) {
 }
 
 func (h *holder) add(w wish, s spot, v VirtualAddress) {
+	if v.Interface != "" {
+		h.host.sysctls.promote(h.log, v.Interface) // for the others it was done before
+	}
 	err := h.host.handle.AddrAdd(device(s.index), address(w, v))
 	switch {
 	case errors.Is(err, unix.EEXIST):

@@ -220,6 +220,7 @@ func TestRecordsAreReadBackByTheNextRunAndTheFilesGoWithTheLastOne(t *testing.T)
 }
 
 func TestAStateDirHasOneDirectorAtATime(t *testing.T) {
+	t.Parallel() // it waits
 	dir := t.TempDir()
 	r := openTestRecords(t, dir)
 	if _, err := openRecords(dir, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another director uses it") {

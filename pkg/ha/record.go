@@ -81,11 +81,12 @@ type records struct {
 	bootID string
 	log    *slog.Logger
 	folder *os.File // locked; nil: it can't be made
-	words  []byte   // of the adverts, mapped; nil: the file can't be
 
-	mu      sync.Mutex
-	all     map[string]record // by instance
-	version int               // counts the changes of all
+	mu       sync.Mutex
+	all      map[string]record // by instance
+	version  int               // counts the changes of all
+	words    []byte            // of the adverts, mapped when the first is wanted
+	unmapped bool              // they can't be
 
 	writing sync.Mutex
 	written int // version on the disk
@@ -108,9 +109,6 @@ func openRecords(dir string, log *slog.Logger) (*records, error) {
 		r.all = map[string]record{}
 	} else if !valid {
 		r.all = map[string]record{}
-	}
-	if err := r.mapAdverts(); err != nil {
-		log.Warn("a restart will not know that it was MASTER", "error", err)
 	}
 	return r, nil
 }
@@ -135,7 +133,7 @@ func (r *records) lock() error {
 	if r.folder, err = openFolder(r.dir); err != nil {
 		return nil //nolint:nilerr // told by who makes it
 	}
-	for end := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(lockPatience); ; time.Sleep(time.Millisecond) {
 		err = unix.Flock(int(r.folder.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return nil // some file systems can't lock
@@ -147,7 +145,7 @@ func (r *records) lock() error {
 	}
 }
 
-// mapAdverts maps the file with the times of the last adverts.
+// mapAdverts maps the file with the times of the last adverts, once.
 func (r *records) mapAdverts() error {
 	f, err := os.OpenFile(filepath.Join(r.dir, advertFile), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -211,6 +209,12 @@ func (r *records) slot(instance string) (int, *lastAdvert, time.Duration) {
 		r.all[instance] = rec // so that no other one takes it
 		r.version++
 	}
+	if r.words == nil && !r.unmapped {
+		if err := r.mapAdverts(); err != nil {
+			r.log.Warn("a restart will not know that it was MASTER", "error", err)
+			r.unmapped = true
+		}
+	}
 	if r.words == nil {
 		return rec.Slot, nil, 0
 	}
@@ -259,6 +263,9 @@ func (r *records) flush(version int) error {
 	r.mu.Lock()
 	all := maps.Clone(r.all)
 	version = r.version
+	if len(all) == 0 {
+		r.words = nil // its file goes; whoever comes next gets another one
+	}
 	r.mu.Unlock()
 	path := filepath.Join(r.dir, recordFile)
 	var err error

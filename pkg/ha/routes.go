@@ -67,9 +67,13 @@ func (h *holder) dropRoutes(w wish) {
 // keepRoutes installs the routes that are not there. The addresses come first: a route may have one as its source, or
 // lead to its gateway through the network of one.
 func (h *holder) keepRoutes(w wish) {
+	look := h.adopted || h.retry || w.routes || w.blind || h.owed
+	if h.owed = look && len(h.routes) > 0 && h.fight.lost > fightLimit && h.fight.wait(h.wake); h.owed {
+		return
+	}
 	for _, r := range w.instance.Routes {
 		_, held := h.routes[r]
-		if !h.current().hold || held && !h.adopted && !h.retry && !w.routes && !w.blind {
+		if !h.current().hold || held && !look {
 			continue
 		}
 		name := w.instance.routeDevice(r)

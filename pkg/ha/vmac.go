@@ -41,9 +41,19 @@ type macvlan struct {
 	up     bool // as wished: it is set down a little later
 }
 
-// adoptMAC takes the device that a former run left as ours. It says why no device of that name can be had.
-func (h *holder) adoptMAC(w wish) (fault string) {
-	name := w.instance.VirtualMAC
+// adoptMAC takes the device that a former run left as ours, and removes what it left under another name or with another
+// MAC. It says why no device of the wished name can be had.
+func (h *holder) adoptMAC(w wish, rec record) (fault string) {
+	parent, name := w.links[w.instance.Interface].Index, w.instance.VirtualMAC
+	for _, m := range rec.VirtualMAC {
+		if m.Name == name && m.Parent == parent && bytes.Equal(m.hardware(), virtualMAC(w.instance)) {
+			continue
+		}
+		if k, err := h.host.handle.LinkByName(m.Name); err == nil && isOurs(k, m.Parent, m.hardware()) {
+			h.mac = macvlan{name: m.Name, index: k.Attrs().Index, parent: m.Parent}
+			h.dropMAC("left by a former run")
+		}
+	}
 	if _, there := w.links[name]; !there {
 		return ""
 	}
@@ -51,7 +61,6 @@ func (h *holder) adoptMAC(w wish) (fault string) {
 	if err != nil {
 		return "" // it is gone meanwhile
 	}
-	parent := w.links[w.instance.Interface].Index
 	if !isOurs(k, parent, virtualMAC(w.instance)) {
 		return fmt.Sprintf("interface %s is there already and is no macvlan with the virtual MAC %s on %s; remove it, or give virtual_mac another name",
 			name, virtualMAC(w.instance), w.instance.Interface)
@@ -69,8 +78,12 @@ func isOurs(k netlink.Link, parent int, mac net.HardwareAddr) bool {
 // keepMAC makes the device as wished.
 func (h *holder) keepMAC(w wish) {
 	parent := w.links[w.instance.Interface].Index
-	if h.mac.index != 0 && (h.mac.name != w.instance.VirtualMAC || h.mac.parent != parent) {
+	switch {
+	case h.mac.index == 0:
+	case h.mac.name != w.instance.VirtualMAC:
 		h.dropMAC("not in the configuration any more")
+	case h.mac.parent != parent:
+		h.dropMAC("its interface is gone")
 	}
 	if w.instance.VirtualMAC == "" || parent == 0 {
 		return
@@ -78,14 +91,14 @@ func (h *holder) keepMAC(w wish) {
 	if h.mac.index != 0 && (w.moved || w.blind) {
 		h.checkMAC()
 	}
-	if h.mac.index == 0 {
+	if h.mac.index == 0 && !h.fight.wait(h.wake) {
 		if err := h.makeMAC(w, parent); err != nil {
 			h.fail(w.instance.VirtualMAC, err)
 			return
 		}
 		delete(h.failed, w.instance.VirtualMAC)
 	}
-	if h.mac.up != w.hold {
+	if h.mac.index != 0 && h.mac.up != w.hold {
 		h.setMAC(w.hold)
 	}
 	if h.mac.up && w.instance.ipv6() {

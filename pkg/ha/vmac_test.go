@@ -12,6 +12,8 @@ import (
 	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/xdirector/xdirector/pkg/vrrp"
 )
 
 func withVirtualMAC(i Instance) Instance {
@@ -223,5 +225,81 @@ func TestAVirtualMACOfSomebodyElseIsLeftAloneAndAFault(t *testing.T) {
 	k.quit()
 	if a.link(i.VirtualMAC) == nil {
 		t.Error("removed somebody else's device")
+	}
+}
+
+func TestVirtualMACFollowsItsInterfaceAndItsConfiguration(t *testing.T) {
+	a, b := oneBox(t)
+	i := withVirtualMAC(fast(100, vip1))
+	dir := t.TempDir()
+	k := a.keep(dir, i)
+	k.master()
+	eventually(t, "address", func() bool { return a.has(vip1.String()) })
+	must(t, a.nl.LinkDel(a.eth0())) // and the macvlan with it
+	a.joinTo(b)
+	on := func() int {
+		if m, ok := a.link(i.VirtualMAC).(*netlink.Macvlan); ok {
+			return m.ParentIndex
+		}
+		return 0
+	}
+	eventually(t, "address on the new interface", func() bool { return on() == a.eth0().Attrs().Index && a.has(vip1.String()) })
+
+	other := i
+	other.VirtualMAC = "vmac0"
+	k.set(func(w *wish) { w.instance = other })
+	eventually(t, "address under the other name", func() bool {
+		got, there := a.address(vip1)
+		return a.link(i.VirtualMAC) == nil && there && a.link("vmac0") != nil && got.LinkIndex == a.link("vmac0").Attrs().Index
+	})
+	k.crash()
+
+	other.VRRP.VRID = 77 // changed in the file before the next start: the device that is left has the wrong MAC
+	k = a.keep(dir, other)
+	if k.found.fault != "" || a.link("vmac0") != nil || a.has(vip1.String()) {
+		t.Errorf("claim %+v, device %v", k.found, a.link("vmac0"))
+	}
+	k.master()
+	eventually(t, "the new MAC", func() bool {
+		m := a.link("vmac0")
+		return m != nil && m.Attrs().HardwareAddr.String() == "00:00:5e:00:01:4d" && a.has(vip1.String())
+	})
+	k.crash()
+
+	none := other
+	none.VirtualMAC = ""
+	k = a.keep(dir, none)
+	if a.link("vmac0") != nil || a.has(vip1.String()) {
+		t.Error("the device that nobody wants any more is left")
+	}
+	k.master()
+	eventually(t, "address on the interface itself", func() bool {
+		got, there := a.address(vip1)
+		return there && got.LinkIndex == a.eth0().Attrs().Index
+	})
+	k.quit()
+}
+
+func TestDirectorsWithOneVirtualMACHearEachOther(t *testing.T) {
+	a, b := oneBox(t)
+	low, high := withVirtualMAC(fast(100, vip1)), withVirtualMAC(fast(200, vip1))
+	adverts := b.sniff(unix.ETH_P_IP)
+	first := a.start(config(t, low))
+	first.state(vrrp.Master)
+	f := nextFrame(t, adverts, "advert", func(f []byte) bool { return f[23] == 112 })
+	if got := net.HardwareAddr(f[6:12]).String(); got != "00:00:5e:00:01:33" {
+		t.Errorf("Ethernet source of an advert: %s", got)
+	}
+	eventually(t, "address at the first", func() bool { return a.has(vip1.String()) })
+	second := b.start(config(t, high))
+	second.state(vrrp.Master)
+	first.state(vrrp.Backup) // it heard adverts that came from the MAC of its own device, which was up
+	eventually(t, "address at the second alone", func() bool { return b.has(vip1.String()) && !a.has(vip1.String()) })
+	second.Stop()
+	first.state(vrrp.Master)
+	second.stopped()
+	eventually(t, "address back at the first", func() bool { return a.has(vip1.String()) && !b.has(vip1.String()) })
+	if b.link(high.VirtualMAC) != nil {
+		t.Error("the device is left after Stop")
 	}
 }
