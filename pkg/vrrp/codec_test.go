@@ -131,6 +131,11 @@ func TestIPv6HasOneFormOfTheChecksum(t *testing.T) {
 	if err != nil || got.Checksum != PseudoHeader {
 		t.Errorf("an IPv6 advert configured with the IPv4 form is read with form %d, error %v; want the pseudo-header", got.Checksum, err)
 	}
+	b := a.Append(nil, ll1, multicast6)
+	b[6], b[7] = 0, 0
+	sum := ^fold(add(b))
+	b[6], b[7] = byte(sum>>8), byte(sum)
+	wantRefused(t, "the message alone", b, ll1, multicast6, RefusedChecksum)
 }
 
 func TestBytesBehindAnAdvertAreIgnored(t *testing.T) {

@@ -235,17 +235,25 @@ func drawEvent(t *rapid.T, m *Machine, now Time) Event {
 }
 
 func TestTheConfigurationIsCopied(t *testing.T) {
-	cfg := Config{Version: 2, VRID: 51, Priority: Owner, Interval: time.Second, Addresses: []netip.Addr{vip}}
+	cfg := Config{Version: 2, VRID: 51, Priority: Owner, Interval: time.Second, Addresses: []netip.Addr{vip}, Peers: []netip.Addr{lb2}}
 	m := New(cfg)
-	cfg.Addresses[0] = lb2
+	cfg.Addresses[0], cfg.Peers[0] = lb2, vip
 	if a := m.Step(0, Start{Source: lb1})[0].(Send).Advert; a.Addresses[0] != vip {
 		t.Errorf("after New the caller can change the address to %s", a.Addresses[0])
 	}
-	next := []netip.Addr{vip}
-	m.Step(0, Configure{Config: Config{Version: 2, VRID: 51, Priority: Owner, Interval: time.Second, Addresses: next}})
-	next[0] = lb2
+	advert := Advert{Version: 2, VRID: 51, Priority: 100, Interval: time.Second, Addresses: []netip.Addr{vip}}
+	packet := Packet{Source: lb2, Destination: lb1, TTL: 255, Payload: advert.Append(nil, lb2, lb1)}
+	if got, ok := m.Step(0, packet)[0].(Accepted); !ok {
+		t.Errorf("after New the caller can change the peers: %+v", got)
+	}
+	next, peers := []netip.Addr{vip}, []netip.Addr{lb2}
+	m.Step(0, Configure{Config: Config{Version: 2, VRID: 51, Priority: Owner, Interval: time.Second, Addresses: next, Peers: peers}})
+	next[0], peers[0] = lb2, vip
 	if a := m.Step(time.Second, Tick{})[0].(Send).Advert; a.Addresses[0] != vip {
 		t.Errorf("after Configure the caller can change the address to %s", a.Addresses[0])
+	}
+	if got, ok := m.Step(time.Second, packet)[0].(Accepted); !ok {
+		t.Errorf("after Configure the caller can change the peers: %+v", got)
 	}
 }
 
