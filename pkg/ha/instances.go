@@ -106,24 +106,26 @@ func (l *loop) configure(i *instance, now vrrp.Time, always bool) {
 		return
 	}
 	given, text := weigh(i.cfg, l.tracks[i.cfg.Name], l.snapshot)
+	if always || given.Adjust != i.given.Adjust || given.Yield != i.given.Yield || given.Hold != i.given.Hold {
+		i.given, l.lease.stale = given, true
+		for _, o := range i.sync.members {
+			// With another priority the MASTER may be one to take over from: its adverts must be looked at.
+			l.release(o, now)
+			o.repeat.forget()
+			o.changed = true
+			l.touch(o)
+		}
+		l.step(i, now, vrrp.Configure{Config: given})
+	}
 	if text != i.tracked {
 		i.tracked, i.changed = text, true
 		l.touch(i)
 		if text != "" {
-			i.log.Info("tracked", "what", text, "priority", given.Priority)
+			i.log.Info("tracked", "what", text, "priority", i.machine.Priority())
 		} else {
-			i.log.Info("nothing tracked weighs any more", "priority", given.Priority)
+			i.log.Info("nothing tracked weighs any more", "priority", i.machine.Priority())
 		}
 	}
-	if !always && given.Priority == i.given.Priority && given.Yield == i.given.Yield && given.Hold == i.given.Hold {
-		return
-	}
-	i.given, i.changed, l.lease.stale = given, true, true
-	// With another priority the MASTER may be one to take over from: its adverts must be looked at.
-	l.release(i, now)
-	i.repeat.forget()
-	l.touch(i)
-	l.step(i, now, vrrp.Configure{Config: given})
 }
 
 // dismiss has an instance hand over, alone.

@@ -92,7 +92,7 @@ func (i *instance) report() InstanceReport {
 		AdvertsByForm:   map[string]uint64{},
 		Mismatches:      i.notices.mismatchList(),
 		Peers:           i.notices.peerList(),
-		Priority:        i.given.Priority,
+		Priority:        i.machine.Priority(),
 		Tracked:         i.tracked,
 		Restored:        i.holder.restored.Load(),
 	}

@@ -41,9 +41,7 @@ func weigh(cfg Instance, track Track, links snapshot) (given vrrp.Config, text s
 			say(fmt.Sprintf("interface %s up: %+d", t.Name, t.Weight))
 		}
 	}
-	if given.Priority != vrrp.Owner {
-		given.Priority = uint8(min(max(int(given.Priority)+adjust, 1), vrrp.Owner-1))
-	}
+	given.Adjust += adjust
 	if track.Yield {
 		say("an operator's failover: left to the other directors")
 	}

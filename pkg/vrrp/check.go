@@ -101,7 +101,7 @@ func (m *Machine) compare(now Time, source netip.Addr, a Advert) Mismatch {
 		// same moment. One that wins makes us BACKUP: then there is no second MASTER any more.
 		if split = m.state == Master && !m.handing && now-m.since >= m.cfg.Interval && m.loses(source, a); split {
 			tell(MismatchSplitBrain, fmt.Sprintf("%s (priority %d) is MASTER too; this director stays MASTER with priority %d, and %s must give way to its adverts; if this lasts, they do not arrive there: look at the network and the packet filters between the two",
-				source, a.Priority, m.priority(), source))
+				source, a.Priority, m.Priority(), source))
 		}
 		there, here := missing(a.Addresses, m.cfg.Addresses), missing(m.cfg.Addresses, a.Addresses)
 		var where []string

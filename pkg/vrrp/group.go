@@ -14,8 +14,8 @@ import (
 // wish to yield to one member is one to all. A MASTER that hears a lower one makes all announce themselves.
 //
 // A member that stops is on its own; what kept it down still counts until the group is formed without it, or else the
-// others would come up for the moment until they are stopped too. The members should have one priority, and be
-// tracked together: where each of two directors is the better one for one member, neither can be MASTER for long.
+// others would come up for the moment until they are stopped too. The members should have one priority: where each of
+// two directors is the better one for one member, neither can be MASTER for long.
 type Group []*Machine
 
 // MemberAction is an action that the owner of a member must do.
@@ -28,8 +28,11 @@ type MemberAction struct {
 func (g Group) Step(now Time, member int, event Event) []MemberAction {
 	m := g[member]
 	var out []MemberAction
-	if _, start := event.(Start); start {
+	switch e := event.(type) {
+	case Start:
 		out = g.align(out, now) // it begins with the wishes of all
+	case Configure:
+		m.adjust = g.adjust(member, e.Config.Adjust)
 	}
 	steady := m.state == Master && !m.handing
 	actions := m.step(now, event, g.vetoes(m, event))
@@ -37,7 +40,7 @@ func (g Group) Step(now Time, member int, event Event) []MemberAction {
 	if _, packet := event.(Packet); packet && !accepts(actions) {
 		return out // without any effect
 	}
-	if len(g) == 1 && m.groupHold == "" && !m.groupYield && m.follow == "" {
+	if len(g) == 1 && m.groupHold == "" && !m.groupYield && m.follow == "" && m.adjust == m.cfg.Adjust {
 		return out
 	}
 	disputes := steady && m.state == Master && !m.handing && disputed(actions)
@@ -110,7 +113,10 @@ func (g Group) align(out []MemberAction, now Time) []MemberAction {
 			second = i
 		}
 	}
+	adjust := g.adjust(0, g[0].cfg.Adjust)
 	for i, m := range g {
+		m.adjust = adjust
+		m.reconsider(now)
 		hold, yield := "", false
 		if !m.stopping {
 			cause := first
@@ -130,6 +136,17 @@ func (g Group) align(out []MemberAction, now Time) []MemberAction {
 		return g.release(out, now)
 	}
 	return g.level(out, now)
+}
+
+// adjust is the change of priority for all members, if that of one is own.
+func (g Group) adjust(member, own int) int {
+	worst, best := min(own, 0), max(own, 0)
+	for i, m := range g {
+		if i != member {
+			worst, best = min(worst, m.cfg.Adjust), max(best, m.cfg.Adjust)
+		}
+	}
+	return worst + best
 }
 
 // level makes all members BACKUP or MASTER.

@@ -28,8 +28,8 @@ func TestWholeLANEndsWithOneMaster(t *testing.T) {
 			t.Fatalf("the election is not over when it should be: %d transitions after it", l.transitions-transitions)
 		}
 		for vrid, winner := range winners {
-			if highest := l.highest(vrid); winner != nil && l.preempt && winner.m.priority() != highest {
-				t.Fatalf("%s is MASTER with priority %d, but somebody has %d", winner.name(), winner.m.priority(), highest)
+			if highest := l.highest(vrid); winner != nil && l.preempt && winner.m.Priority() != highest {
+				t.Fatalf("%s is MASTER with priority %d, but somebody has %d", winner.name(), winner.m.Priority(), highest)
 			}
 		}
 	})
@@ -77,8 +77,8 @@ func TestTwoMastersAgreeWithinOneInterval(t *testing.T) {
 		for vrid, winner := range l.masters() {
 			for _, b := range l.boxes {
 				n := b.nodes[vrid]
-				if n.m.priority() > winner.m.priority() || n.m.priority() == winner.m.priority() && winner.address.Less(n.address) {
-					t.Fatalf("%s is MASTER (priority %d), but %s has priority %d", winner.name(), winner.m.priority(), n.name(), n.m.priority())
+				if n.m.Priority() > winner.m.Priority() || n.m.Priority() == winner.m.Priority() && winner.address.Less(n.address) {
+					t.Fatalf("%s is MASTER (priority %d), but %s has priority %d", winner.name(), winner.m.Priority(), n.name(), n.m.Priority())
 				}
 			}
 		}

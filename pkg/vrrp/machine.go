@@ -51,6 +51,7 @@ type Machine struct {
 	stopping bool
 	ended    bool // a Stop is through, and no Start came since
 
+	adjust     int    // of the priority, by all members of the sync group
 	groupHold  string // another member of the sync group can't take part: which and why
 	groupYield bool   // another member of the sync group yields
 }
@@ -67,7 +68,7 @@ func (a alarm) due(now Time) bool { return a.set && now >= a.at }
 
 // New returns a machine in INIT; Start begins the election.
 func New(cfg Config) *Machine {
-	m := &Machine{}
+	m := &Machine{adjust: cfg.Adjust}
 	m.set(cfg)
 	return m
 }
@@ -85,7 +86,7 @@ func (m *Machine) State() State { return m.state }
 // MASTER is known.
 func (m *Machine) Master() (netip.Addr, uint8) {
 	if m.state == Master {
-		return m.source, m.priority()
+		return m.source, m.Priority()
 	}
 	return m.master, m.masterPriority
 }
@@ -109,7 +110,12 @@ func (m *Machine) Deadline() (Time, bool) {
 
 // Step tells the machine what happened at now, which never goes back, and returns what must be done, in that order.
 // A machine of a sync group is told by Group.Step instead.
-func (m *Machine) Step(now Time, event Event) []Action { return m.step(now, event, false) }
+func (m *Machine) Step(now Time, event Event) []Action {
+	if c, ok := event.(Configure); ok {
+		m.adjust = c.Config.Adjust
+	}
+	return m.step(now, event, false)
+}
 
 // step is Step for a member of a sync group; vetoed: the group would not agree if this member became MASTER by itself.
 func (m *Machine) step(now Time, event Event, vetoed bool) []Action {
@@ -172,7 +178,7 @@ func (m *Machine) start(now Time, e Start, vetoed bool) []Action {
 
 // begin takes part in the election from the beginning.
 func (m *Machine) begin(out []Action, now Time, reason string, vetoed bool) []Action {
-	if m.priority() == Owner && !vetoed {
+	if m.Priority() == Owner && !vetoed {
 		return m.becomeMaster(out, now, fmt.Sprintf("started with priority %d", Owner))
 	}
 	// RFC 9568 6.4.1: wait as long as for a MASTER that fell silent, even if configured to be it.
@@ -236,7 +242,7 @@ func (m *Machine) silence(now Time) string {
 	case m.leaving.IsValid():
 		return fmt.Sprintf("%s gives up being MASTER (priority 0)", m.leaving)
 	case m.preempting:
-		return fmt.Sprintf("%s has the lower priority %d, ours is %d", m.master, m.masterPriority, m.priority())
+		return fmt.Sprintf("%s has the lower priority %d, ours is %d", m.master, m.masterPriority, m.Priority())
 	case m.master.IsValid():
 		return fmt.Sprintf("no advert from %s for %s", m.master, waited)
 	}
@@ -248,7 +254,6 @@ func (m *Machine) becomeMaster(out []Action, now Time, reason string) []Action {
 	fromOther := m.leaving.IsValid() || m.preempting
 	m.remove = alarm{}
 	m.preempt = alarm{}
-	m.looked, m.expired = false, false
 	m.since, m.held = now, true
 	out = m.advertise(out, now)
 	out = m.change(append(out, AddAddresses{}), Master, reason)
@@ -262,7 +267,7 @@ func (m *Machine) advertise(out []Action, now Time) []Action {
 	m.timer = at(now + m.cfg.Interval)
 	// The most impatient other router has priority 255, if it is a second owner.
 	m.doubt = now + m.downAdverts()*m.cfg.Interval + m.skewUnit(m.cfg.Interval)/256
-	return append(out, Send{m.advert(m.priority())})
+	return append(out, Send{m.advert(m.Priority())})
 }
 
 func (m *Machine) advert(priority uint8) Advert {
@@ -306,7 +311,7 @@ func (m *Machine) await(now Time, interval time.Duration) {
 // skew is the part of the wait by which the highest priority is the first. In version 2 it is a share of one
 // second, whatever the interval; in version 3 of the MASTER's interval.
 func (m *Machine) skew() time.Duration {
-	return time.Duration(256-int(m.priority())) * m.skewUnit(m.interval) / 256
+	return time.Duration(256-int(m.Priority())) * m.skewUnit(m.interval) / 256
 }
 
 func (m *Machine) skewUnit(interval time.Duration) time.Duration {
@@ -323,13 +328,17 @@ func (m *Machine) downAdverts() time.Duration {
 	return time.Duration(m.cfg.DownAdverts)
 }
 
-// priority is the one we take part with. Who yields takes part with the lowest: it obeys everybody, and takes
-// over when there is nobody.
-func (m *Machine) priority() uint8 {
-	if m.yields() {
+// Priority returns the priority that the machine takes part with: the configured one and Adjust, kept within 1-254; an
+// owner's is always 255. Who yields has the lowest: it obeys everybody, and takes over when there is nobody. In a sync
+// group the members' worst and best Adjust count for all of them, else a group could win one election and lose another.
+func (m *Machine) Priority() uint8 {
+	switch {
+	case m.yields():
 		return 1
+	case m.cfg.Priority == Owner:
+		return Owner
 	}
-	return m.cfg.Priority
+	return uint8(min(max(int(m.cfg.Priority)+m.adjust, 1), Owner-1))
 }
 
 // forget drops every timer and what was learned from others.
@@ -387,15 +396,20 @@ func (m *Machine) configure(now Time, cfg Config) []Action {
 			out = m.announceTwice([]Action{AddAddresses{}}, now)
 		}
 	case m.state == Backup && !m.leaves():
-		switch {
-		case cfg.Interval != old.Interval && (cfg.Version == 2 || !m.master.IsValid()):
+		if cfg.Interval != old.Interval && (cfg.Version == 2 || !m.master.IsValid()) {
 			// The old wait was meant for the old interval; a change of the file is no silence of the MASTER.
 			m.await(now, cfg.Interval)
-		case m.preempting && (m.masterPriority >= m.priority() || !m.preempts()):
-			m.await(now, m.interval) // the MASTER is not to be preempted any more
 		}
+		m.reconsider(now)
 	}
 	return m.heed(out, now, hold, yields, fault)
+}
+
+// reconsider keeps a BACKUP from taking over from a MASTER that is not to be preempted any more.
+func (m *Machine) reconsider(now Time) {
+	if m.state == Backup && m.preempting && !m.leaves() && (m.masterPriority >= m.Priority() || !m.preempts()) {
+		m.await(now, m.interval)
+	}
 }
 
 func (m *Machine) change(out []Action, to State, reason string) []Action {

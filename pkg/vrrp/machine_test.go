@@ -167,6 +167,7 @@ func drawConfig(t *rapid.T) Config {
 // drawKnobs changes what a reload may change at any time.
 func drawKnobs(t *rapid.T, c Config) Config {
 	c.Priority = rapid.Uint8Range(1, 255).Draw(t, "priority")
+	c.Adjust = rapid.SampledFrom([]int{0, 0, -300, -20, 20, 300}).Draw(t, "adjust")
 	c.Preempt = rapid.Bool().Draw(t, "preempt")
 	c.Yield = rapid.SampledFrom([]bool{false, false, false, true}).Draw(t, "yield")
 	c.Hold = rapid.SampledFrom([]string{"", "", "", "", "maintenance", "check web failed"}).Draw(t, "hold")

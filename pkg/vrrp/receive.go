@@ -58,11 +58,11 @@ func (m *Machine) hearAsBackup(now Time, source netip.Addr, a Advert) (obeyed bo
 	if m.held && !m.remove.set && !disjoint(a.Addresses, m.cfg.Addresses) {
 		m.remove = at(now + lingerTime)
 	}
-	lower := a.Priority < m.priority()
+	lower := a.Priority < m.Priority()
 	if lower && m.mayPreempt(now) {
 		// RFC 9568 6.4.2: "discard the ADVERTISEMENT": the timer runs on, and we take over when it ends. The lower
 		// MASTER is still worth showing, unless a higher one was heard too.
-		if !m.master.IsValid() || m.masterPriority < m.priority() {
+		if !m.master.IsValid() || m.masterPriority < m.Priority() {
 			m.master, m.masterPriority = source, a.Priority
 			m.preempting = true
 		}
@@ -82,13 +82,13 @@ func (m *Machine) obey(now Time, source netip.Addr, a Advert) {
 }
 
 // preempts says whether it may take over from a lower MASTER at all.
-func (m *Machine) preempts() bool { return m.cfg.Preempt || m.priority() == Owner }
+func (m *Machine) preempts() bool { return m.cfg.Preempt || m.Priority() == Owner }
 
 // mayPreempt says whether a lower MASTER need not be obeyed. The first question after a time without one starts
 // PreemptDelay. Who owns the addresses never waits.
 func (m *Machine) mayPreempt(now Time) bool {
 	switch {
-	case m.priority() == Owner:
+	case m.Priority() == Owner:
 		return true
 	case !m.preempts():
 		return false
@@ -103,9 +103,9 @@ func (m *Machine) hearAsMaster(out []Action, now Time, source netip.Addr, a Adve
 	case a.Priority == 0:
 		// All BACKUPs have just been told to hurry; this keeps them down.
 		return m.advertise(out, now)
-	case a.Priority > m.priority():
-		return m.giveWay(out, now, source, a, fmt.Sprintf("%s has the higher priority %d, ours is %d", source, a.Priority, m.priority()))
-	case a.Priority == m.priority() && source.Compare(m.source) > 0:
+	case a.Priority > m.Priority():
+		return m.giveWay(out, now, source, a, fmt.Sprintf("%s has the higher priority %d, ours is %d", source, a.Priority, m.Priority()))
+	case a.Priority == m.Priority() && source.Compare(m.source) > 0:
 		return m.giveWay(out, now, source, a, fmt.Sprintf("%s has the same priority %d and the higher address", source, a.Priority))
 	}
 	// RFC 9568 6.4.3: "Discard the ADVERTISEMENT" and "Send an ADVERTISEMENT immediately to assert the state". A flood
@@ -120,7 +120,7 @@ func (m *Machine) hearAsMaster(out []Action, now Time, source netip.Addr, a Adve
 
 // loses says whether the sender of an advert is a MASTER that has to give way to us.
 func (m *Machine) loses(source netip.Addr, a Advert) bool {
-	return a.Priority != 0 && (a.Priority < m.priority() || a.Priority == m.priority() && source.Less(m.source))
+	return a.Priority != 0 && (a.Priority < m.Priority() || a.Priority == m.Priority() && source.Less(m.source))
 }
 
 // hearAsLeaving looks for the successor, who may have any priority.

@@ -381,6 +381,8 @@ func configure(t *testing.T, c Config, words []string) Config {
 			c.VRID = uint8(number(t, value))
 		case "priority":
 			c.Priority = uint8(number(t, value))
+		case "adjust":
+			c.Adjust = number(t, value)
 		case "interval":
 			c.Interval = duration(t, value)
 		case "preempt":

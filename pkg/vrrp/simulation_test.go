@@ -182,27 +182,14 @@ func (l *lan) disturbBox(b *box) {
 		n.failed = true
 		l.step(n, Fail{Reason: "no carrier"})
 	case what == "track":
-		priority := uint8(rapid.SampledFrom([]int{1, 50, 150, 254}).Draw(l.t, "priority"))
-		l.configure(b, n, func(c *Config) {
-			if c.Priority != Owner {
-				c.Priority = priority
-			}
-		})
+		adjust := rapid.SampledFrom([]int{-300, -50, 0, 50, 300}).Draw(l.t, "adjust")
+		l.wish(n, func(c *Config) { c.Adjust = adjust })
 	case what == "yield" || what == "unyield":
 		l.wish(n, func(c *Config) { c.Yield = what == "yield" })
 	case what == "hold":
 		l.wish(n, func(c *Config) { c.Hold = "maintenance" })
 	case what == "unhold":
 		l.wish(n, func(c *Config) { c.Hold = "" })
-	}
-}
-
-// configure changes all members of a sync group, or one virtual router.
-func (l *lan) configure(b *box, one *node, change func(*Config)) {
-	for _, n := range b.nodes {
-		if n == one || l.grouped {
-			l.wish(n, change)
-		}
 	}
 }
 
@@ -269,7 +256,7 @@ func (l *lan) highest(vrid int) uint8 {
 	highest := uint8(0)
 	for _, b := range l.boxes {
 		if n := b.nodes[vrid]; n.takesPart() {
-			highest = max(highest, n.m.priority())
+			highest = max(highest, n.m.Priority())
 		}
 	}
 	return highest
@@ -283,7 +270,7 @@ func (l *lan) masters() []*node {
 		for _, b := range l.boxes {
 			n := b.nodes[vrid]
 			if n.m != nil {
-				text += fmt.Sprintf(" %s=%s(%d)", n.name(), n.m.State(), n.m.priority())
+				text += fmt.Sprintf(" %s=%s(%d)", n.name(), n.m.State(), n.m.Priority())
 			}
 			if n.takesPart() {
 				taking++

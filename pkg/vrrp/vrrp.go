@@ -36,6 +36,7 @@ type Config struct {
 	Version      uint8         // 2 or 3
 	VRID         uint8         // 1-255
 	Priority     uint8         // 1-255
+	Adjust       int           // by what is tracked, see Machine.Priority
 	Interval     time.Duration // between adverts: v2 whole seconds 1-255, v3 10ms-40.95s in steps of 10ms
 	Preempt      bool          // take over from a MASTER of lower priority
 	PreemptDelay time.Duration // hear a lower MASTER this long before taking over from it
