@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,6 +59,7 @@ type standing struct {
 	Name   string `json:"name"`
 	State  string `json:"state"`
 	Master string `json:"master"` // empty: not known
+	Reason string `json:"reason"` // of the state
 	Text   string `json:"text"`
 }
 
@@ -73,7 +75,7 @@ func failOver(ctx context.Context, c *cobra.Command, client *control.Client, ins
 	if err != nil {
 		return err
 	}
-	standings, done := watch(client, order, func(s standing) bool {
+	standings, done := watch(client, order, nil, func(s standing) bool {
 		return s.State == "BACKUP" && s.Master != "" || s.State == "FAULT" || s.State == "INIT"
 	})
 	var stays []string
@@ -107,7 +109,7 @@ func takeBack(ctx context.Context, c *cobra.Command, client *control.Client, ins
 	if err != nil {
 		return err
 	}
-	standings, _ := watch(client, order, func(standing) bool { return true })
+	standings, _ := watch(client, order, nil, func(standing) bool { return true })
 	for i := range standings {
 		s := &standings[i]
 		s.Text = s.Name + " takes part as configured again. " + tell(*s)
@@ -143,26 +145,30 @@ func printOrder(c *cobra.Command, o ordered) error {
 	return nil
 }
 
-// tell says who is MASTER of an instance, in plain words.
+// tell says who is MASTER of an instance, in plain words. In FAULT it hears nobody.
 func tell(s standing) string {
 	switch {
 	case s.State == "MASTER":
 		return s.Name + " is MASTER"
-	case s.Master == "":
-		return fmt.Sprintf("%s is %s now, and no other director is known to be MASTER", s.Name, s.State)
+	case s.Master != "":
+		return fmt.Sprintf("%s is %s now, %s is MASTER", s.Name, s.State, s.Master)
+	case s.State == "BACKUP":
+		return s.Name + " is BACKUP now, and no other director is known to be MASTER"
 	}
-	return fmt.Sprintf("%s is %s now, %s is MASTER", s.Name, s.State, s.Master)
+	return fmt.Sprintf("%s is %s: %s", s.Name, s.State, s.Reason)
 }
 
 // watchPause is between two looks at the director.
 const watchPause = 50 * time.Millisecond
 
 // watch looks at the instances of an order until all are as wanted, or it is certain that they won't be. A director that
-// is being restarted meanwhile is waited for.
-func watch(client *control.Client, order control.Order, wanted func(standing) bool) (list []standing, done bool) {
+// is being restarted meanwhile is waited for. heard is who was MASTER by the last BACKUP that heard him.
+func watch(client *control.Client, order control.Order, heard map[string]string, wanted func(standing) bool) (list []standing, done bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), max(order.HandoverLimit, time.Second))
 	defer cancel()
-	heard := map[string]string{} // the other MASTER: in FAULT an instance knows of none
+	if heard == nil {
+		heard = map[string]string{}
+	}
 	ticker := time.NewTicker(watchPause)
 	defer ticker.Stop()
 	for {
@@ -184,21 +190,26 @@ func watch(client *control.Client, order control.Order, wanted func(standing) bo
 }
 
 func standings(s *status.Status, instances []string, heard map[string]string) []standing {
+	hear(s, heard)
 	var list []standing
-	for _, name := range instances {
-		for _, i := range s.Instances {
-			if i.Name != name {
-				continue
-			}
-			if i.State != "MASTER" && i.Master != "" && i.Master != i.Source {
-				heard[name] = i.Master
-			}
-			one := standing{Name: name, State: i.State, Master: heard[name]}
-			if i.State == "MASTER" {
-				one.Master = i.Master
-			}
-			list = append(list, one)
+	for _, i := range s.Instances {
+		if !slices.Contains(instances, i.Name) {
+			continue
 		}
+		one := standing{Name: i.Name, State: i.State, Master: heard[i.Name], Reason: i.Reason}
+		if i.State == "MASTER" {
+			one.Master = i.Master
+		}
+		list = append(list, one)
 	}
 	return list
+}
+
+// hear notes which other director is MASTER of what.
+func hear(s *status.Status, heard map[string]string) {
+	for _, i := range s.Instances {
+		if i.State == "BACKUP" && i.Master != "" && i.Master != i.Source {
+			heard[i.Name] = i.Master
+		}
+	}
 }

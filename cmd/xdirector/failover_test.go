@@ -78,6 +78,9 @@ func TestCommandsToTheElectionsPrintWhatBecameOfThem(t *testing.T) {
 	is := func(name, state, master string) status.Instance {
 		return status.Instance{Name: name, State: state, Source: "10.9.0.1", Master: master}
 	}
+	link := func(name string) status.Instance {
+		return status.Instance{Name: name, State: "FAULT", Reason: "eth0 is down"}
+	}
 	const own, other = "10.9.0.1", "10.9.0.2"
 	master, backup := is("VI_1", "MASTER", own), is("VI_1", "BACKUP", other)
 	type pictures = [][]status.Instance
@@ -104,8 +107,8 @@ func TestCommandsToTheElectionsPrintWhatBecameOfThem(t *testing.T) {
 			"failover VI_1 0s", "", "xdirector: no other director took over: VI_1 stays MASTER, and hands over as soon as one takes part; to take that back: xdirector failover VI_1 --off\n"},
 		"nobody is known": {"failover VI_1", one, pictures{{master}, {is("VI_1", "BACKUP", "")}}, 1,
 			"failover VI_1 0s", "VI_1 is BACKUP now, and no other director is known to be MASTER\n", "xdirector: nobody is known to be MASTER yet: see xdirector status; to take the failover back: xdirector failover VI_1 --off\n"},
-		"of a group": {"failover VI_1", two, pictures{{backup, is("VI_2", "MASTER", own)}, {backup, is("VI_2", "FAULT", "")}}, 0,
-			"failover VI_1 0s", "sync group both goes together: VI_1, VI_2\nVI_1 is BACKUP now, 10.9.0.2 is MASTER\nVI_2 is FAULT now, and no other director is known to be MASTER\n" + again, ""},
+		"of a group": {"failover VI_1", two, pictures{{backup, is("VI_2", "MASTER", own)}, {backup, link("VI_2")}}, 0,
+			"failover VI_1 0s", "sync group both goes together: VI_1, VI_2\nVI_1 is BACKUP now, 10.9.0.2 is MASTER\nVI_2 is FAULT: eth0 is down\n" + again, ""},
 		"not recorded": {"failover VI_1", ill, pictures{{backup}}, 0,
 			"failover VI_1 0s", "VI_1 is BACKUP now, 10.9.0.2 is MASTER\n" + again, "warning: " + ill.Warning + "\n"},
 		"taken back": {"failover VI_1 --off", one, pictures{{backup}}, 0,
@@ -115,9 +118,15 @@ func TestCommandsToTheElectionsPrintWhatBecameOfThem(t *testing.T) {
 		"maintenance on": {"maintenance on", one, pictures{{master}, {backup}, {is("VI_1", "FAULT", "")}}, 0,
 			"maintenance on", "maintenance is on: this box takes part in no election, until: xdirector maintenance off\nVI_1 is FAULT now, 10.9.0.2 is MASTER\n", ""},
 		"maintenance on, alone": {"maintenance on", one, pictures{{master}, {is("VI_1", "FAULT", "")}}, 0,
-			"maintenance on", "maintenance is on: this box takes part in no election, until: xdirector maintenance off\nVI_1 is FAULT now, and no other director is known to be MASTER\n", ""},
-		"maintenance off": {"maintenance off", one, pictures{{is("VI_1", "FAULT", "")}}, 0,
-			"maintenance off", "maintenance is off: this box takes part in all elections\n", ""},
+			"maintenance on", "maintenance is on: this box takes part in no election, until: xdirector maintenance off\nVI_1 is FAULT now, and no other director was heard to take over\n", ""},
+		"maintenance on again": {"maintenance on", unchanged, pictures{{is("VI_1", "FAULT", "")}}, 0,
+			"maintenance on", "maintenance is on: this box takes part in no election, until: xdirector maintenance off\nVI_1 is FAULT\n", ""},
+		"maintenance on, as BACKUP": {"maintenance on", one, pictures{{backup}, {is("VI_1", "FAULT", "")}}, 0,
+			"maintenance on", "maintenance is on: this box takes part in no election, until: xdirector maintenance off\nVI_1 is FAULT now, 10.9.0.2 is MASTER\n", ""},
+		"maintenance off": {"maintenance off", one, pictures{{link("VI_1")}, {link("VI_1")}, {backup}}, 0,
+			"maintenance off", "maintenance is off: this box takes part in all elections\nVI_1 is BACKUP now, 10.9.0.2 is MASTER\n", ""},
+		"maintenance off, held by something else": {"maintenance off", one, pictures{{link("VI_1")}}, 0,
+			"maintenance off", "maintenance is off: this box takes part in all elections\nVI_1 is FAULT: eth0 is down\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := &obedient{pictures: tt.pictures, order: tt.order}

@@ -36,25 +36,37 @@ reboot. Real servers are checked, and packets that still arrive are forwarded, a
 }
 
 func maintain(ctx context.Context, c *cobra.Command, client *control.Client, on bool) error {
+	heard := map[string]string{}
+	if before, err := client.Status(ctx); err == nil && on {
+		hear(before, heard)
+	}
 	order, err := client.Maintenance(ctx, on)
 	if err != nil {
 		return err
 	}
-	standings, done := watch(client, order, func(s standing) bool { return !on || s.State == "FAULT" })
-	for i := range standings {
-		standings[i].Text = tell(standings[i])
-	}
 	headline := "maintenance is on: this box takes part in no election, until: xdirector maintenance off"
 	if !on {
 		headline = "maintenance is off: this box takes part in all elections"
+		order.HandoverLimit = 0 // one that something else keeps in FAULT is not waited for
+	}
+	standings, done := watch(client, order, heard, func(s standing) bool { return (s.State == "FAULT") == on })
+	for i := range standings {
+		s := &standings[i]
+		s.Text = tell(*s)
+		if on && s.Master == "" {
+			s.Text = fmt.Sprintf("%s is %s now, and no other director was heard to take over", s.Name, s.State)
+			if !order.Changed {
+				s.Text = fmt.Sprintf("%s is %s", s.Name, s.State)
+			}
+		}
 	}
 	if !wantsJSON(c) {
 		fmt.Fprintln(c.OutOrStdout(), headline)
 	}
-	if err := printOrder(c, ordered{order, done, standings}); err != nil || wantsJSON(c) {
+	if err := printOrder(c, ordered{order, done || !on, standings}); err != nil || wantsJSON(c) {
 		return err
 	}
-	if !done {
+	if on && !done {
 		return errors.New("not every instance has handed over yet: see xdirector status")
 	}
 	return nil

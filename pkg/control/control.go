@@ -118,7 +118,7 @@ func handler(d Daemon, log *slog.Logger, lim limits) http.Handler {
 		}
 		answer(w, http.StatusOK, struct{}{})
 	})
-	operate(mux, d, log, lim)
+	operate(mux, d, lim)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		code := http.StatusNotFound
 		for _, m := range methods {

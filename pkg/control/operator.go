@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"time"
@@ -43,7 +42,7 @@ type failover struct {
 }
 
 // operate adds the commands of operators.
-func operate(mux *http.ServeMux, d Operator, log *slog.Logger, lim limits) {
+func operate(mux *http.ServeMux, d Operator, lim limits) {
 	reply := func(w http.ResponseWriter, o Order, err error) {
 		switch {
 		case errors.Is(err, ErrUnknown):
@@ -60,7 +59,6 @@ func operate(mux *http.ServeMux, d Operator, log *slog.Logger, lim limits) {
 			answer(w, http.StatusBadRequest, failure{err.Error()})
 			return
 		}
-		log.Info("failover asked for on the control socket", "instance", f.Instance, "for", f.For)
 		o, err := d.Failover(r.Context(), f.Instance, span)
 		reply(w, o, err)
 	})

@@ -1,7 +1,9 @@
 package ha
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -120,10 +122,15 @@ func (l *loop) configure(i *instance, now vrrp.Time, always bool) {
 	if text != i.tracked {
 		i.tracked, i.changed = text, true
 		l.touch(i)
+		// Who tells what is tracked, tells the log once for all instances.
+		level := slog.LevelDebug
+		if len(i.cfg.TrackInterfaces) > 0 {
+			level = slog.LevelInfo
+		}
 		if text != "" {
-			i.log.Info("tracked", "what", text, "priority", i.machine.Priority())
+			i.log.Log(context.Background(), level, "tracked", "what", text, "priority", i.machine.Priority())
 		} else {
-			i.log.Info("nothing tracked weighs any more", "priority", i.machine.Priority())
+			i.log.Log(context.Background(), level, "nothing tracked weighs any more", "priority", i.machine.Priority())
 		}
 	}
 }

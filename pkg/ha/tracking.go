@@ -42,9 +42,6 @@ func weigh(cfg Instance, track Track, links snapshot) (given vrrp.Config, text s
 		}
 	}
 	given.Adjust += adjust
-	if track.Yield {
-		say("an operator's failover: left to the other directors")
-	}
 	given.Yield, given.Hold = given.Yield || track.Yield, firstOf(given.Hold, hold)
 	return given, strings.Join(parts, "; ")
 }
