@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,6 +74,17 @@ func TestFailedScriptHandsOverWithoutLosingARequest(t *testing.T) {
 		}, c.service())
 		first, second := c.d[0], c.d[1]
 		load := c.load()
+
+		// The next agent knows what the script was worth.
+		killed := time.Now()
+		c.killAgent(first)
+		c.ok(c.waitAdverts(t.Context(), first, killed, 10))
+		c.ok(first.WaitStatus(t.Context(), patience, func(s *status.Status) error {
+			if i := s.Instances[0]; i.State != "MASTER" || i.Transitions["MASTER"] != 1 || i.Transitions["FAULT"] > 1 {
+				t.Errorf("after the death of the agent: %s, transitions %v", i.State, i.Transitions)
+			}
+			return nil
+		}))
 
 		failed := time.Now()
 		c.write(broken, "")
@@ -249,9 +261,11 @@ func TestFailoverAndReturnLoseNoRequest(t *testing.T) {
 		}))
 		c.oneMaster(second, first, patience)
 
-		// It yields still: after the death of the agent, a reload, and a restart of all.
+		// It yields still: after the death of the agent, a reload, an upgrade, and a restart of all.
 		c.killAgent(first)
 		c.ok(first.Reload(t.Context()))
+		c.ok(first.Process().Signal(syscall.SIGUSR2))
+		c.ok(first.Process().WaitLog(t.Context(), patience, "failover from before the restart goes on", 2))
 		c.ok(first.Stop())
 		c.ok(first.Start())
 		c.ok(first.WaitState(t.Context(), "VI_1", "BACKUP", patience))
