@@ -32,23 +32,46 @@ func TestAddressOfTheAdministratorIsLeftAlone(t *testing.T) {
 	})
 }
 
-func TestUnknownInterfaceIsRefusedAtTheStart(t *testing.T) {
-	t.Parallel()
-	onPlanes(t, func(t *testing.T, _ string) {
-		c := newCluster(t, "", 1, 0)
+func TestInterfaceThatIsMissingAtTheStartIsWaitedFor(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 1, 1)
 		d := c.d[0]
-		config := c.config(0)
-		config.Instances[0].Interface = "nosuch0"
-		c.ok(d.Configure(config))
-		if _, err := d.Command("check"); err != nil {
-			t.Errorf("check looks at the file alone: %v", err)
+		config := c.config(0, c.service())
+		waits := func() error {
+			if status := d.NotifiedStatus(); status != "waiting for interfaces that do not exist: eth0" {
+				return fmt.Errorf("the service manager was told %q", status)
+			}
+			return nil
 		}
-		p, err := d.Launch()
+		if plane == election {
+			config = c.config(0)
+			config.Mode = ""
+			waits = func() error {
+				s, err := d.Status(t.Context())
+				if err != nil || s.Instances[0].State != "FAULT" || !strings.Contains(s.Instances[0].Reason, "eth0 does not exist") {
+					return fmt.Errorf("status %+v (%v)", s, err)
+				}
+				return nil
+			}
+		}
+		rename := func(from, to string) {
+			c.ok(d.Run("ip", "link", "set", from, "down"))
+			c.ok(d.Run("ip", "link", "set", from, "name", to))
+			c.ok(d.Run("ip", "link", "set", to, "up"))
+		}
+		c.ok(d.Configure(config))
+		rename("eth0", "away0")
+		_, err := d.Launch()
 		c.ok(err)
-		code, err := p.Wait(patience)
-		c.ok(err)
-		if log := p.Log(); code != 1 || !strings.Contains(log, "VI_1") || !strings.Contains(log, "nosuch0") || !strings.Contains(log, "eth0") {
-			t.Errorf("exit code %d, want 1 and an error that names the instance, its interface, and those there are", code)
+		c.ok(lab.Wait(t.Context(), patience, waits))
+		if log := d.Log(); !strings.Contains(log, "missing=eth0") || !strings.Contains(log, "away0") {
+			t.Error("the log names neither the interface nor those there are")
+		}
+		rename("away0", "eth0")
+		c.ok(d.WaitState(t.Context(), "VI_1", "MASTER", patience))
+		if plane != election {
+			c.ok(d.WaitStatus(t.Context(), patience, serversUp))
+			c.get(web, 5)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/xdirector/xdirector/test/lab"
@@ -70,6 +71,14 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 			{"vrrp_transitions_total", []string{vi, `to="BACKUP"`}, 1, 1, 1},
 			{"vrrp_transitions_total", []string{vi, `to="FAULT"`}, 1, 0, 0},
 			{"vrrp_adverts_sent_total", []string{vi}, 1, 1, most},
+			{"vrrp_priority", []string{vi}, 1, 200, 200},
+			{"vrrp_configured_priority", []string{vi}, 1, 200, 200},
+			{"vrrp_advert_interval_seconds", []string{vi}, 1, interval.Seconds(), interval.Seconds()},
+			{"vrrp_yielding", []string{vi}, 1, 0, 0},
+			{"vrrp_adverts_absorbed_total", []string{vi}, 1, 0, 0},
+			{"vrrp_addresses_restored_total", []string{vi}, 1, 0, 0},
+			{"vrrp_lateness_seconds_bucket", []string{`le="+Inf"`}, 1, 1, most},
+			{"vrrp_fast_path_info", nil, 1, 1, 1},
 			{"real_server_up", []string{webService}, 2, 2, 2},
 			{"real_server_weight", []string{webService}, 2, 2, 2},
 			{"checks_total", []string{webService, `result="up"`}, 2, 2, most},
@@ -96,7 +105,7 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 					return fmt.Errorf("%s%v: %d series with %g in all, want %d with %g to %g\n%s", w.metric, w.labels, series, total, w.series, w.min, w.max, body)
 				}
 			}
-			for _, line := range []string{"xdirector_config_reload_success 1", "xdirector_build_info{"} {
+			for _, line := range []string{"xdirector_config_reload_success 1", "xdirector_election_restarts_total 0", "xdirector_election_denied ", "xdirector_maintenance 0", "xdirector_build_info{"} {
 				if !strings.Contains(body, line) {
 					return fmt.Errorf("no %s in\n%s", line, body)
 				}
@@ -113,6 +122,43 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 		}))
 		if code, body, err := scrape(c.d[0], "/healthz"); err != nil || code != http.StatusOK {
 			t.Errorf("healthz: status %d, %q, %v", code, body, err)
+		}
+	})
+}
+
+func TestCountersOfElectionsGoOnWhenTheAgentRestarts(t *testing.T) {
+	onPlanes(t, func(t *testing.T, _ string) {
+		c := newCluster(t, "", 2, 0)
+		c.start()
+		read := func(d *lab.Director) (adverts, transitions, late float64, err error) {
+			code, body, err := scrape(d, "/metrics")
+			if err == nil && code != http.StatusOK {
+				err = fmt.Errorf("status %d", code)
+			}
+			sent, _ := sum(body, "vrrp_adverts_sent_total")
+			received, _ := sum(body, "vrrp_adverts_received_total")
+			transitions, _ = sum(body, "vrrp_transitions_total")
+			late, _ = sum(body, "vrrp_lateness_seconds_bucket", `le="+Inf"`)
+			return sent + received, transitions, late, err
+		}
+		for _, d := range c.d {
+			var adverts, transitions, late float64
+			c.ok(lab.Wait(t.Context(), patience, func() (err error) {
+				if adverts, transitions, late, err = read(d); err == nil && adverts < 10 {
+					err = fmt.Errorf("%g adverts", adverts)
+				}
+				return err
+			}))
+			_, err := d.Signal(lab.Agent, syscall.SIGKILL)
+			c.ok(err)
+			c.restarted(d, lab.Agent, 1)
+			c.ok(lab.Wait(t.Context(), patience, func() error {
+				a, tr, l, err := read(d)
+				if err == nil && (a < adverts || tr != transitions || l < late) {
+					t.Fatalf("%s: %g adverts, %g transitions, %g timers; before the restart %g, %g, %g", d.Name, a, tr, l, adverts, transitions, late)
+				}
+				return err
+			}))
 		}
 	})
 }
