@@ -115,6 +115,124 @@ services:
 	}
 }
 
+// crowd is a file of n instances with ten addresses each, 250 on an interface, all of which track a script.
+func crowd(n int) []byte {
+	var b strings.Builder
+	b.WriteString("vrrp:\n  scripts: [{name: s, command: /bin/true}]\n  instances:\n")
+	for i := range n {
+		fmt.Fprintf(&b, "    - {name: VI_%d, interface: eth%d, virtual_router_id: %d, track: {scripts: [{name: s, weight: -20}]}, virtual_addresses: [", i, i/250, 1+i%250)
+		for a := range 10 {
+			fmt.Fprintf(&b, "10.%d.%d.%d, ", a, i/250, 1+i%250)
+		}
+		b.WriteString("]}\n")
+	}
+	return []byte(b.String())
+}
+
+func TestAThousandInstancesWithTenThousandAddressesAreReadWithinASecond(t *testing.T) {
+	began := time.Now()
+	c, err := Parse("f", crowd(1000))
+	took := time.Since(began)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Instances) != 1000 || len(c.Instances[999].VirtualAddresses) != 10 || len(c.Warnings) > 0 {
+		t.Errorf("%d instances, the last with %d addresses, warnings %v", len(c.Instances), len(c.Instances[999].VirtualAddresses), c.Warnings)
+	}
+	if took > 3*time.Second { // three times what is promised
+		t.Errorf("it took %s", took)
+	}
+	_, err = Parse("f", crowd(1001))
+	if err == nil || err.Error() != "f:4:5: vrrp.instances: 1001 instances; allowed: at most 1000" {
+		t.Errorf("a thousand and one: %v", err)
+	}
+}
+
+func TestManyWrongNamesAreToldInTime(t *testing.T) {
+	file := string(crowd(1000)) + "  sync_groups:\n    - {name: g, instances: [" + strings.Repeat("VI_1x, ", 50000) + "]}\n"
+	began := time.Now()
+	_, err := Parse("f", []byte(file))
+	if took := time.Since(began); took > 6*time.Second || err == nil {
+		t.Errorf("it took %s, error %.100v", took, err)
+	}
+}
+
+func BenchmarkParseAThousandInstances(b *testing.B) {
+	data := crowd(1000)
+	for b.Loop() {
+		if _, err := Parse("f", data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func TestIPv6IsVersion3WithoutBeingTold(t *testing.T) {
+	c := parse(t, `
+vrrp:
+  instances:
+    - {name: a, interface: eth0, virtual_router_id: 1, advert_interval: 10ms, virtual_addresses: [{address: "fe80::1/64"}, "2001:db8::1"]}
+    - {name: b, interface: eth0, virtual_router_id: 1, virtual_addresses: [10.0.0.1], excluded_addresses: ["2001:db8::2"]}
+`)
+	six, four := c.Instances[0], c.Instances[1]
+	if !six.IPv6() || six.Version != 3 || !reflect.DeepEqual(six.VirtualAddresses, addresses("fe80::1/64", "2001:db8::1/128")) {
+		t.Errorf("got %+v", six)
+	}
+	if four.IPv6() || four.Version != 2 || !reflect.DeepEqual(four.Held(), addresses("10.0.0.1/32", "2001:db8::2/128")) {
+		t.Errorf("got %+v", four)
+	}
+}
+
+func TestElectionDefaultsThatFollowFromOtherKeys(t *testing.T) {
+	c := parse(t, `
+vrrp:
+  instances:
+    - name: a
+      interface: eth0
+      virtual_router_id: 7
+      virtual_addresses: [10.0.0.1, {address: 10.0.0.2/24, interface: eth1, label: "eth1:x", scope: link}]
+      garp: {repeat: 9, delay: 2s}
+      virtual_mac: true
+      routes: [{destination: 10.1.0.1, via: 10.0.0.9}]
+      track: {scripts: [s, {name: s2, weight: 0}], files: [/run/w], processes: [nginx], services: [web], interfaces: [eth9]}
+    - {name: b, interface: eth0, virtual_router_id: 7, virtual_mac: true, virtual_addresses: ["fe80::7"]}
+    - {name: c, interface: eth0, virtual_router_id: 8, virtual_mac: {name: mine}, virtual_addresses: [10.0.0.8]}
+  scripts:
+    - {name: s, command: [/bin/check, -x], interval: 3s, weight: -30}
+    - {name: s2, command: /bin/check, timeout: 1s, weight: -30}
+services: [{name: web, address: 10.0.0.1, port: 80, scheduler: rr, real_servers: [{address: 10.0.0.12}]}]
+`)
+	a := c.Instances[0]
+	if want := (GARP{Repeat: 9, Delay: 2 * time.Second, RefreshRepeat: 1, LowerRepeat: 9, LowerDelay: 2 * time.Second}); a.GARP != want {
+		t.Errorf("garp %+v, want %+v", a.GARP, want)
+	}
+	if a.VirtualMAC != "vrrp4-7" || c.Instances[1].VirtualMAC != "vrrp6-7" || c.Instances[2].VirtualMAC != "mine" {
+		t.Errorf("virtual MACs %q, %q, %q", a.VirtualMAC, c.Instances[1].VirtualMAC, c.Instances[2].VirtualMAC)
+	}
+	if want := (VirtualAddress{netip.MustParsePrefix("10.0.0.2/24"), "eth1", "eth1:x", "link"}); a.VirtualAddresses[1] != want {
+		t.Errorf("address %+v", a.VirtualAddresses[1])
+	}
+	if want := (Route{Destination: netip.MustParsePrefix("10.1.0.1/32"), Via: netip.MustParseAddr("10.0.0.9")}); a.Routes[0] != want {
+		t.Errorf("route %+v", a.Routes[0])
+	}
+	want := Track{
+		Interfaces: []TrackInterface{{Name: "eth9"}},
+		Scripts:    []TrackScript{{Name: "s", Weight: -30}, {Name: "s2"}},
+		Files:      []TrackFile{{Path: "/run/w"}},
+		Processes:  []TrackProcess{{Name: "nginx", Min: 1}},
+		Services:   []TrackService{{Name: "web", MinUp: 1}},
+	}
+	if !reflect.DeepEqual(a.Track, want) {
+		t.Errorf("track %+v, want %+v", a.Track, want)
+	}
+	scripts := []Script{
+		{Name: "s", Command: []string{"/bin/check", "-x"}, Interval: 3 * time.Second, Timeout: 3 * time.Second, Rise: 1, Fall: 1, Weight: -30, User: "nobody"},
+		{Name: "s2", Command: []string{"/bin/check"}, Interval: time.Second, Timeout: time.Second, Rise: 1, Fall: 1, Weight: -30, User: "nobody"},
+	}
+	if !reflect.DeepEqual(c.Scripts, scripts) {
+		t.Errorf("scripts %+v, want %+v", c.Scripts, scripts)
+	}
+}
+
 func TestStatusIsACodeARangeOrAList(t *testing.T) {
 	const file = "services: [{name: a, address: 10.0.0.1, port: 80, scheduler: rr, real_servers: [{address: 10.0.0.2}], check: {type: https, status: %s}}]"
 	for written, want := range map[string][]health.StatusRange{

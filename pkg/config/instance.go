@@ -211,6 +211,10 @@ func (d *decoder) virtualMAC(v value, id uint8, six bool) string {
 	if d.offered != nil {
 		d.offer(v.path, []field{{key: "name"}})
 	}
+	if v.node.Kind != yaml.ScalarNode || v.node.ShortTag() != "!!bool" {
+		d.wrong(v, "%s is neither true nor false nor a mapping; allowed: true, false, or a mapping with the key name", describe(v.node))
+		return ""
+	}
 	if on, ok := d.boolean(v); !ok || !on {
 		return ""
 	}

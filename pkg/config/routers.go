@@ -287,7 +287,7 @@ func (d *decoder) syncGroups(c *Config) {
 			d.wrongAt(path+".name", "%s is the name of %s too; every sync group needs its own", quote(g.Name), other)
 		}
 		if len(g.Instances) < 2 && d.written(path+".instances") && !d.reported(path+".instances") {
-			d.wrongAt(path+".instances", "%d instances; a sync group needs two or more, or leave it out", len(g.Instances))
+			d.wrongAt(path+".instances", "a list of %d; write two or more instances, or leave the sync group out", len(g.Instances))
 		}
 		var members []Instance
 		for k, name := range g.Instances {
@@ -295,7 +295,7 @@ func (d *decoder) syncGroups(c *Config) {
 			if i, ok := byName[name]; ok {
 				members = append(members, i)
 			} else if name != "" {
-				d.wrongAt(at, "there is no instance %s%s", quote(name), among(name, known))
+				d.wrongAt(at, "there is no instance %s%s", quote(name), d.among(name, known))
 			}
 			switch other, ok := taken(member, name, path); {
 			case ok && other == path:
@@ -324,10 +324,15 @@ func (d *decoder) alike(path string, members []Instance) {
 	}
 }
 
-// among lists what there is, with the one that was most likely meant.
-func among(name string, known []string) string {
+// among lists what there is, with the one that was most likely meant. To look for that costs time, so it is done for the
+// first hundred mistakes of a file.
+func (d *decoder) among(name string, known []string) string {
 	if len(known) == 0 {
 		return "; there is none"
 	}
-	return didYouMean(name, known) + "; there are " + several(known)
+	likely := ""
+	if len(d.problems) < 100 {
+		likely = didYouMean(name, known)
+	}
+	return likely + "; there are " + several(known)
 }

@@ -79,7 +79,7 @@ func (d *decoder) tracking(c *Config) {
 			if _, ok := scripts[t.Name]; ok {
 				scripts[t.Name] = true
 			} else if t.Name != "" {
-				d.wrongAt(fmt.Sprintf("%s.scripts[%d]", path, k), "vrrp.scripts has no %s%s", quote(t.Name), among(t.Name, scriptNames))
+				d.wrongAt(fmt.Sprintf("%s.scripts[%d]", path, k), "vrrp.scripts has no %s%s", quote(t.Name), d.among(t.Name, scriptNames))
 			}
 		}
 		for k, t := range i.Track.Services {
@@ -87,7 +87,7 @@ func (d *decoder) tracking(c *Config) {
 			if s, ok := services[t.Name]; ok {
 				d.minUp(at, s, t)
 			} else if t.Name != "" {
-				d.wrongAt(at, "there is no service %s%s", quote(t.Name), among(t.Name, serviceNames))
+				d.wrongAt(at, "there is no service %s%s", quote(t.Name), d.among(t.Name, serviceNames))
 			}
 		}
 		d.weights(i, list)
@@ -120,7 +120,7 @@ func (d *decoder) minUp(at string, s Service, t TrackService) {
 	case t.MinUp > len(s.RealServers):
 		d.wrongAt(at+".min_up", "%d, but %s has %d real servers; allowed: 1 to %d", t.MinUp, s.Name, len(s.RealServers), len(s.RealServers))
 	case t.MinUp > able:
-		d.warnAt(at+".min_up", "%d, but only %d real servers of %s have a weight above 0: it is never good", t.MinUp, able, s.Name)
+		d.warnAt(at+".min_up", "%d, but of the real servers of %s only %d have a weight above 0: it is never good", t.MinUp, s.Name, able)
 	}
 }
 
