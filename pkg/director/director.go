@@ -220,6 +220,13 @@ func (d *Director) loop(ctx context.Context) error {
 	stops := d.stops
 	var afterglowOver, soon <-chan time.Time
 	for {
+		if d.report.Stopped && afterglowOver == nil { // maybe before this agent, which came while all stops
+			linger := time.Duration(0)
+			if d.wasMaster {
+				linger = afterglow
+			}
+			afterglowOver = time.After(linger)
+		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -231,13 +238,6 @@ func (d *Director) loop(ctx context.Context) error {
 			d.ha.Stop()
 		case r := <-d.ha.Reports():
 			d.onReport(ctx, r)
-			if r.Stopped && afterglowOver == nil {
-				linger := time.Duration(0)
-				if d.wasMaster {
-					linger = afterglow
-				}
-				afterglowOver = time.After(linger)
-			}
 		case <-afterglowOver:
 			d.forget()
 			err := d.plane.remove()
@@ -276,7 +276,7 @@ func (d *Director) loop(ctx context.Context) error {
 func (d *Director) onReport(ctx context.Context, r ha.Report) {
 	d.report, d.reportAt = r, time.Now()
 	for _, i := range r.Instances {
-		d.wasMaster = d.wasMaster || i.State == vrrp.Master
+		d.wasMaster = d.wasMaster || i.State == vrrp.Master || i.Transitions[vrrp.Master] > 0
 	}
 	d.apply(ctx)
 	text := ""

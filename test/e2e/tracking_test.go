@@ -265,7 +265,7 @@ func TestFailoverAndReturnLoseNoRequest(t *testing.T) {
 		c.killAgent(first)
 		c.ok(first.Reload(t.Context()))
 		c.ok(first.Process().Signal(syscall.SIGUSR2))
-		c.ok(first.Process().WaitLog(t.Context(), patience, "msg=upgraded", 1))
+		c.ok(first.Process().WaitLog(t.Context(), patience, "failover from before the restart goes on", 2)) // the stop comes amid the upgrade
 		c.ok(first.Stop())
 		c.ok(first.Start())
 		c.ok(first.WaitState(t.Context(), "VI_1", "BACKUP", patience))
