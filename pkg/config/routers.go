@@ -309,16 +309,12 @@ func (d *decoder) syncGroups(c *Config) {
 }
 
 // alike warns of members whose elections may have different winners: a group that wins one election and loses another
-// one has no rest.
+// one has no rest. What one member tracks with a weight counts for all of them.
 func (d *decoder) alike(path string, members []Instance) {
 	for k, i := range members {
 		first := members[0]
 		if i.Priority != first.Priority {
 			d.warnAt(fmt.Sprintf("%s.instances[%d]", path, k), "%s has priority %d, %s has %d; a group whose members have different winners finds no rest, so give all of them the same priority", i.Name, i.Priority, first.Name, first.Priority)
-			return
-		}
-		if !slices.Equal(weights(i.Track), weights(first.Track)) {
-			d.warnAt(fmt.Sprintf("%s.instances[%d]", path, k), "%s tracks other things with a weight than %s does, so that their priorities come to differ; track the same in all members, or use weight 0", i.Name, first.Name)
 			return
 		}
 	}

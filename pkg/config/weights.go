@@ -1,9 +1,6 @@
 package config
 
-import (
-	"fmt"
-	"slices"
-)
+import "fmt"
 
 // tracked is one thing that an instance tracks.
 type tracked struct {
@@ -34,18 +31,6 @@ func (t Track) list(path string) []tracked {
 		add("services", n, s.Name, s.Weight)
 	}
 	return all
-}
-
-// weights lists what changes the priority, in one order for all instances.
-func weights(t Track) []string {
-	var list []string
-	for _, one := range t.list("") {
-		if one.weight != 0 {
-			list = append(list, fmt.Sprintf("%s %s %d", one.kind, one.name, one.weight))
-		}
-	}
-	slices.Sort(list)
-	return list
 }
 
 // tracking checks that what is tracked exists, and warns of weights that can't make a difference.
