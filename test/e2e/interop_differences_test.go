@@ -36,7 +36,7 @@ type difference struct {
 
 // v3Pair and v2Pair are routers that agree.
 func v3Pair(ours, theirs uint8) (lab.Instance, lab.Keepalived) {
-	return lab.Instance{Version: 3, Priority: ours, Interval: interval}, lab.Keepalived{Version: 3, Priority: theirs, Interval: interval}
+	return lab.Instance{Version: 3, Priority: ours, Interval: time.Second}, lab.Keepalived{Version: 3, Priority: theirs, Interval: time.Second}
 }
 
 func v2Pair(ours, theirs uint8) (lab.Instance, lab.Keepalived) {
@@ -86,7 +86,7 @@ func differences() []difference {
 			d.theirs.Peers = []netip.Addr{netip.MustParseAddr("10.77.0.12")}
 		}, both, both, "destination", "")
 	}
-	add("version 3 here, 2 there", v3Pair, func(d *difference) { d.theirs.Version, d.theirs.Interval = 2, time.Second },
+	add("version 3 here, 2 there", v3Pair, func(d *difference) { d.theirs.Version = 2 },
 		both, both, "version", "wrong version. Received")
 	add("version 2 here, 3 there", v2Pair, func(d *difference) { d.theirs.Version = 3 }, both, both, "version", "wrong version. Received")
 	add(v2+"another password", v2Pair, func(d *difference) { d.ours.Password, d.theirs.Password = "1111", "2222" },
@@ -97,7 +97,7 @@ func differences() []difference {
 		d.theirs.More = []string{"authentication {", "auth_type AH", "auth_pass 1111", "}"}
 	}, both, both, "", "")
 	add(v2+"another interval", v2Pair, func(d *difference) { d.theirs.Interval = 2 * time.Second }, both, both, "interval", "advertisement interval mismatch")
-	add(v3+"another interval", v3Pair, func(d *difference) { d.theirs.Interval = 2 * interval }, us, them, "interval", "")
+	add(v3+"another interval", v3Pair, func(d *difference) { d.theirs.Interval = 2 * time.Second }, us, them, "interval", "")
 	return rows
 }
 
