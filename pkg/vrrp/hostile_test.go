@@ -2,6 +2,7 @@ package vrrp
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -10,55 +11,62 @@ import (
 	"time"
 )
 
+// kinds are routers of every kind, with a peer.
+func kinds() []kind {
+	base := Config{Version: 3, VRID: 51, Priority: 100, Interval: time.Second, Preempt: true, Addresses: []netip.Addr{vip}}
+	two, unicast, six := base, base, base
+	two.Version, two.Password = 2, "1111"
+	unicast.Peers = []netip.Addr{lb2}
+	six.Addresses = []netip.Addr{netip.MustParseAddr("fe80::100")}
+	all := []kind{
+		{name: "version 2 with password", cfg: two, ours: lb1, peer: lb2, to: multicast4},
+		{name: "version 3", cfg: base, ours: lb1, peer: lb2, to: multicast4},
+		{name: "version 3 with unicast peers", cfg: unicast, ours: lb1, peer: lb2, to: lb1},
+		{name: "version 3 over IPv6", cfg: six, ours: ll1, peer: ll2, to: multicast6},
+	}
+	for i := range all {
+		all[i].sender = New(all[i].cfg)
+	}
+	return all
+}
+
+type kind struct {
+	name       string
+	cfg        Config
+	ours, peer netip.Addr
+	to         netip.Addr // where good adverts go
+	sender     *Machine   // of those
+}
+
+// master returns a machine that is MASTER since a millisecond.
+func (k kind) master() *Machine {
+	m := New(k.cfg)
+	m.Step(0, Start{Source: k.ours, Resume: true})
+	return m
+}
+
+// advert is a good one of the peer.
+func (k kind) advert(priority uint8) Packet {
+	return Packet{Source: k.peer, Destination: k.to, TTL: 255, Payload: k.sender.advert(priority).Append(nil, k.peer, k.to)}
+}
+
 // TestAMillionBadAdvertsChangeNothing throws random and mutated adverts at routers of every kind. Whatever happens, a
 // state changes only when an oracle, which shares no code with the package, calls the packet a good advert of this
 // virtual router.
 func TestAMillionBadAdvertsChangeNothing(t *testing.T) {
-	peer := netip.MustParseAddr("10.9.0.2")
-	for _, c := range []struct {
-		name        string
-		cfg         Config
-		source      netip.Addr
-		from, to    netip.Addr // of the good advert that is mutated
-		destination []netip.Addr
-	}{
-		{name: "version 2 with password", source: lb1, from: peer, to: multicast4,
-			cfg: Config{Version: 2, VRID: 51, Priority: 100, Interval: time.Second, Preempt: true, Password: "1111", Addresses: []netip.Addr{vip}}},
-		{name: "version 3", source: lb1, from: peer, to: multicast4,
-			cfg: Config{Version: 3, VRID: 51, Priority: 100, Interval: time.Second, Preempt: true, Addresses: []netip.Addr{vip}}},
-		{name: "version 3 with unicast peers", source: lb1, from: peer, to: lb1,
-			cfg: Config{Version: 3, VRID: 51, Priority: 100, Interval: time.Second, Preempt: true, Peers: []netip.Addr{peer}, Addresses: []netip.Addr{vip}}},
-		{name: "version 3 over IPv6", source: ll1, from: ll2, to: multicast6,
-			cfg: Config{Version: 3, VRID: 51, Priority: 100, Interval: time.Second, Preempt: true, Addresses: []netip.Addr{netip.MustParseAddr("fe80::100")}}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
+	for _, k := range kinds() {
+		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
 			random := rand.New(rand.NewPCG(1, 2))
-			m := New(c.cfg)
-			m.Step(0, Start{Source: c.source, Resume: true})
-			before := *m
-			sender := New(c.cfg)
-			sender.source = c.from
-			accepted := 0
+			m := k.master()
+			before, accepted := *m, 0
 			for range 250_000 {
-				good := sender.advert(uint8(random.IntN(256)))
-				p := Packet{Source: c.from, Destination: c.to, TTL: 255, Payload: good.Append(nil, c.from, c.to)}
-				mutate(random, &p, c.source)
-				reference := Packet{Source: p.Source, Destination: p.Destination, TTL: p.TTL, Fragment: p.Fragment, Payload: bytes.Clone(p.Payload)}
-				actions := m.Step(time.Millisecond, p)
-				if !reflect.DeepEqual(p, reference) {
-					t.Fatalf("the packet was changed from %+v to %+v", reference, p)
+				p := k.advert(uint8(random.IntN(256)))
+				mutate(random, &p, k.ours)
+				if wrong := judge(k, m, p); wrong != "" {
+					t.Fatalf("%s: %+v\nbefore %+v\nafter  %+v", wrong, p, before, *m)
 				}
-				changed := !reflect.DeepEqual(*m, before)
-				valid := oracle(c.cfg, c.source, p)
-				if changed && !valid {
-					t.Fatalf("a bad packet changes the machine: %+v\nbefore %+v\nafter  %+v", p, before, *m)
-				}
-				heard := len(actions) > 0 && reflect.TypeOf(actions[0]) == reflect.TypeFor[Accepted]()
-				if heard != valid {
-					t.Fatalf("the packet %+v is good: %t, but accepted: %t", p, valid, heard)
-				}
-				if valid {
+				if !reflect.DeepEqual(*m, before) {
 					accepted++
 				}
 				*m = before
@@ -68,6 +76,44 @@ func TestAMillionBadAdvertsChangeNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzPacket looks for a packet that the oracle judges differently.
+func FuzzPacket(f *testing.F) {
+	for n, k := range kinds() {
+		for _, priority := range []uint8{0, 50, 200} {
+			f.Add(n, k.advert(priority).Payload, uint8(255), false)
+			f.Add(n, k.advert(priority).Payload[1:], uint8(254), true)
+		}
+	}
+	f.Fuzz(func(t *testing.T, n int, payload []byte, ttl uint8, repair bool) {
+		k := kinds()[uint(n)%4]
+		p := k.advert(100)
+		p.Payload, p.TTL = payload, ttl
+		if repair && len(payload) >= headerLength {
+			putChecksum(payload, p.Source, p.Destination)
+		}
+		if wrong := judge(k, k.master(), p); wrong != "" {
+			t.Errorf("%s: %+v", wrong, p)
+		}
+	})
+}
+
+// judge gives a packet to a MASTER and says what is wrong with what it makes of it.
+func judge(k kind, m *Machine, p Packet) string {
+	before, payload := *m, bytes.Clone(p.Payload)
+	actions := m.Step(time.Millisecond, p)
+	valid := oracle(k.cfg, k.ours, p)
+	heard := len(actions) > 0 && reflect.TypeOf(actions[0]) == reflect.TypeFor[Accepted]()
+	switch {
+	case !bytes.Equal(p.Payload, payload):
+		return "the packet was changed"
+	case !valid && !reflect.DeepEqual(*m, before):
+		return "a bad packet changes the machine"
+	case valid != heard:
+		return fmt.Sprintf("the packet is good: %t, but accepted: %t", valid, heard)
+	}
+	return ""
 }
 
 // mutate damages a packet in one or more ways, or not at all.
