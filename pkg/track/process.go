@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -51,6 +53,8 @@ type scan struct {
 	names []string
 	known map[int]*process
 	turn  int
+
+	buffer [512]byte
 }
 
 // process is what is remembered of one.
@@ -106,41 +110,52 @@ func (s *scan) recheck() {
 // read finds out which of the names a process has. One that has ended, a zombie too, has none.
 func (s *scan) read(pid int, p *process) {
 	p.looks++
-	p.names = nil
-	folder := filepath.Join(s.proc, strconv.Itoa(pid))
-	stat, err := os.ReadFile(filepath.Join(folder, "stat"))
-	if err != nil {
+	p.names = p.names[:0]
+	folder := s.proc + "/" + strconv.Itoa(pid)
+	comm, ok := s.file(folder + "/comm")
+	if !ok {
 		return
 	}
-	// "pid (name) state ...": the name may hold spaces and brackets.
-	_, after, _ := strings.Cut(string(stat), "(")
-	end := strings.LastIndex(after, ")")
-	if end < 0 || len(after) < end+3 || strings.ContainsRune("ZXx", rune(after[end+2])) {
-		return
-	}
-	comm := after[:end]
+	comm = strings.TrimSuffix(comm, "\n")
 	for _, name := range s.names {
 		if s.has(folder, comm, name) {
 			p.names = append(p.names, name)
 		}
 	}
+	if len(p.names) == 0 {
+		return
+	}
+	// "pid (name) state ...": the name may hold spaces and brackets.
+	stat, _ := s.file(folder + "/stat")
+	end := strings.LastIndex(stat, ")")
+	if end < 0 || len(stat) < end+3 || strings.Contains("ZXx", stat[end+2:end+3]) {
+		p.names = p.names[:0]
+	}
+}
+
+// file reads the beginning of a small file of /proc, with as few system calls as possible.
+func (s *scan) file(path string) (string, bool) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", false
+	}
+	defer unix.Close(fd)
+	n, err := unix.Read(fd, s.buffer[:])
+	return string(s.buffer[:max(n, 0)]), err == nil
 }
 
 // has says whether the process runs the executable of that name or path. Of a script the kernel's name is the script's,
 // and the path is its interpreter's.
 func (s *scan) has(folder, comm, name string) bool {
 	if strings.HasPrefix(name, "/") {
-		path, err := os.Readlink(filepath.Join(folder, "exe"))
+		path, err := os.Readlink(folder + "/exe")
 		return err == nil && strings.TrimSuffix(path, " (deleted)") == name // replaced by an update, it runs on
 	}
 	if len(name) <= commLength || comm != name[:commLength] {
 		return comm == name
 	}
-	line, err := os.ReadFile(filepath.Join(folder, "cmdline"))
-	if err != nil {
-		return false
-	}
-	return slices.ContainsFunc(strings.Split(string(line), "\x00"), func(word string) bool { return filepath.Base(word) == name })
+	line, _ := s.file(folder + "/cmdline")
+	return slices.ContainsFunc(strings.Split(line, "\x00"), func(word string) bool { return filepath.Base(word) == name })
 }
 
 // counts says how many processes have each name.
