@@ -32,7 +32,7 @@ type Config struct {
 type Instance struct {
 	Name             string
 	Interface        string
-	VRRP             vrrp.Config      // as configured: ha puts Track and TrackInterfaces into Priority, Yield and Hold
+	VRRP             vrrp.Config      // as configured: ha puts Track and TrackInterfaces into Adjust, Yield and Hold
 	VirtualAddresses []VirtualAddress // VRRP.Addresses in the same order, then those that are not advertised
 	Routes           []Route          // there while MASTER
 	Source           netip.Addr       // of adverts; invalid: the first own address of the interface (IPv6: its link-local one)
@@ -73,7 +73,7 @@ type TrackInterface struct {
 
 // Track is what checks and operators say about an instance, see Runtime.Track.
 type Track struct {
-	Adjust int    // added to the priority; the result is kept within 1-254, and 255 is never changed
+	Adjust int    // added to the priority, see vrrp.Machine.Priority
 	Text   string // what Adjust is made of, in plain words: "script chk failed: -20"
 	Hold   string // why the instance must be in FAULT, in plain words; empty: it may take part
 	Yield  bool   // an operator's failover: leave MASTER to any other director

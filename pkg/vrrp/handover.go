@@ -69,9 +69,7 @@ func (m *Machine) prepareToLeave(out []Action, now Time) []Action {
 		return m.handOver(out, now)
 	case m.held:
 		// A successor was heard a moment ago, or nobody is left to wait for.
-		if !m.handing {
-			m.timer = alarm{}
-		}
+		m.timer = alarm{}
 		return out
 	}
 	return m.leave(out)
