@@ -183,11 +183,11 @@ func (g Group) level(out []MemberAction, now Time) []MemberAction {
 // release ends handovers for a group that does not ask for them any more.
 func (g Group) release(out []MemberAction, now Time) []MemberAction {
 	for i, m := range g {
-		if m.follow == "" {
+		if m.follow == "" || m.leaves() {
 			continue
 		}
 		m.follow = ""
-		if m.state == Master && m.handing && !m.leaves() && (!m.yields() || m.remove.set) {
+		if m.state == Master && m.handing && (!m.yields() || m.remove.set) {
 			out = of(out, i, m.takeBack(nil, now))
 		}
 	}
