@@ -14,9 +14,6 @@ import (
 	"github.com/xdirector/xdirector/pkg/ha"
 )
 
-// The watch's own thread is real-time below the election's, so that it never comes before the one that it watches.
-const watchPriority = 39
-
 const (
 	// grace is given once when this process stood still itself, as the whole box may have: the election runs again too,
 	// and steps back by itself.
@@ -113,7 +110,7 @@ func (g *guard) run(opened chan<- error) {
 	sender, err := ha.OpenSender()
 	if err == nil {
 		defer sender.Close()
-		realtime()
+		hurryThread()
 	}
 	opened <- err
 	if err != nil {
@@ -189,13 +186,6 @@ func sleep(wake int, timeout time.Duration) {
 		var b [8]byte
 		_, _ = unix.Read(wake, b[:])
 	}
-}
-
-// realtime gives the calling thread a real-time priority, where that is permitted; the election tells where it isn't.
-func realtime() {
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{
-		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: watchPriority, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
-	}, 0)
 }
 
 func monotonic() time.Duration {

@@ -98,6 +98,7 @@ func Run(opts Options) error {
 		checked:  make(chan *upgrade, 1),
 	}
 	s.log = slog.New(opts.Handler("", &s.level))
+	hurry()
 	defer s.killAll()
 	will, err := inherited()
 	if err == nil && will != nil {
