@@ -197,8 +197,8 @@ func NewWith(cfg Config, opts Options, log *slog.Logger) *Runtime {
 }
 
 // Configure replaces the configuration. Instances are told apart by name: a new one is started, a missing one handed
-// over as by Stop, a changed one told without a change of state; an unchanged one sees nothing. Interface, version
-// and VRID of a name must stay. Never blocks.
+// over as by Stop, a changed one told without a change of state; an unchanged one sees nothing. One with another
+// interface, version, VRID, family or virtual MAC is another virtual router: the old one is handed over first. Never blocks.
 func (r *Runtime) Configure(cfg Config) {
 	r.inbox.put(func(l *letters) { l.config = &cfg })
 }

@@ -69,6 +69,9 @@ func (l *loop) apply(cfg Config) {
 			fresh = append(fresh, c)
 		case i == nil || i.leaving: // comes when the other one is gone: see released
 			l.waiting = true
+		case isAnother(i.cfg, c): // an agent that was started again has read another file
+			l.dismiss(i, now)
+			l.waiting = true
 		default:
 			same := reflect.DeepEqual(i.cfg, c)
 			if !same || !sameLife {
@@ -87,6 +90,13 @@ func (l *loop) apply(cfg Config) {
 		l.connect(i)
 	}
 	l.formGroups()
+}
+
+// isAnother says that two instances of a name are different virtual routers.
+func isAnother(old, now Instance) bool {
+	is6 := func(i Instance) bool { return len(i.VRRP.Addresses) > 0 && i.VRRP.Addresses[0].Is6() }
+	return old.Interface != now.Interface || old.VRRP.Version != now.VRRP.Version || old.VRRP.VRID != now.VRRP.VRID ||
+		is6(old) != is6(now) || old.VirtualMAC != now.VirtualMAC
 }
 
 // change gives an instance another configuration.

@@ -85,6 +85,7 @@ var scenarios = map[string][]string{
 	"TestUpgradeIsSeenByNobody":                                everyPlane,
 	"TestBrokenUpgradeIsRefused":                               noPlane,
 	"TestHungAgentIsReplaced":                                  noPlane,
+	"TestAgentThatIsStartedAgainReadsTheFileAsItIs":            noPlane,
 	"TestStopEndsInGoodOrderWhateverHasDied":                   noPlane,
 	"TestCleanupRemovesWhatAKilledDirectorLeft":                everyPlane,
 }

@@ -324,6 +324,44 @@ func TestHungAgentIsReplaced(t *testing.T) {
 	})
 }
 
+func TestAgentThatIsStartedAgainReadsTheFileAsItIs(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		c := newCluster(t, "", 1, 0)
+		c.start()
+		d := c.d[0]
+		election := c.pid(d, lab.Election)
+		began := time.Now()
+
+		// With a broken one it can't start, and the election doesn't mind.
+		c.ok(d.WriteFile("lob: {}\n"))
+		_, err := d.Signal(lab.Agent, syscall.SIGKILL)
+		c.ok(err)
+		c.ok(d.Process().WaitLog(t.Context(), patience, `cause="exit code 1"`, 2))
+		c.ok(c.waitAdverts(t.Context(), d, time.Now(), 3))
+		if longest := c.silence(d, began); longest > lab.Slack*interval {
+			t.Errorf("no advert for %v while the agent could not start", longest)
+		}
+		// What only a restart can change is changed by this one.
+		other := c.config(0)
+		other.Instances[0].VRID = 52
+		changed := time.Now()
+		c.ok(d.Configure(other))
+		c.ready(d, 2)
+		c.ok(lab.Wait(t.Context(), patience, func() error {
+			before, after := c.wire.AdvertsFor(false, 51, changed), c.wire.AdvertsFor(false, 52, changed)
+			if len(before) == 0 || before[len(before)-1].Priority != 0 || len(after) < 3 {
+				return fmt.Errorf("adverts of VRID 51 %v, of VRID 52 %v; want a handover and a new MASTER", before, after)
+			}
+			return nil
+		}))
+		c.ok(c.waitCount(d.Node, 1))
+		if now := c.pid(d, lab.Election); now != election {
+			t.Errorf("election %d, was %d", now, election)
+		}
+	})
+}
+
 func TestStopEndsInGoodOrderWhateverHasDied(t *testing.T) {
 	t.Parallel()
 	onPlanes(t, func(t *testing.T, _ string) {
