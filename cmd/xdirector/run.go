@@ -37,6 +37,7 @@ func run(file string) error {
 		CheckArgs:    []string{"check", "--config", file},
 		AgentArgs:    []string{"xdirector", agentCommand, "--config", file},
 		ElectionArgs: []string{"xdirector", electionCommand},
+		Realtime:     true,
 		Signals:      signals,
 		Notify:       notify,
 		Handler:      stderrHandler,

@@ -55,7 +55,6 @@ func Connect(level *slog.LevelVar) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	relax()
 	raiseOOMScore()
 	return &Agent{conn: c, out: newOutbox(), level: level, reports: make(chan ha.Report, 1), failed: make(chan error, 1)}, nil
 }

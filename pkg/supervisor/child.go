@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -61,17 +60,16 @@ func start(r role, args []string, extra []*os.File, events chan<- event) (*child
 		return fail(err)
 	}
 	c := &child{role: r, conn: ours, out: newOutbox(), started: time.Now(), ooms: oomKills()}
-	// An upgrade leaves its signals blocked; a child, and a script that it starts, would inherit that.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
-		ours.Close()
-		return fail(err)
-	}
-	// Whatever file has replaced the binary meanwhile: a child is of the supervisor's own version.
-	c.process, err = os.StartProcess("/proc/self/exe", args, &os.ProcAttr{
-		Files: append([]*os.File{os.Stdin, os.Stdout, os.Stderr, theirs}, extra...),
-		Env:   childEnvironment(os.Environ()),
+	relaxed(func() {
+		// An upgrade leaves its signals blocked; a child, and a script that it starts, would inherit that.
+		if err = unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
+			return
+		}
+		// Whatever file has replaced the binary meanwhile: a child is of the supervisor's own version.
+		c.process, err = os.StartProcess("/proc/self/exe", args, &os.ProcAttr{
+			Files: append([]*os.File{os.Stdin, os.Stdout, os.Stderr, theirs}, extra...),
+			Env:   childEnvironment(os.Environ()),
+		})
 	})
 	if err != nil {
 		ours.Close()

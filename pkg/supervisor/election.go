@@ -70,6 +70,7 @@ func Elect(handler func(format string, level slog.Leveler) slog.Handler) error {
 		return err
 	}
 	debug.SetGCPercent(gcPercent)
+	hurry()
 	out := newOutbox()
 	sent := make(chan struct{})
 	go func() { defer close(sent); out.run(c) }()

@@ -2,15 +2,15 @@ package supervisor
 
 import (
 	"os"
+	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
-// Real-time priorities, the election's own being 40. A dead election is followed within two intervals, of 10 ms at the
-// shortest: that takes some steps in this process, and the start of another one, and on a busy box each of them would
-// wait for milliseconds. So all of the supervisor, and what it starts, runs before ordinary processes; it does little.
-// The agent gives that back at once.
+// Real-time priorities, that of the election's loop being 40. One election follows another within two intervals, of 10 ms
+// at the shortest: that takes some steps in this process and in the new one, and on a busy box each of them would wait for
+// milliseconds. So all of both, who do little, runs before ordinary processes.
 const (
 	supervisorPriority = 10
 	watchPriority      = 39 // of the thread that watches the lease: never before the one that it watches
@@ -20,15 +20,27 @@ const (
 // CPU from everybody. The service manager starts it again.
 const fuse = 3
 
-// hurry makes this process, and those that it starts, real-time, where that is permitted.
+// hurry makes this process real-time, where that is permitted.
 func hurry() {
 	if unix.Setrlimit(unix.RLIMIT_RTTIME, &unix.Rlimit{Cur: fuse * 1e6, Max: fuse * 1e6}) == nil {
 		setThreads(unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: supervisorPriority})
 	}
 }
 
-// relax makes this process an ordinary one.
-func relax() { setThreads(unix.SchedAttr{Policy: unix.SCHED_NORMAL}) }
+// relaxed calls f on a thread of ordinary priority: a process that f starts must not keep a CPU from all others until it
+// is ready.
+func relaxed(f func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before, err := unix.SchedGetAttr(0, 0)
+	if err != nil || before.Policy == unix.SCHED_NORMAL {
+		f()
+		return
+	}
+	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}, 0) // is always permitted
+	f()
+	_ = unix.SchedSetAttr(0, before, 0) // was permitted before
+}
 
 // setThreads changes all threads of this process; later ones inherit that. One that comes meanwhile may have been
 // started by one that was not changed yet: so it looks again until there is none.

@@ -39,8 +39,9 @@ type Options struct {
 	AgentArgs, ElectionArgs []string // command lines of the children, the name of the program first
 	CheckArgs               []string // of the command by which another version says that it can read the configuration
 
-	Signals <-chan os.Signal
-	Notify  func(state string) // sd_notify
+	Realtime bool // this process may be real-time: for one that does nothing else
+	Signals  <-chan os.Signal
+	Notify   func(state string) // sd_notify
 	// Handler makes the handler of the log for a format and a level; the agent says which, when it has read them.
 	Handler func(format string, level slog.Leveler) slog.Handler
 }
@@ -98,7 +99,10 @@ func Run(opts Options) error {
 		checked:  make(chan *upgrade, 1),
 	}
 	s.log = slog.New(opts.Handler("", &s.level))
-	hurry()
+	if opts.Realtime {
+		hurry()
+	}
+	defer func() { s.lock.Close() }() // after the children; of a nil one, too
 	defer s.killAll()
 	will, err := inherited()
 	if err == nil && will != nil {

@@ -97,7 +97,9 @@ func try(path string, check []string) (version string, err error) {
 		cmd.Env = childEnvironment(os.Environ())
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
-		out, err := cmd.Output()
+		var out []byte
+		var err error
+		relaxed(func() { out, err = cmd.Output() })
 		if text := strings.TrimSpace(stderr.String()); err != nil && text != "" {
 			err = fmt.Errorf("%w: %s", err, text)
 		}
