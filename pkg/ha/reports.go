@@ -2,6 +2,7 @@ package ha
 
 import (
 	"maps"
+	"math"
 	"time"
 
 	"github.com/xdirector/xdirector/pkg/vrrp"
@@ -28,9 +29,12 @@ type reporter struct {
 
 // reportDue is when report must be called, if nothing else happens.
 func (l *loop) reportDue() vrrp.Time {
-	due := l.reporter.next
-	if l.reporter.news {
-		due = min(due, l.reporter.free)
+	due := vrrp.Time(math.MaxInt64)
+	if l.reporter.opened { // until then holders call: a loop that didn't sleep would keep the only CPU from them
+		due = l.reporter.next
+		if l.reporter.news {
+			due = min(due, l.reporter.free)
+		}
 	}
 	if l.differing {
 		due = min(due, l.reporter.expire)
