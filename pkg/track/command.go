@@ -91,7 +91,7 @@ func (s Script) watchOver(ctx context.Context, pid int) (late bool) {
 		late = true
 	case <-ctx.Done():
 	}
-	_ = unix.Kill(-pid, unix.SIGKILL) // it may be a group of zombies
+	_ = unix.Kill(-pid, unix.SIGKILL) // it may be a group of zombies; without CAP_KILL see await
 	<-ended
 	return late
 }
@@ -101,7 +101,7 @@ func lookup(name string) (*syscall.Credential, error) {
 	u, err := user.Lookup(name)
 	if err != nil {
 		if u, err = user.LookupId(name); err != nil {
-			return nil, fmt.Errorf("there is no user %q in /etc/passwd: make one, or name another with user:", name)
+			return nil, fmt.Errorf("there is no user %q in /etc/passwd: make one, or write user: with another", name)
 		}
 	}
 	uid, err := strconv.ParseUint(u.Uid, 10, 32)

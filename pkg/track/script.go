@@ -104,7 +104,7 @@ func await(ctx context.Context, result <-chan error, timeout time.Duration, fail
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			failed(fmt.Errorf("it does not end within %v, though it was killed: a file system that doesn't answer does that, see ps -eo pid,state,wchan:20,args", timeout))
+			failed(fmt.Errorf("it does not end within %v, though it was killed: a file system that doesn't answer does that (see ps -eo pid,state,wchan:20,args), or a service without CAP_KILL", timeout))
 		}
 	}
 }

@@ -90,6 +90,9 @@ func split(path string) []string {
 func look(path string, uid int) (fs.FileInfo, error) {
 	var st unix.Stat_t
 	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("the service may not look at %s, to see who can change it: chmod o+x the folders above it, or put the script into /etc/xdirector", path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("look at %w", err)
 	}
