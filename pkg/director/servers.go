@@ -56,7 +56,9 @@ func (d *Director) onResult(ctx context.Context, r health.Result) {
 		s.up, s.since = r.Up, time.Now()
 		s.transitions[upOrDown(r.Up)]++
 		d.apply(ctx)
-		d.track()
+		if isTracked(d.cfg, r.Service) {
+			d.track()
+		}
 		d.remember()
 	}
 }

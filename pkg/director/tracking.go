@@ -54,6 +54,13 @@ func watching(cfg *config.Config) track.Wish {
 	return w
 }
 
+// isTracked says whether any instance depends on the service.
+func isTracked(cfg *config.Config, service string) bool {
+	return slices.ContainsFunc(cfg.Instances, func(i config.Instance) bool {
+		return slices.ContainsFunc(i.Track.Services, func(t config.TrackService) bool { return t.Name == service })
+	})
+}
+
 // serviceHealth is how many real servers a service has, and how many of them can take new flows.
 type serviceHealth struct{ live, all int }
 
