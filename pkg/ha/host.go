@@ -12,7 +12,7 @@ import (
 // host is what the holders of a director share: the ways into the kernel, all of the network namespace in which they
 // were opened, and the records. Its parts may be used from any goroutine.
 type host struct {
-	handle    *netlink.Handle
+	handle    kernel
 	wire      *wire // not that of the adverts: they must find room in it
 	sysctls   *sysctls
 	guard     *guard
@@ -28,7 +28,7 @@ func openHost(stateDir string, log *slog.Logger) (*host, error) {
 	if h.records, err = openRecords(stateDir, log); err != nil {
 		return nil, err
 	}
-	if h.handle, err = newHandle(); err != nil {
+	if h.handle.Handle, err = newHandle(); err != nil {
 		h.close()
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (h *host) close() {
 	if h.wire != nil {
 		h.wire.close()
 	}
-	if h.handle != nil {
+	if h.handle.Handle != nil {
 		h.handle.Close()
 	}
 	h.records.close()
@@ -127,7 +127,7 @@ func Cleanup(stateDir string, log *slog.Logger) error {
 		return fmt.Errorf("clean up after the election: %w", err)
 	}
 	defer h.close()
-	links, err := takeSnapshot(h.handle)
+	links, err := takeSnapshot(h.handle.Handle)
 	if err != nil {
 		return fmt.Errorf("clean up after the election: %w", err)
 	}

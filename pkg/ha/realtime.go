@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -49,7 +50,7 @@ func realtime(log *slog.Logger) (denied []string) {
 			denied = append(denied, fmt.Sprintf("%s: %v; %s", what, err, cure))
 		}
 	}
-	try("memory is not locked, so a box short of it may page the election out", "let the unit have CAP_IPC_LOCK, or LimitMEMLOCK=infinity", lockMemory())
+	try("memory is not locked, so a box short of it may page the election out", "let the unit have CAP_IPC_LOCK, or LimitMEMLOCK=infinity", mayLock())
 	try("the OOM killer may take the election first", "let the unit have CAP_SYS_RESOURCE, or OOMScoreAdjust=-900",
 		os.WriteFile("/proc/self/oom_score_adj", fmt.Append(nil, oomScore), 0))
 	err := unix.Setrlimit(unix.RLIMIT_RTTIME, &unix.Rlimit{Cur: uint64(fuse.Microseconds()), Max: uint64(fuse.Microseconds())})
@@ -80,8 +81,8 @@ func fifoCure(err error) string {
 	return "let the unit have CAP_SYS_NICE, or LimitRTPRIO=40"
 }
 
-// lockMemory keeps all memory of the process in place.
-func lockMemory() error {
+// mayLock says whether memory may be locked, all of it.
+func mayLock() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
 		return err
@@ -89,8 +90,20 @@ func lockMemory() error {
 	if limit.Max != unix.RLIM_INFINITY && !may(unix.CAP_IPC_LOCK) {
 		return unix.EPERM // what is within the limit today would end the process when it grows
 	}
+	return nil
+}
+
+// lockMemory keeps all memory of the process in place, once the beginning is over: what is locked is never given back, and a
+// thousand instances begin with many times the memory that they need later.
+func lockMemory(log *slog.Logger) {
+	if mayLock() != nil {
+		return // told at the start
+	}
+	debug.FreeOSMemory()
 	// Without MCL_ONFAULT everything that Go has reserved becomes resident.
-	return unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT)
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		log.Warn("memory is not locked, so a box short of it may page the election out", "error", err)
+	}
 }
 
 // may says whether the process has a capability.

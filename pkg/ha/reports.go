@@ -64,6 +64,9 @@ func (l *loop) report(now vrrp.Time) (stopped bool) {
 	}
 	if !r.opened && l.unclaimed == 0 {
 		r.opened, r.news = true, true
+		if l.runtime.options.Realtime {
+			go lockMemory(l.log)
+		}
 	}
 	if !r.opened || now < r.next && (!r.news || now < r.free) {
 		return false
