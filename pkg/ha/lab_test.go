@@ -286,20 +286,15 @@ type running struct {
 
 func (b *box) start(cfg Config) *running {
 	b.t.Helper()
-	r := launch(b, cfg)
-	b.t.Cleanup(func() {
-		if b.t.Failed() {
-			b.t.Logf("log of %s:\n%s", b.name, strings.Join(r.log.lines, ""))
-		}
-	})
-	b.t.Cleanup(func() { r.crash() })
-	return r
+	return b.startWith(cfg, Options{})
 }
 
-func launch(b *box, cfg Config) *running {
+func launch(b *box, cfg Config) *running { return launchWith(b, cfg, Options{}) }
+
+func launchWith(b *box, cfg Config, opts Options) *running {
 	r := &running{t: b.t, log: &testLog{}, done: make(chan error, 1)}
 	var out io.Writer = r.log
-	r.Runtime = New(cfg, slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	r.Runtime = NewWith(cfg, opts, slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	go func() {
