@@ -82,12 +82,12 @@ func (m *Machine) announceLower(out []Action, now Time, repeat int) []Action {
 	return m.announceAndAgain(out, now, repeat, orDefault(c.LowerDelay, orDefault(c.Delay, 5*time.Second)))
 }
 
-// refreshFrom plans the next refresh, unless it is planned and the period is still the old one.
+// refreshFrom plans the next refresh, unless the period is still the old one.
 func (m *Machine) refreshFrom(now Time, old time.Duration) {
 	switch period := m.cfg.Announce.Refresh; {
 	case period <= 0:
 		m.bursts.refresh = alarm{}
-	case period != old || !m.bursts.refresh.set:
+	case period != old:
 		m.bursts.refresh = at(now + period)
 	}
 }

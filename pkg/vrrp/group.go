@@ -76,9 +76,6 @@ func accepts(actions []Action) bool {
 // disputed says whether a MASTER that stays MASTER has heard another one.
 func disputed(actions []Action) bool { return accepts(actions) && actions[0].(Accepted).Priority != 0 }
 
-// takesPart says whether the group looks at a member: it is not about to end.
-func (m *Machine) takesPart() bool { return !m.stopping && !m.ended }
-
 // obeys says whether a BACKUP knows a living MASTER that it leaves in place.
 func (m *Machine) obeys() bool {
 	return m.state == Backup && m.master.IsValid() && !m.preempting && !m.expired
@@ -90,7 +87,7 @@ func (m *Machine) obeys() bool {
 func (g Group) vetoes(m *Machine, event Event) bool {
 	_, start := event.(Start)
 	for _, other := range g {
-		if other != m && other.takesPart() && other.state == Backup && (other.obeys() || !start && !other.expired) {
+		if other != m && !other.stopping && other.state == Backup && (other.obeys() || !start && !other.expired) {
 			return true
 		}
 	}
@@ -116,7 +113,6 @@ func (g Group) align(out []MemberAction, now Time) []MemberAction {
 	adjust := g.adjust(0, g[0].cfg.Adjust)
 	for i, m := range g {
 		m.adjust = adjust
-		m.reconsider(now)
 		hold, yield := "", false
 		if !m.stopping {
 			cause := first
@@ -131,6 +127,7 @@ func (g Group) align(out []MemberAction, now Time) []MemberAction {
 		if hold != m.groupHold || yield != m.groupYield {
 			out = of(out, i, m.sync(now, hold, yield))
 		}
+		m.reconsider(now)
 	}
 	if len(g) == 1 {
 		return g.release(out, now)
@@ -154,7 +151,7 @@ func (g Group) level(out []MemberAction, now Time) []MemberAction {
 	obeying, master := -1, -1
 	for i, m := range g {
 		switch {
-		case !m.takesPart():
+		case m.stopping:
 		case m.obeys() && !m.leaves():
 			obeying = i
 		case m.state == Master && !m.handing:
@@ -168,7 +165,7 @@ func (g Group) level(out []MemberAction, now Time) []MemberAction {
 	}
 	for i, m := range g {
 		switch {
-		case !m.takesPart() || m.leaves():
+		case m.leaves():
 		case obeying >= 0 && m.state == Master:
 			m.follow = fmt.Sprintf("%s of the sync group is BACKUP", g[obeying].name())
 			out = of(out, i, m.handOver(nil, now))

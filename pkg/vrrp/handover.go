@@ -167,7 +167,7 @@ func (m *Machine) leave(out []Action) []Action {
 }
 
 func (m *Machine) finishStop(out []Action, reason string) []Action {
-	m.stopping, m.ended, m.ready = false, true, false
+	m.stopping, m.ready = false, false
 	m.forget()
 	return append(m.change(out, Init, reason), Stopped{})
 }

@@ -49,7 +49,6 @@ type Machine struct {
 	handing  bool // priority 0 was sent, and nobody else is heard yet
 	repeated bool // priority 0 was sent a second time
 	stopping bool
-	ended    bool // a Stop is through, and no Start came since
 
 	adjust     int    // of the priority, by all members of the sync group
 	groupHold  string // another member of the sync group can't take part: which and why
@@ -146,7 +145,7 @@ func (m *Machine) start(now Time, e Start, vetoed bool) []Action {
 		return nil
 	}
 	over, fault := m.state == Fault && !m.ready, m.fault()
-	m.ready, m.failure, m.ended = true, "", false
+	m.ready, m.failure = true, ""
 	switch {
 	case e.Resume && !vetoed:
 		out := m.becomeMaster(nil, now, "restarted while MASTER")
