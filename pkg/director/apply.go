@@ -47,6 +47,8 @@ func (d *Director) reapply(ctx context.Context) {
 	switch {
 	case d.plane.Plane == nil && len(d.cfg.Services) > 0:
 		d.reopen(ctx)
+	case d.plane.Plane == nil && filtersAlone(d.cfg) && time.Since(d.appliedAt) > filterRetry:
+		d.reopen(ctx)
 	case d.plane.Plane == nil || time.Since(d.appliedAt) < 20*d.applyTook:
 	default:
 		d.enforce(ctx, d.wish(d.cfg))
@@ -65,7 +67,11 @@ func (d *Director) reopen(ctx context.Context) {
 		d.plane, d.applyErr = plane{reason: err.Error()}, err
 	}
 	d.meter.watch(d.plane.Plane)
+	d.giveMaps()
 }
+
+// filterRetry is the time between attempts to attach programs for adverts alone.
+const filterRetry = 10 * time.Second
 
 func (d *Director) applyState(ctx context.Context, state lb.State) {
 	began := time.Now()
@@ -78,6 +84,7 @@ func (d *Director) applyState(ctx context.Context, state lb.State) {
 		d.log.Info("the plane is up to date again", "plane", d.planeName())
 	}
 	d.applied, d.applyErr = &state, err
+	d.tellSlots()
 	if reporter, ok := d.plane.Plane.(interface{ Differences() []string }); ok {
 		d.plane.differences = reporter.Differences()
 	}
@@ -98,7 +105,11 @@ func (d *Director) wish(cfg *config.Config) lb.State {
 			held[a.Prefix.Addr()] = held[a.Prefix.Addr()] || states[i.Name] == vrrp.Master
 		}
 	}
-	return wish(cfg, d.plane.name, up, d.hops, d.directors(), held)
+	state := wish(cfg, d.plane.name, up, d.hops, d.directors(), held)
+	if d.plane.name.IsXDP() {
+		state.Routers = routers(cfg, d.report.Instances)
+	}
+	return state
 }
 
 // directors lists every other box whose adverts were accepted since the start, each once.

@@ -73,6 +73,7 @@ type Director struct {
 	neigh     nextHops
 	hops      map[netip.Addr]neigh.Hop
 	plane     plane
+	slots     map[string]uint32 // of the instances in the plane, as the election knows them
 	applied   *lb.State
 	appliedAt time.Time
 	applyTook time.Duration
@@ -189,11 +190,13 @@ func (d *Director) Run(ctx context.Context) error {
 	d.checks = health.New(d.checkSource, d.log)
 	d.checks.Configure(d.targets(d.cfg))
 	part("checks", d.checks.Run)
+	d.slots = planeSlots(d.plane)
 	if d.opts.Election != nil {
-		d.ha = d.opts.Election(haConfig(d.cfg, nil))
+		d.ha = d.opts.Election(haConfig(d.cfg, d.slots))
 	} else {
-		d.ha = local{ha.New(haConfig(d.cfg, nil), d.log)}
+		d.ha = local{ha.New(haConfig(d.cfg, d.slots), d.log)}
 	}
+	d.giveMaps()
 	d.awaitFirstLook(ctx)
 	d.setExpiry()
 	d.track()

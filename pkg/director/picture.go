@@ -120,17 +120,6 @@ func addresses(i config.Instance) []string {
 	return list
 }
 
-// fastPath says what is done with adverts before the kernel sees them, and why that.
-func (d *Director) fastPath() (mode, reason string) {
-	if p, ok := d.plane.Plane.(interface{ FastPath() (mode, reason string) }); ok {
-		return p.FastPath()
-	}
-	if d.plane.Plane == nil {
-		return config.FastPathOff, "no XDP program is attached"
-	}
-	return config.FastPathOff, fmt.Sprintf("plane %s has none", d.planeName())
-}
-
 // instancePicture is the picture of one instance. adverts is what the plane did with adverts to it, see lb.Counters.
 func instancePicture(i config.Instance, r ha.InstanceReport, adverts map[string]uint64) status.Instance {
 	p := status.Instance{

@@ -62,6 +62,10 @@ func (p *plane) remove() error {
 func (d *Director) openPlane(ctx context.Context, cfg *config.Config) error {
 	d.applied, d.applyErr = nil, nil
 	stateFile := filepath.Join(cfg.StateDir, "ipvs.json")
+	if filtersAlone(cfg) {
+		d.cleanIPVS(stateFile)
+		return d.openFilter(ctx, cfg)
+	}
 	if len(cfg.Services) == 0 {
 		d.plane = plane{reason: "no services"}
 		d.cleanXDP(cfg)
@@ -94,6 +98,24 @@ func (d *Director) openPlane(ctx context.Context, cfg *config.Config) error {
 	// Programs that are still attached take all packets before IPVS sees them.
 	d.cleanXDP(cfg)
 	d.log.Info("packets are forwarded by IPVS", "reason", reason)
+	return nil
+}
+
+// openFilter attaches the XDP programs for adverts alone. An election works without them: what keeps them off is told, and
+// tried again now and then.
+func (d *Director) openFilter(ctx context.Context, cfg *config.Config) error {
+	before := d.plane.reason
+	p, err := d.openXDP(ctx, cfg)
+	if errors.Is(err, xdp.ErrInUse) {
+		return err
+	}
+	if err != nil {
+		p = plane{reason: "no services, and adverts can't be filtered: " + err.Error()}
+		if p.reason != before {
+			d.log.Warn("adverts are not filtered", "vrrp_fast_path", cfg.Dataplane.VRRPFastPath, "error", err)
+		}
+	}
+	d.plane, d.appliedAt = p, time.Now()
 	return nil
 }
 
@@ -157,7 +179,11 @@ func (d *Director) openXDP(ctx context.Context, cfg *config.Config) (plane, erro
 			p.reason = x.Reason()
 		}
 	}
-	d.log.Info("packets are forwarded by XDP", "plane", p.name, "interfaces", strings.Join(all, ","), "reason", p.reason)
+	what := "packets are forwarded by XDP"
+	if len(cfg.Services) == 0 {
+		what = "adverts are filtered by XDP"
+	}
+	d.log.Info(what, "plane", p.name, "interfaces", strings.Join(all, ","), "reason", p.reason)
 	return p, nil
 }
 

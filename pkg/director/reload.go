@@ -82,7 +82,8 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 		}
 	}
 	d.learnHops(ctx, cfg)
-	switch had, has := d.plane.Plane != nil, len(cfg.Services) > 0; {
+	before := d.plane.Plane
+	switch had, has := d.plane.Plane != nil, needsPlane(cfg); {
 	case !had && has:
 		plane, failure := d.plane, d.applyErr
 		if err := d.openPlane(ctx, cfg); err != nil {
@@ -109,7 +110,10 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 	d.meter.watch(d.plane.Plane)
 	d.neigh.Watch(targets(cfg), virtual(cfg))
 	d.checks.Configure(d.targets(cfg))
-	d.ha.Configure(haConfig(cfg, nil))
+	d.configureElection()
+	if d.plane.Plane != before {
+		d.giveMaps()
+	}
 	d.configureTracking(cfg)
 	d.pruneOperator(cfg)
 	d.track()
@@ -168,7 +172,7 @@ func needsRestart(old, new *config.Config) error {
 	refuse("metrics.listen", old.Metrics.Listen, new.Metrics.Listen)
 	refuse("log.format", old.Log.Format, new.Log.Format)
 	refuse("dataplane.pin_path", old.Dataplane.PinPath, new.Dataplane.PinPath)
-	if len(old.Services) > 0 && len(new.Services) > 0 {
+	if needsPlane(old) && needsPlane(new) {
 		refuse("dataplane.mode", old.Dataplane.Mode, new.Dataplane.Mode)
 		refuse("dataplane.interfaces", strings.Join(old.Dataplane.Interfaces, ","), strings.Join(new.Dataplane.Interfaces, ","))
 		refuse("dataplane.flow_table_size", old.Dataplane.FlowTableSize, new.Dataplane.FlowTableSize)

@@ -74,6 +74,7 @@ var scenarios = map[string][]string{
 	"TestBadAdvertsDoNothingToAMASTER":                         noPlane,
 	"TestAddressOfTheAdministratorIsLeftAlone":                 noPlane,
 	"TestInterfaceThatIsMissingAtTheStartIsWaitedFor":          {native, election},
+	"TestAbsorbedAdvertsEndInATakeover":                        hostXDP,
 	"TestCountersOfElectionsGoOnWhenTheAgentRestarts":          noPlane,
 	"TestTakenMetricsPortIsTriedAgain":                         noPlane,
 	"TestLeftOverControlSocketIsRemovedAndALivingOneIsKept":    noPlane,

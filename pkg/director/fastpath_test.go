@@ -1,0 +1,117 @@
+package director
+
+import (
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	diff "github.com/google/go-cmp/cmp"
+
+	"github.com/xdirector/xdirector/pkg/config"
+	"github.com/xdirector/xdirector/pkg/ha"
+	"github.com/xdirector/xdirector/pkg/lb"
+	"github.com/xdirector/xdirector/pkg/xdp"
+)
+
+func TestThePlaneIsToldOfEveryInstanceThatItCanHelp(t *testing.T) {
+	addr := netip.MustParseAddr
+	compare := diff.Comparer(func(a, b netip.Addr) bool { return a == b })
+	reports := []ha.InstanceReport{{Name: "all", Source: addr("10.0.0.11")}}
+	all := lb.Router{Name: "all", Interface: "eth0", Version: 3, VRID: 7, Filter: true, VirtualMAC: true, Source: addr("10.0.0.11"), Peers: []netip.Addr{addr("10.0.0.12"), addr("10.1.0.12")}, PeerTTL: 254}
+	want := []lb.Router{
+		all,
+		{Name: "plain", Interface: "eth0", IPv6: true, Version: 3, VRID: 9, Filter: true, PeerTTL: 255},
+		{Name: "old", Interface: "eth1", Version: 2, VRID: 7, Filter: true, PeerTTL: 255},
+	}
+	if d := diff.Diff(want, routers(parsed(t, elections), reports), compare); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	all.Filter = false
+	off := parsed(t, strings.Replace(elections, "vrrp_fast_path: absorb", "vrrp_fast_path: off", 1))
+	if d := diff.Diff([]lb.Router{all}, routers(off, reports), compare); d != "" {
+		t.Errorf("off, which leaves the one with a virtual MAC (-want +got):\n%s", d)
+	}
+}
+
+func TestProgramsAreAttachedForAdvertsAloneOnlyWhereItIsWritten(t *testing.T) {
+	const instance = "vrrp: {instances: [{name: a, interface: eth0, virtual_router_id: 1, virtual_addresses: [10.0.0.1]}]}\n"
+	const service = "services: [{name: a, address: 10.0.0.1, port: 80, scheduler: rr, real_servers: [{address: 10.0.0.2}]}]\n"
+	for text, want := range map[string][2]bool{ // for adverts alone, at all
+		instance: {false, false},
+		instance + "dataplane: {vrrp_fast_path: filter}":             {true, true},
+		instance + "dataplane: {vrrp_fast_path: absorb}":             {true, true},
+		instance + "dataplane: {vrrp_fast_path: off}":                {false, false},
+		instance + "dataplane: {vrrp_fast_path: filter, mode: ipvs}": {false, false},
+		instance + service: {false, true},
+		instance + service + "dataplane: {vrrp_fast_path: off}":                      {false, true},
+		service + "dataplane: {vrrp_fast_path: filter, interfaces: [eth0]}":          {false, true},
+		instance + service + "dataplane: {vrrp_fast_path: filter, mode: xdp-native}": {false, true},
+	} {
+		cfg := parsed(t, text)
+		if got := [2]bool{filtersAlone(cfg), needsPlane(cfg)}; got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+}
+
+// slotted is a plane that gives slots and shares maps.
+type slotted struct {
+	Plane
+	slots map[string]uint32
+}
+
+func (s slotted) Slots() map[string]uint32 { return s.slots }
+
+func (slotted) Files() (xdp.Files, error) {
+	r, w, err := os.Pipe()
+	return xdp.Files{Words: r, Events: w}, err
+}
+
+// listener is an election that notes what it is told.
+type listener struct {
+	Election
+	configs []ha.Config
+	maps    [][]*os.File
+}
+
+func (l *listener) Configure(c ha.Config) { l.configs = append(l.configs, c) }
+func (l *listener) Maps(f []*os.File)     { l.maps = append(l.maps, f) }
+
+func TestTheElectionHearsOfEveryPlaneAndItsSlots(t *testing.T) {
+	d := forTest(t, t.TempDir())
+	d.cfg = parsed(t, elections)
+	ear := &listener{}
+	d.ha = ear
+	d.plane = plane{Plane: slotted{slots: map[string]uint32{"all": 3}}, name: lb.XDPNative}
+	d.giveMaps()
+	if len(ear.maps) != 1 || len(ear.maps[0]) != 3 || len(ear.configs) != 1 || ear.configs[0].Instances[0].Slot != 3 || !ear.configs[0].Instances[0].Absorb {
+		t.Fatalf("a plane was opened: maps %v, configurations %+v", ear.maps, ear.configs)
+	}
+	for _, f := range ear.maps[0][:2] {
+		f.Close()
+	}
+	d.tellSlots()
+	if len(ear.configs) != 1 {
+		t.Error("the same slots are told twice")
+	}
+	if mode, reason := d.fastPath(); mode != config.FastPathAbsorb || reason != "dataplane.vrrp_fast_path; off for old, plain, on an interface without a program" {
+		t.Errorf("fast path %q: %q", mode, reason)
+	}
+	d.plane.Plane = slotted{slots: map[string]uint32{"all": 3, "plain": 4, "old": 5}}
+	d.tellSlots()
+	if len(ear.configs) != 2 || ear.configs[1].Instances[1].Slot != 4 {
+		t.Errorf("new slots: %+v", ear.configs)
+	}
+	if mode, reason := d.fastPath(); mode != config.FastPathAbsorb || reason != "dataplane.vrrp_fast_path; filter for old, plain, with an advert_interval above 30ms" {
+		t.Errorf("fast path %q: %q", mode, reason)
+	}
+	d.plane = plane{reason: "no services"}
+	d.giveMaps()
+	if len(ear.maps) != 2 || ear.maps[1] != nil || len(ear.configs) != 3 || ear.configs[2].Instances[0].Slot != 0 {
+		t.Errorf("no plane any more: maps %v, configurations %+v", ear.maps, ear.configs)
+	}
+	if mode, reason := d.fastPath(); mode != config.FastPathOff || reason != "no XDP program is attached: no services" {
+		t.Errorf("fast path %q: %q", mode, reason)
+	}
+}

@@ -1,0 +1,48 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/xdirector/xdirector/pkg/status"
+	"github.com/xdirector/xdirector/test/lab"
+)
+
+func TestAbsorbedAdvertsEndInATakeover(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		const interval = 20 * time.Millisecond
+		c := newCluster(t, "", 2, 0)
+		for i, d := range c.d {
+			instance := c.instance(i)
+			instance.Interval = interval
+			c.ok(d.Configure(lab.Config{Mode: plane, FastPath: "absorb", Instances: []lab.Instance{instance}}))
+			c.ok(d.Start())
+		}
+		master, backup := c.d[0], c.d[1]
+		c.oneMaster(master, backup, patience)
+		var before status.Instance
+		c.ok(backup.WaitStatus(t.Context(), patience, func(s *status.Status) error {
+			if before = s.Instances[0]; s.Election.FastPath != "absorb" || before.AdvertsAbsorbed < 100 || before.AdvertsReceived == 0 {
+				return fmt.Errorf("%s (%s); %d adverts absorbed, %d received", s.Election.FastPath, s.Election.FastPathReason, before.AdvertsAbsorbed, before.AdvertsReceived)
+			}
+			return nil
+		}))
+		if before.Transitions["MASTER"] != 0 {
+			t.Errorf("the BACKUP was MASTER %d times", before.Transitions["MASTER"])
+		}
+		// One of a second still arrives.
+		c.ok(backup.WaitStatus(t.Context(), patience, func(s *status.Status) error {
+			if now := s.Instances[0]; now.AdvertsReceived <= before.AdvertsReceived || now.AdvertsAbsorbed <= before.AdvertsAbsorbed {
+				return fmt.Errorf("%d received and %d absorbed, before %d and %d", now.AdvertsReceived, now.AdvertsAbsorbed, before.AdvertsReceived, before.AdvertsAbsorbed)
+			}
+			return nil
+		}))
+		killed := time.Now()
+		master.Kill()
+		garp := c.takeover(backup, killed)
+		if took, most := garp.Sub(killed), lab.Slack*5*interval; took > most && !inVM() {
+			t.Errorf("the takeover took %v, want at most %v", took, most)
+		}
+	})
+}
