@@ -63,6 +63,8 @@ test-vm: build ## The whole system on the IPVS plane and on kernel 6.1, in a vir
 test-long: deps-long build ## What takes longer: race detector, fuzzing, repetitions (root)
 	$(STEP) 'packages with the race detector' env LAB=1 CGO_ENABLED=1 go test -race -p 1 -count=1 -timeout 20m $(UNIT)
 	$(STEP) 'fuzzing' tools/fuzz 2m
+	$(STEP) 'a million bad adverts on the wire' env LAB=1 XDIRECTOR_ADVERTS=1000000 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector \
+		tools/gotest bin/test/adverts.txt -v -count=1 -timeout 10m -run TestOnlyValidAdvertsChangeAState ./test/e2e
 	$(STEP) 'end to end, five times' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e-long.txt -v -count=5 -timeout 60m ./test/e2e
 	@echo "test-long: passed on $$(date -u +%F), version $(VERSION)"
 

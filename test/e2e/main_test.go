@@ -89,6 +89,9 @@ var scenarios = map[string][]string{
 	"TestAgentThatIsStartedAgainReadsTheFileAsItIs":            noPlane,
 	"TestStopEndsInGoodOrderWhateverHasDied":                   noPlane,
 	"TestCleanupRemovesWhatAKilledDirectorLeft":                everyPlane,
+	"TestMasterAloneAnswersForTheAddresses":                    noPlane,
+	"TestEveryVRIDOfAnInterfaceFailsOverTogether":              noPlane,
+	"TestOnlyValidAdvertsChangeAState":                         noPlane,
 }
 
 // inVM says that this is the virtual machine with IPVS.
