@@ -148,10 +148,10 @@ func (h *holder) prepareMAC(w wish) {
 	below, device, s := w.instance.Interface, w.instance.VirtualMAC, h.host.sysctls
 	quiet := slog.New(lowered{h.log.Handler()}) // settings of our own device are nobody's concern
 	s.promote(quiet, device)
+	// The kernel answers ARP on any interface for any address of the box, unless told not to: that of an IPv6 instance too.
+	s.set(quiet, false, device, "arp_ignore", "1", "the virtual MAC answers for the virtual addresses alone")
 	if !w.instance.ipv6() {
-		// The kernel answers ARP on any interface for any address of the box, unless told not to.
 		s.set(h.log, false, below, "arp_ignore", "1", "only the virtual MAC answers for the virtual addresses")
-		s.set(quiet, false, device, "arp_ignore", "1", "the virtual MAC answers for the virtual addresses alone")
 		// Answers to clients leave by the interface itself: its ARP requests must not have a virtual address as their sender.
 		s.set(h.log, false, below, "arp_announce", "2", "the interface's own MAC is never told for a virtual address")
 		// The way back to a client is the interface, not the macvlan: strict filtering would drop what comes in there.
