@@ -92,10 +92,9 @@ func (c *conn) read(b, rights []byte) (n, size int, err error) {
 func again(err error) bool { return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) }
 
 func (c *conn) send(m message) error {
-	b := make([]byte, headerSize, headerSize+len(m.body))
-	binary.BigEndian.PutUint32(b, uint32(len(m.body)))
-	b[4] = byte(m.kind)
-	b = append(b, m.body...)
+	header := make([]byte, headerSize)
+	binary.BigEndian.PutUint32(header, uint32(len(m.body)))
+	header[4] = byte(m.kind)
 	var rights []byte
 	if len(m.files) > 0 {
 		var fds []int
@@ -105,12 +104,14 @@ func (c *conn) send(m message) error {
 		rights = unix.UnixRights(fds...)
 	}
 	// The kernel takes part of a long message; the descriptors go with its first byte.
-	for len(b) > 0 {
-		n, err := c.write(b, rights)
-		if err != nil {
-			return err
+	for _, b := range [][]byte{header, m.body} {
+		for len(b) > 0 {
+			n, err := c.write(b, rights)
+			if err != nil {
+				return err
+			}
+			b, rights = b[n:], nil
 		}
-		b, rights = b[n:], nil
 	}
 	runtime.KeepAlive(m.files) // nobody closes them: the last one to let go of them does
 	return nil

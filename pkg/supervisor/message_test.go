@@ -181,6 +181,24 @@ func fill(v reflect.Value) {
 	}
 }
 
+func TestReportIsEncodedAsJSON(t *testing.T) {
+	for n := range 3 {
+		r := ha.Report{Stopped: true, Denied: []string{"x"}, Instances: make([]ha.InstanceReport, n)}
+		for i := range r.Instances {
+			fill(reflect.ValueOf(&r.Instances[i]).Elem())
+		}
+		want, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, size := range []int{0, 10 * len(want)} {
+			if got := encodeReport(r, size); !bytes.Equal(got, want) {
+				t.Errorf("%d instances:\n%s\nwant\n%s", n, got, want)
+			}
+		}
+	}
+}
+
 func TestNothingIsLostOnTheWayBetweenTheProcesses(t *testing.T) {
 	for _, sent := range []any{&settings{}, &map[string]ha.Track{}, &ha.Report{}, &[]ha.ReadyPacket{}, &Process{}, &inheritance{}} {
 		if i, ok := sent.(*inheritance); ok { // holds bodies as they are

@@ -45,7 +45,7 @@ mkdir -p /etc/xdirector
 cat >/etc/xdirector/config.yaml <<-'Y'
 	vrrp:
 	  instances:
-	    - {name: VI_1, interface: eth0, virtual_router_id: 51, version: 3, advert_interval: 200ms, virtual_addresses: [10.77.0.100]}
+	    - {name: VI_1, interface: eth0, virtual_router_id: 51, version: 3, advert_interval: 1s, virtual_addresses: [10.77.0.100]}
 	services:
 	  - name: web
 	    address: 10.77.0.100
