@@ -54,7 +54,7 @@ test-e2e: build ## The whole system on the XDP plane, in namespaces (root)
 	$(STEP) 'end to end on XDP, on this kernel' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e.txt -v -count=1 -parallel 4 -timeout 8m ./test/e2e
 
 test-vm: build ## The whole system on the IPVS plane and on kernel 6.1, in a virtual machine (root)
-	$(STEP) 'the virtual machine' env LAB=1 go test -count=1 -timeout 3m ./test/vm
+	$(STEP) 'the virtual machine' env LAB=1 go test -count=1 -timeout 5m ./test/vm
 	$(STEP) 'IPVS and packet tables on kernel 6.1' env LAB=1 CGO_ENABLED=0 go test -count=1 -exec $(VM) -timeout 5m ./pkg/ipvs ./pkg/xdp
 	$(STEP) 'end to end on IPVS, on kernel 6.1' env LAB=1 CGO_ENABLED=0 VM_TIMEOUT=600 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector \
 		tools/gotest bin/test/e2e-vm.txt -v -count=1 -exec $(VM) -timeout 10m ./test/e2e
