@@ -92,6 +92,7 @@ var scenarios = map[string][]string{
 	"TestMasterAloneAnswersForTheAddresses":                    noPlane,
 	"TestEveryVRIDOfAnInterfaceFailsOverTogether":              noPlane,
 	"TestOnlyValidAdvertsChangeAState":                         noPlane,
+	"TestVirtualMACServesOnBothDirectorsAndAcceptsNothingElse": everyPlane,
 }
 
 // inVM says that this is the virtual machine with IPVS.
