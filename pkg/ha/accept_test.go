@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/lb"
 )
@@ -93,6 +94,10 @@ func TestWithAcceptFalseOnlyServicesAndNeighbourDiscoveryReachTheBox(t *testing.
 		keepers[n] = o.keep(*i)
 		keepers[n].master()
 	}
+	own := fast(100, netip.MustParsePrefix("10.9.0.1/32"))
+	own.Name, own.Accept = "VI_2", false
+	administrators := o.keep(own) // its address was there before
+	administrators.master()
 	for _, port := range []int{80, 81} {
 		a.listen(port)
 	}
@@ -113,6 +118,13 @@ func TestWithAcceptFalseOnlyServicesAndNeighbourDiscoveryReachTheBox(t *testing.
 		}
 	}
 
+	// A neighbour that makes sure that the address is still there asks it alone.
+	question := solicitation(b.eth0().Attrs().HardwareAddr, netip.MustParseAddr("2001:db8::2"), vip6.Addr(), vip6.Addr())
+	copy(question, a.eth0().Attrs().HardwareAddr)
+	frames := b.sniff(unix.ETH_P_IPV6)
+	b.send(question)
+	nextFrame(t, frames, "answer to a neighbour", func(f []byte) bool { return f[54] == 136 && f[58]&0x40 != 0 })
+
 	i := wanted[0]
 	i.Accept = true
 	keepers[0].set(func(w *wish) { w.instance = i })
@@ -122,6 +134,7 @@ func TestWithAcceptFalseOnlyServicesAndNeighbourDiscoveryReachTheBox(t *testing.
 	}
 	keepers[0].quit()
 	keepers[1].quit()
+	administrators.quit()
 	if tables := a.nft("list", "tables"); strings.TrimSpace(tables) != "table inet operators" {
 		t.Errorf("tables left: %s", tables)
 	}

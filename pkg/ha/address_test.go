@@ -161,6 +161,9 @@ func TestAddressesLiveOnlyAsLongAsTheyAreRenewed(t *testing.T) {
 	if !a.has(vip.String()) {
 		t.Error("the address was not kept")
 	}
+	if r.log.count("put back") != 0 {
+		t.Error("the address went meanwhile")
+	}
 	r.crash()
 	eventually(t, "address gone by itself", func() bool { return !a.has(vip.String()) })
 }

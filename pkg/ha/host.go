@@ -83,9 +83,9 @@ func (h *host) undo(log *slog.Logger, links snapshot, instances []string, reason
 		told := func(what string, name any, err error) {
 			switch {
 			case err == nil:
-				log.Info(what+" removed", what, name, "reason", reason)
+				log.Info(what+" removed", "name", name, "reason", reason)
 			case !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETUNREACH):
-				log.Error(what+" not removed", what, name, "error", err)
+				log.Error(what+" not removed", "name", name, "error", err)
 				done = false
 			}
 		}
@@ -93,7 +93,7 @@ func (h *host) undo(log *slog.Logger, links snapshot, instances []string, reason
 			told("route", r.Route.Destination, h.handle.RouteDel(netlinkRoute(r.Route, r.Index)))
 		}
 		for _, a := range rec.Addresses {
-			if a.Index != 0 && links[a.Interface].Index == a.Index && links[a.Interface].has(a.Prefix) {
+			if links[a.Interface].Index == a.Index && links[a.Interface].has(a.Prefix) {
 				told("virtual address", a.Prefix, h.handle.AddrDel(device(a.Index), &netlink.Addr{IPNet: ipNet(a.Prefix)}))
 			}
 		}

@@ -142,6 +142,13 @@ func (k *keeper) quit() {
 	}
 }
 
+// renewed counts the addresses whose lifetimes are renewed.
+func (k *keeper) renewed() int {
+	k.host.lifetimes.mu.Lock()
+	defer k.host.lifetimes.mu.Unlock()
+	return len(k.host.lifetimes.all)
+}
+
 func (k *keeper) logged(n int, parts ...string) {
 	k.box.t.Helper()
 	eventually(k.box.t, fmt.Sprintf("%d log lines with %q", n, parts), func() bool { return k.log.count(parts...) >= n })
@@ -382,6 +389,7 @@ func TestWhatAHandedOverRunLeftStaysUntilItIsTakenBack(t *testing.T) {
 		t.Errorf("claim %+v, address there: %v", k.found, a.has(vip1.String()))
 	}
 	k.set(func(w *wish) { w.decided, w.rounds = true, 1 }) // BACKUP now, and the addresses are not taken back
+	eventually(t, "its lifetime renewed", func() bool { return k.renewed() == 1 })
 	k.logged(0, "removed")
 	if got := a.link("vrrp4-51"); got == nil || got.Attrs().Index != index || !a.has(vip1.String()) {
 		t.Error("the virtual MAC or its address went")

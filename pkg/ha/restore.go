@@ -48,7 +48,7 @@ func (h *holder) lost(what string, name any, device string) {
 		return
 	}
 	h.log.Warn(what+" was removed by somebody else, or its lifetime ended while this process stood still; put back, still MASTER. "+suspects(device),
-		what, name, "interface", device, "times", f.untold)
+		"name", name, "interface", device, "times", f.untold)
 	f.told, f.untold = now, 0
 }
 

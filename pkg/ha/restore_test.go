@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 )
@@ -51,17 +52,22 @@ func TestAFightForAnAddressFillsNeitherLogNorCPU(t *testing.T) {
 	a, _ := oneBox(t)
 	k := a.keep(t.TempDir(), fast(100, vip1))
 	k.master()
-	removed := 0
-	eventually(t, "the first ten are put back at once", func() bool {
-		if a.has(vip1.String()) {
-			a.removeAddress(vip1.String())
-			removed++
-		}
-		return removed == fightLimit+2
-	})
-	eventually(t, "put back after a while", func() bool { return a.has(vip1.String()) })
-	if n := k.restored.Load(); n > uint64(removed) {
-		t.Errorf("%d put back, %d removed", n, removed)
+	remove := func() (back time.Duration) {
+		eventually(t, "address there", func() bool { return a.has(vip1.String()) })
+		began := time.Now()
+		a.removeAddress(vip1.String())
+		eventually(t, "address back", func() bool { return a.has(vip1.String()) })
+		return time.Since(began)
+	}
+	for range fightLimit {
+		remove()
+	}
+	remove() // waits since the one before, or not at all
+	if back := remove(); back < fightPause/2 {
+		t.Errorf("put back after %s although it was removed %d times", back, fightLimit+2)
+	}
+	if n := k.restored.Load(); n != fightLimit+2 {
+		t.Errorf("%d put back, want %d", n, fightLimit+2)
 	}
 	k.logged(1, "removed by somebody else")
 }

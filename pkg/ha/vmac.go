@@ -168,7 +168,6 @@ func (h *holder) prepareMAC(w wish) {
 	s.set(quiet, true, device, "addr_gen_mode", "1", "no address is made from the virtual MAC, which other directors have too")
 	s.set(quiet, true, device, "accept_ra", "0", "the virtual MAC gets no other addresses than the virtual ones")
 	s.set(quiet, true, device, "autoconf", "0", "the virtual MAC gets no other addresses than the virtual ones")
-	s.set(quiet, true, device, "accept_dad", "0", "a director that takes over doesn't wait for a search for duplicates")
 	s.set(quiet, true, device, "forwarding", s.get(true, below, "forwarding"), "the virtual MAC says of itself what the interface says")
 }
 

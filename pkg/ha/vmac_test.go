@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -32,21 +31,13 @@ func (b *box) answers(to netip.Addr, own netip.Addr, want int) (senders, told []
 	}
 	frames := b.sniff(ethertype)
 	mac := b.eth0().Attrs().HardwareAddr
-	var conn *packet.Conn
-	var err error
-	b.do(func() {
-		conn, err = packet.Listen(&net.Interface{Index: b.eth0().Attrs().Index, Name: "eth0"}, packet.Raw, ethertype, nil)
-	})
-	must(b.t, err)
-	defer conn.Close()
 	end, through := time.After(limit), false
 	for _, a := range []netip.Addr{to, own} {
 		question := arpRequest(mac, netip.MustParseAddr("10.9.0.2"), a)
 		if to.Is6() {
-			question = solicitation(mac, netip.MustParseAddr("2001:db8::2"), a)
+			question = solicitation(mac, netip.MustParseAddr("2001:db8::2"), askedOf(a), a)
 		}
-		_, err := conn.WriteTo(question, &packet.Addr{HardwareAddr: question[:6]})
-		must(b.t, err)
+		b.send(question)
 	}
 	for {
 		select {
@@ -73,11 +64,21 @@ func (b *box) answers(to netip.Addr, own netip.Addr, want int) (senders, told []
 	}
 }
 
+// send sends a frame out of eth0.
+func (b *box) send(frame []byte) {
+	b.t.Helper()
+	var w *wire
+	var err error
+	b.do(func() { w, err = openWire() })
+	must(b.t, err)
+	defer w.close()
+	must(b.t, w.sendWithin(limit, b.eth0().Attrs().Index, frame))
+}
+
 // listens waits until the box hears questions about an IPv6 address.
 func (b *box) listens(to netip.Addr) {
 	b.t.Helper()
-	a := to.As16()
-	group := fmt.Sprintf("ff0200000000000000000001ff%x", a[13:])
+	group := fmt.Sprintf("%x", askedOf(to).As16())
 	eventually(b.t, "member of "+group, func() bool {
 		var members []byte
 		var err error
@@ -95,14 +96,19 @@ func arpRequest(mac net.HardwareAddr, from, to netip.Addr) []byte {
 	return f
 }
 
-// solicitation is the frame that asks who has an IPv6 address.
-func solicitation(mac net.HardwareAddr, from, to netip.Addr) []byte {
-	f := neighbourAdvertisement(mac, to, false)
-	a, s := to.As16(), from.As16()
-	group := [16]byte{0xff, 2, 11: 1, 12: 0xff, 13: a[13], 14: a[14], 15: a[15]}
-	copy(f, []byte{0x33, 0x33, 0xff, a[13], a[14], a[15]})
+// askedOf is the group that hears questions about an IPv6 address.
+func askedOf(about netip.Addr) netip.Addr {
+	a := about.As16()
+	return netip.AddrFrom16([16]byte{0xff, 2, 11: 1, 12: 0xff, 13: a[13], 14: a[14], 15: a[15]})
+}
+
+// solicitation is the frame that asks who has an IPv6 address; to is a group.
+func solicitation(mac net.HardwareAddr, from, to, about netip.Addr) []byte {
+	f := neighbourAdvertisement(mac, about, false)
+	s, d := from.As16(), to.As16()
+	copy(f, []byte{0x33, 0x33, d[12], d[13], d[14], d[15]})
 	copy(f[22:], s[:])
-	copy(f[38:], group[:])
+	copy(f[38:], d[:])
 	f[54], f[56], f[57], f[58], f[78] = 135, 0, 0, 0, 1
 	pseudo := append(append([]byte{}, f[22:54]...), 0, 0, 0, 32, 0, 0, 0, unix.IPPROTO_ICMPV6)
 	sum := ^internetSum(append(pseudo, f[54:]...))
@@ -252,6 +258,9 @@ func TestVirtualMACFollowsItsInterfaceAndItsConfiguration(t *testing.T) {
 		got, there := a.address(vip1)
 		return a.link(i.VirtualMAC) == nil && there && a.link("vmac0") != nil && got.LinkIndex == a.link("vmac0").Attrs().Index
 	})
+	if n := k.renewed(); n != 1 {
+		t.Errorf("%d lifetimes are renewed, want 1 of 1 address", n)
+	}
 	k.crash()
 
 	other.VRRP.VRID = 77 // changed in the file before the next start: the device that is left has the wrong MAC
@@ -278,6 +287,19 @@ func TestVirtualMACFollowsItsInterfaceAndItsConfiguration(t *testing.T) {
 		return there && got.LinkIndex == a.eth0().Attrs().Index
 	})
 	k.quit()
+}
+
+func TestTheWayToTheNetworkIsNotTheVirtualMACs(t *testing.T) {
+	a, _ := oneBox(t)
+	for _, p := range []netip.Prefix{netip.MustParsePrefix("10.9.0.100/24"), netip.MustParsePrefix("2001:db8::100/64")} {
+		k := a.keep(t.TempDir(), withVirtualMAC(fast(100, p)))
+		k.master()
+		eventually(t, "address", func() bool { return a.has(p.String()) })
+		if n := a.routes(p.Masked().String()); n != 1 {
+			t.Errorf("%d routes to %s, want the interface's alone", n, p.Masked())
+		}
+		k.quit()
+	}
 }
 
 func TestDirectorsWithOneVirtualMACHearEachOther(t *testing.T) {
