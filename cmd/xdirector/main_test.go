@@ -42,7 +42,7 @@ func TestExitCodesAndMessages(t *testing.T) {
 		return path
 	}
 	const instance = "vrrp: {instances: [{name: a, interface: nosuch0, virtual_router_id: 1, virtual_addresses: [10.0.0.1]}]}\n"
-	good := file("good.yaml", instance+"control: {socket: "+dir+"/none.sock}\nstate_dir: "+dir+"\n")
+	good := file("good.yaml", instance+"control: {socket: "+dir+"/none.sock}\nstate_dir: "+dir+"\ndataplane: {pin_path: "+dir+"/pins}\n")
 	unusable := file("unusable.yaml", instance+"control: {socket: "+good+"/none.sock}\nstate_dir: "+dir+"\n")
 	bad := file("bad.yaml", strings.Replace(instance, "virtual_router_id: 1", "virtual_router_id: 256", 1)+"lob: {}\n")
 	for _, tt := range []struct {
@@ -65,6 +65,8 @@ func TestExitCodesAndMessages(t *testing.T) {
 		{"maintenance of nothing", []string{"maintenance"}, 2, "", "xdirector: maintenance takes on or off; see"},
 		{"maintenance misspelt", []string{"maintenance", "of"}, 2, "", `xdirector: maintenance takes on or off, got "of"`},
 		{"maintenance without a daemon", []string{"maintenance", "on", "--config", good}, 1, "", "no xdirector answers on "},
+		{"capture of nothing", []string{"capture"}, 2, "", "xdirector: capture needs --vrrp; see xdirector --help"},
+		{"capture without programs", []string{"capture", "--vrrp", "--config", good}, 1, "", "xdirector: capture: no XDP program of a director is attached under "},
 		{"an argument too many", []string{"reload", "web"}, 2, "", `xdirector: reload takes no argument, got "web"; see xdirector --help`},
 		{"a good file", []string{"check", good}, 0, good + ": valid: 1 instance, 0 services", ""},
 		{"a good file by flag", []string{"check", "--config", good}, 0, "valid", ""},

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,6 +40,25 @@ func TestAbsorbedAdvertsEndInATakeover(t *testing.T) {
 			}
 			return nil
 		}))
+		// tcpdump sees that one alone, capture all of them.
+		out, err := backup.Command("capture", "--vrrp", "--json", "--count", "30")
+		c.ok(err)
+		fates := map[string]int{}
+		for line := range strings.Lines(string(out)) {
+			var advert struct {
+				Fate, Source, Destination string
+				VRID                      int   `json:"virtual_router_id"`
+				Priority, TTL             uint8 // of the MASTER
+			}
+			c.ok(json.Unmarshal([]byte(line), &advert))
+			if advert.VRID != 51 || advert.Priority != 200 || advert.TTL != 255 || advert.Source != master.Address.String() || advert.Destination != "224.0.0.18" {
+				t.Errorf("captured %s", line)
+			}
+			fates[advert.Fate]++
+		}
+		if fates["absorbed"] < 25 || fates["absorbed"]+fates["sampled"] != 30 {
+			t.Errorf("captured %v, want 30, nearly all absorbed", fates)
+		}
 		killed := time.Now()
 		master.Kill()
 		garp := c.takeover(backup, killed)
