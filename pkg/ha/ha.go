@@ -2,13 +2,15 @@
 // driven by messages only, commands in and reports out, and waits for nobody: an election depends on no health
 // check, no map write and no reader of its reports.
 //
-// One goroutine (loop) owns all machines and timers. What may block lives beside it: a holder per instance adds and
-// removes its virtual addresses, keeps the record of them and sends gratuitous ARP; a watcher reads the state of the
-// interfaces; a log queue writes the log.
+// One goroutine (loop) on a thread of its own owns all machines and timers, and does nothing else: it waits in epoll for
+// packets, for the first of its deadlines and for the bell of its inbox. Nothing that it does depends on the number of
+// instances but what is due. What may block lives beside it: a holder per instance adds and removes its virtual
+// addresses, keeps the record of them and announces them; a watcher reads the state of the interfaces; a log queue writes
+// the log.
 //
-// Adverts are received by packet sockets, because the Ethernet source of each accepted one is needed. Such sockets
-// see a frame before netfilter does: a firewall rule that drops VRRP on its way in has no effect on this package
-// (one that drops it on its way out does).
+// One packet socket per interface and family receives adverts with their Ethernet header, one for all sends those to the
+// multicast groups as whole frames. Such sockets are beside netfilter: a firewall rule about VRRP has no effect on them. Adverts
+// to unicast peers are routed by the kernel, and pass through its rules on their way out.
 package ha
 
 import (

@@ -22,7 +22,6 @@ type letters struct {
 	plane    FastPath         // nil: none
 	newPlane bool
 	stop     bool
-	leave    bool // at once, and touch nothing
 	claims   []claim
 	gone     []*holder
 }

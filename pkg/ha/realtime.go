@@ -106,9 +106,9 @@ func lockMemory(log *slog.Logger) {
 	}
 }
 
-// may says whether the process has a capability.
+// may says whether the thread has a capability.
 func may(capability int) bool {
-	b, err := os.ReadFile("/proc/self/status")
+	b, err := os.ReadFile("/proc/thread-self/status")
 	if err != nil {
 		return false
 	}

@@ -95,7 +95,7 @@ func openUnicast() (u unicast, err error) {
 
 // sendTo sends an IP packet to a peer. A link-local one is on the interface with that index.
 func (u unicast) sendTo(peer netip.Addr, index int, packet []byte) error {
-	fd, to := u.fd4, unix.Sockaddr(&unix.SockaddrInet4{})
+	fd, to := u.fd4, unix.Sockaddr(nil)
 	if peer.Is4() {
 		to = &unix.SockaddrInet4{Addr: peer.As4()}
 	} else {

@@ -11,8 +11,6 @@ import (
 	"os"
 	"reflect"
 	"slices"
-	"sort"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -38,16 +36,6 @@ func (k link) has(p netip.Prefix) bool {
 
 // snapshot is the state of all interfaces of the namespace at one moment, by name. It is not changed once made.
 type snapshot map[string]link
-
-// names lists the interfaces for an error message.
-func (s snapshot) names() string {
-	var names []string
-	for n := range s {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	return strings.Join(names, ", ")
-}
 
 // without returns the snapshot without some addresses.
 func (s snapshot) without(gone map[spot]bool) snapshot {
