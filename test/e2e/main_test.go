@@ -47,6 +47,7 @@ var scenarios = map[string][]string{
 	"TestMetricsTellWhatHappened":                              everyPlane,
 	"TestStartWithoutServicesRemovesWhatAKilledAgentForwarded": everyPlane,
 	"TestFloodedFrameIsNotForwarded":                           hostXDP,
+	"TestFilterKeepsAFloodFromTheElection":                     hostXDP,
 	"TestReloadToOtherRealServersRefusesNobody":                everyPlane,
 	"TestDirectorsBehindEachOtherCirculateNothing":             everyPlane,
 	"TestFailedScriptHandsOverWithoutLosingARequest":           {native},
