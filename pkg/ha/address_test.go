@@ -141,6 +141,7 @@ func TestAddressRemovedBySomebodyElseIsPutBack(t *testing.T) {
 	a.removeAddress(vip1.String())
 	eventually(t, "address put back", func() bool { return a.has(vip1.String()) })
 	r.logged(1, "removed by somebody else")
+	r.report("the count of it", func(rep Report) bool { return rep.Instances[0].Restored == 1 && rep.Instances[0].State == vrrp.Master })
 }
 
 func TestAddressesLiveOnlyAsLongAsTheyAreRenewed(t *testing.T) {

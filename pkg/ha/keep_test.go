@@ -405,3 +405,33 @@ func TestWhatAHandedOverRunLeftStaysUntilItIsTakenBack(t *testing.T) {
 		t.Errorf("recorded still: %v, %v", all, err)
 	}
 }
+
+func TestAnnouncementsArePacedAndNothingWaitsForThem(t *testing.T) {
+	a, b := oneBox(t)
+	arps := b.sniff(unix.ETH_P_ARP)
+	next := func() []byte {
+		return nextFrame(t, arps, "gratuitous ARP", func(f []byte) bool { return f[21] == 1 && bytes.Equal(f[28:32], f[38:42]) })
+	}
+	i := fast(100, vip1, vip2)
+	i.ARPInterval = 20 * time.Millisecond
+	k := a.keep(t.TempDir(), i)
+	k.master()
+	next()
+	began := time.Now()
+	for range 9 {
+		next()
+	}
+	if took := time.Since(began); took < 9*i.ARPInterval/2 {
+		t.Errorf("ten frames within %s, want %s between two", took, i.ARPInterval)
+	}
+
+	k.backup()
+	eventually(t, "addresses gone", func() bool { return !a.has(vip1.String()) && !a.has(vip2.String()) })
+	i.ARPInterval = time.Hour
+	k.set(func(w *wish) { w.instance = i })
+	k.master()
+	next()
+	a.removeAddress(vip2.String())
+	eventually(t, "the address put back in the middle of the burst", func() bool { return k.restored.Load() == 1 && a.has(vip2.String()) })
+	k.quit() // and the rest of the burst with it
+}
