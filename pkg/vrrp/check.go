@@ -126,11 +126,8 @@ func (m *Machine) compare(now Time, source netip.Addr, a Advert) Mismatch {
 		// link-local address by itself, so to refuse those would make two MASTERs.
 		tell(MismatchLinkLocal, fmt.Sprintf("the first virtual address of %s is %s, which is not link-local as RFC 9568 demands; put one (fe80::/10) first on both", source, a.Addresses[0]))
 	}
-	switch {
-	case split:
+	if split {
 		m.rival, m.gone = source, at(now+m.patienceWith(a.Interval))
-	case source == m.rival:
-		m.rival, m.gone = netip.Addr{}, alarm{}
 	}
 	if kinds == nil {
 		return Mismatch{Source: source}

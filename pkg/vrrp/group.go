@@ -97,11 +97,9 @@ func (g Group) vetoes(m *Machine, event Event) bool {
 // align makes all members do what one of them has to do.
 func (g Group) align(out []MemberAction, now Time) []MemberAction {
 	first, second := -1, -1 // members that can't take part
-	yields := 0
+	yield := false
 	for i, m := range g {
-		if m.cfg.Yield {
-			yields++
-		}
+		yield = yield || m.cfg.Yield
 		switch {
 		case joined(m.failure, m.cfg.Hold) == "":
 		case first < 0:
@@ -113,16 +111,16 @@ func (g Group) align(out []MemberAction, now Time) []MemberAction {
 	adjust := g.adjust(0, g[0].cfg.Adjust)
 	for i, m := range g {
 		m.adjust = adjust
-		hold, yield := "", false
-		if !m.stopping {
-			cause := first
-			if cause == i {
-				cause = second
-			}
-			if cause >= 0 {
-				hold = g[cause].name() + " of the sync group: " + joined(g[cause].failure, g[cause].cfg.Hold)
-			}
-			yield = yields > 1 || yields == 1 && !m.cfg.Yield
+		if m.stopping {
+			continue
+		}
+		hold := ""
+		cause := first
+		if cause == i {
+			cause = second
+		}
+		if cause >= 0 {
+			hold = g[cause].name() + " of the sync group: " + joined(g[cause].failure, g[cause].cfg.Hold)
 		}
 		if hold != m.groupHold || yield != m.groupYield {
 			out = of(out, i, m.sync(now, hold, yield))
@@ -148,20 +146,13 @@ func (g Group) adjust(member, own int) int {
 
 // level makes all members BACKUP or MASTER.
 func (g Group) level(out []MemberAction, now Time) []MemberAction {
-	obeying, master := -1, -1
-	for i, m := range g {
-		switch {
-		case m.stopping:
-		case m.obeys() && !m.leaves():
-			obeying = i
-		case m.state == Master && !m.handing:
-			master = i
-		}
-	}
+	obeying := slices.IndexFunc(g, func(m *Machine) bool { return !m.stopping && m.obeys() })
 	if obeying < 0 {
-		if out = g.release(out, now); master < 0 {
-			return out
-		}
+		out = g.release(out, now)
+	}
+	master := slices.IndexFunc(g, func(m *Machine) bool { return !m.stopping && m.state == Master && !m.handing })
+	if obeying < 0 && master < 0 {
+		return out
 	}
 	for i, m := range g {
 		switch {

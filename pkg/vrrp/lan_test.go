@@ -28,6 +28,11 @@ func TestWholeLANEndsWithOneMaster(t *testing.T) {
 			t.Fatalf("the election is not over when it should be: %d transitions after it", l.transitions-transitions)
 		}
 		for vrid, winner := range winners {
+			for _, b := range l.boxes {
+				if n := b.nodes[vrid]; n.m != nil && n.m.State() != Init && n.held && n != winner {
+					t.Fatalf("%s is %s and has the addresses still", n.name(), n.m.State())
+				}
+			}
 			if highest := l.highest(vrid); winner != nil && l.preempt && winner.m.Priority() != highest {
 				t.Fatalf("%s is MASTER with priority %d, but somebody has %d", winner.name(), winner.m.Priority(), highest)
 			}

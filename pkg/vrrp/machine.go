@@ -52,7 +52,7 @@ type Machine struct {
 
 	adjust     int    // of the priority, by all members of the sync group
 	groupHold  string // another member of the sync group can't take part: which and why
-	groupYield bool   // another member of the sync group yields
+	groupYield bool   // a member of the sync group yields
 }
 
 // alarm is a moment at which something is due, or none.
@@ -394,7 +394,7 @@ func (m *Machine) configure(now Time, cfg Config) []Action {
 		if slices.ContainsFunc(cfg.Addresses, added) {
 			out = m.announceTwice([]Action{AddAddresses{}}, now)
 		}
-	case m.state == Backup && !m.leaves():
+	case m.state == Backup:
 		if cfg.Interval != old.Interval && (cfg.Version == 2 || !m.master.IsValid()) {
 			// The old wait was meant for the old interval; a change of the file is no silence of the MASTER.
 			m.await(now, cfg.Interval)

@@ -48,7 +48,6 @@ func (m *Machine) hearAsBackup(now Time, source netip.Addr, a Advert) (obeyed bo
 		// Its interval is not learned: the next MASTER has its own.
 		m.heard = now
 		m.timer = at(now + m.skew())
-		m.looked, m.expired = false, false
 		m.leaving = source
 		if source == m.master {
 			m.master, m.masterPriority = netip.Addr{}, 0
