@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,11 +60,58 @@ func TestAbsorbedAdvertsEndInATakeover(t *testing.T) {
 		if fates["absorbed"] < 25 || fates["absorbed"]+fates["sampled"] != 30 {
 			t.Errorf("captured %v, want 30, nearly all absorbed", fates)
 		}
+		// An agent that dies takes nothing of this away, and the next one goes on.
+		_, err = backup.Signal(lab.Agent, syscall.SIGKILL)
+		c.ok(err)
+		c.restarted(backup, lab.Agent, 1)
+		c.ok(backup.Process().WaitLog(t.Context(), patience, "msg=ready", 2))
+		var adopted uint64
+		c.ok(backup.WaitStatus(t.Context(), patience, func(s *status.Status) error {
+			now := s.Instances[0]
+			if now.Transitions["MASTER"] != 0 {
+				t.Fatalf("the BACKUP was MASTER: %s", now.Reason)
+			}
+			if adopted == 0 {
+				adopted = now.AdvertsAbsorbed
+			}
+			if now.AdvertsAbsorbed < adopted+50 {
+				return fmt.Errorf("%d adverts absorbed, %d when the agent was back", now.AdvertsAbsorbed, adopted)
+			}
+			return nil
+		}))
 		killed := time.Now()
 		master.Kill()
 		garp := c.takeover(backup, killed)
 		if took, most := garp.Sub(killed), lab.Slack*5*interval; took > most && !inVM() {
 			t.Errorf("the takeover took %v, want at most %v", took, most)
 		}
+	})
+}
+
+func TestBadAdvertsEndInTheDriverButOneOfASecond(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 1, 1)
+		c.start(c.service())
+		d := c.d[0]
+		bad := c.lab.Client.Forge(3, 51, 250, interval, vipAddress)
+		bad.TTL = 64
+		const many = 200
+		for range many {
+			c.ok(c.lab.Client.Send(bad.Frame()))
+		}
+		c.ok(d.WaitStatus(t.Context(), patience, func(s *status.Status) error {
+			i := s.Instances[0]
+			if i.State != "MASTER" || s.Election.FastPath != "filter" {
+				t.Fatalf("%s, fast path %s (%s)", i.State, s.Election.FastPath, s.Election.FastPathReason)
+			}
+			filtered, refused := i.AdvertsFiltered["ttl"], i.AdvertsRefused["ttl"]
+			if refused == 0 || filtered+refused < many {
+				return fmt.Errorf("%d dropped by the program, %d refused by the election, of %d sent", filtered, refused, many)
+			}
+			if filtered < many/2 {
+				t.Errorf("only %d of %d were dropped by the program", filtered, many)
+			}
+			return nil
+		}))
 	})
 }

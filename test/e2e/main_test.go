@@ -75,6 +75,7 @@ var scenarios = map[string][]string{
 	"TestBadAdvertsDoNothingToAMASTER":                         noPlane,
 	"TestAddressOfTheAdministratorIsLeftAlone":                 noPlane,
 	"TestInterfaceThatIsMissingAtTheStartIsWaitedFor":          {native, election},
+	"TestBadAdvertsEndInTheDriverButOneOfASecond":              hostXDP,
 	"TestAbsorbedAdvertsEndInATakeover":                        hostXDP,
 	"TestCountersOfElectionsGoOnWhenTheAgentRestarts":          noPlane,
 	"TestTakenMetricsPortIsTriedAgain":                         noPlane,
