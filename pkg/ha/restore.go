@@ -10,8 +10,8 @@ import (
 
 // Who removes what we put back, again and again, must fill neither the log nor a CPU.
 const (
-	fightLimit  = 10               // put back at once so often in fightWindow, then once a fightPause
-	fightWindow = 10 * time.Second //
+	fightLimit  = 10 // put back at once so often in fightWindow, then once a fightPause
+	fightWindow = 10 * time.Second
 	fightPause  = time.Second
 	fightLine   = time.Minute // between two log lines
 )

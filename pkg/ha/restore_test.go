@@ -3,6 +3,10 @@ package ha
 import (
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -96,4 +100,23 @@ func TestARouteOfSomebodyElseIsNeverTouched(t *testing.T) {
 	if a.routes(to.String()) != 0 {
 		t.Error("a route is left")
 	}
+}
+
+func TestTheProgramsThatMayHaveRemovedItAreNamed(t *testing.T) {
+	sleep, err := exec.LookPath("sleep")
+	must(t, err)
+	binary, err := os.ReadFile(sleep)
+	must(t, err)
+	name := filepath.Join(t.TempDir(), "dhclient")
+	must(t, os.WriteFile(name, binary, 0o755))
+	run := exec.Command(name, "60")
+	must(t, run.Start())
+	t.Cleanup(func() {
+		_ = run.Process.Kill() // it can't have ended
+		_ = run.Wait()         // killed
+	})
+	eventually(t, "dhclient is named, with the cure", func() bool {
+		return strings.Contains(suspects("eth7"), "Running here: ") &&
+			strings.Contains(suspects("eth7"), "dhclient (its script flushes the interface; give the interface a static address)")
+	})
 }
