@@ -38,8 +38,6 @@ type box struct {
 	away    bool    // suspended
 	asleep  Time    // until
 	waiting []frame // arrived meanwhile
-	yield   bool
-	holds   bool
 }
 
 // node is a virtual router on a box.
