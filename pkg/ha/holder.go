@@ -301,7 +301,7 @@ func (h *holder) reconcile(w wish) (settled bool) {
 
 // letGo forgets an address, so that nothing puts it back.
 func (h *holder) letGo(s spot) {
-	h.host.lifetimes.end(s)
+	h.host.lifetimes.forget(s)
 	delete(h.held, s)
 }
 
@@ -375,7 +375,7 @@ func (h *holder) findForeign(w wish, present map[place]netip.Prefix) {
 	for _, v := range w.instance.VirtualAddresses {
 		at := place{h.index(w, v), v.Prefix.Addr()}
 		p, there := present[at]
-		if _, held := h.held[spot{at.index, p}]; !there || held {
+		if _, held := h.held[spot{at.index, p}]; !there || held || h.host.lifetimes.has(spot{at.index, p}) {
 			continue
 		}
 		now[v.Prefix.Addr()] = true
@@ -400,6 +400,7 @@ func (h *holder) add(w wish, s spot, v VirtualAddress) {
 	}
 	err := h.host.handle.AddrAdd(device(s.index), address(w, v))
 	switch {
+	case errors.Is(err, unix.EEXIST) && h.host.lifetimes.has(s): // another instance's that is about to let it go: we hear of it then
 	case errors.Is(err, unix.EEXIST):
 		h.foreign[s.prefix.Addr()] = true
 		h.tellForeign(w, v, s.prefix)
@@ -423,6 +424,7 @@ func (h *holder) add(w wish, s spot, v VirtualAddress) {
 func (h *holder) remove(s spot, why string) {
 	h.host.lifetimes.end(s)
 	err := h.host.handle.AddrDel(device(s.index), &netlink.Addr{IPNet: ipNet(s.prefix)})
+	h.host.lifetimes.forget(s)
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
 		// Still held: it is tried again, and the kernel ends its lifetime at the latest.
 		h.fail(s.prefix.String(), fmt.Errorf("remove virtual address %s: %w", s.prefix, err))

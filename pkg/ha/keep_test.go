@@ -435,3 +435,25 @@ func TestAnnouncementsArePacedAndNothingWaitsForThem(t *testing.T) {
 	eventually(t, "the address put back in the middle of the burst", func() bool { return k.restored.Load() == 1 && a.has(vip2.String()) })
 	k.quit() // and the rest of the burst with it
 }
+
+func TestAnAddressMovesFromOneInstanceToAnotherWithoutAWordOfSomebodyElse(t *testing.T) {
+	a, _ := oneBox(t)
+	o := a.open(t.TempDir())
+	first, second := fast(100, vip1), fast(100, vip2)
+	second.Name = "VI_2"
+	from, to := o.keep(first), o.keep(second)
+	from.master()
+	to.master()
+	eventually(t, "both addresses", func() bool { return a.has(vip1.String()) && a.has(vip2.String()) })
+	second.VirtualAddresses = virtualAddresses([]netip.Prefix{vip1, vip2}) // a reload tells the newcomer first
+	to.set(func(w *wish) { w.instance = second })
+	eventually(t, "the new wish is taken", func() bool { rec, _ := o.records.of("VI_2"); return len(rec.Addresses) == 2 })
+	from.quit()
+	eventually(t, "the address at the other instance", func() bool { return a.has(vip1.String()) && to.renewed() == 2 })
+	to.logged(0, "not put there by us")
+	to.logged(2, "virtual address added", "instance=VI_2")
+	to.quit()
+	if a.has(vip1.String()) {
+		t.Error("the address is left")
+	}
+}

@@ -34,7 +34,7 @@ type lifetimes struct {
 }
 
 type lifetime struct {
-	message []byte // the renewal; its sequence number is filled in
+	message []byte // the renewal; its sequence number is filled in; nil: it is over
 	period  time.Duration
 	due     time.Time
 }
@@ -83,8 +83,24 @@ func (l *lifetimes) keep(s spot, message []byte, period time.Duration, atOnce bo
 	}
 }
 
-// end renews an address no more: when it returns, none is under way that could bring it back.
+// has says whether an instance of this director holds an address.
+func (l *lifetimes) has(s spot) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all[s] != nil
+}
+
+// end renews an address no more: when it returns, none is under way that could bring it back. It is still ours.
 func (l *lifetimes) end(s spot) {
+	l.mu.Lock()
+	if e := l.all[s]; e != nil {
+		e.message = nil
+	}
+	l.mu.Unlock()
+}
+
+// forget ends it, and the address is not ours any more.
+func (l *lifetimes) forget(s spot) {
 	l.mu.Lock()
 	delete(l.all, s)
 	l.mu.Unlock()
@@ -112,7 +128,7 @@ func (l *lifetimes) next() time.Duration {
 	defer l.mu.Unlock()
 	var first time.Time
 	for _, e := range l.all {
-		if first.IsZero() || e.due.Before(first) {
+		if e.message != nil && (first.IsZero() || e.due.Before(first)) {
 			first = e.due
 		}
 	}
@@ -131,7 +147,7 @@ func (l *lifetimes) renew(now time.Time) (more bool) {
 	l.buffer = l.buffer[:0]
 	n := 0
 	for _, e := range l.all {
-		if e.due.Sub(now) > e.period/8 {
+		if e.message == nil || e.due.Sub(now) > e.period/8 {
 			continue
 		}
 		if n++; n > lifetimeBatch {
