@@ -34,6 +34,7 @@ type child struct {
 	started time.Time
 	silent  int // ticks of the supervisor since its last message
 	ready   bool
+	leaving bool   // it was told to make room for the next version
 	lost    bool   // another one has taken its place before its end was seen
 	ooms    uint64 // processes that the kernel had killed for want of memory when this one was started
 }

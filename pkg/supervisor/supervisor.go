@@ -263,7 +263,9 @@ func (s *supervisor) said(e event) {
 		s.agent.child.tell(kindReport, e.body)
 	case kindFailed:
 		if s.ready {
-			s.log.Error("the election could not start", "error", string(e.body))
+			if p := s.election; p.worthTelling() {
+				s.log.Error("the election could not start", "error", string(e.body))
+			}
 			return
 		}
 		s.agent.child.tell(kindFailed, e.body) // which ends with that error
@@ -383,6 +385,9 @@ func (p *slot) pause() time.Duration {
 	return min(first<<min(p.failures-1, 10), longest)
 }
 
+// worthTelling keeps a child that ends again and again from filling the log.
+func (p *slot) worthTelling() bool { return p.failures <= 5 || p.failures%50 == 0 }
+
 // ended decides what follows the end of a child. done ends the supervisor.
 func (s *supervisor) ended(e event) (done bool, err error) {
 	c := e.child
@@ -390,9 +395,9 @@ func (s *supervisor) ended(e event) (done bool, err error) {
 	if c.role == roleElection {
 		p = s.election
 	}
-	cause, clean := c.cause(e.ended), e.ended.Success()
+	cause, clean := c.cause(e.ended), e.ended.Success() && !c.leaving
 	if p.child != c {
-		if c.lost {
+		if c.lost && p.worthTelling() {
 			s.log.Error("the election has ended: started again, packets go on", "cause", cause, "pid", c.process.Pid)
 		}
 		return false, nil
@@ -431,7 +436,9 @@ func (s *supervisor) ended(e event) (done bool, err error) {
 		rest = "packets go on"
 	}
 	wait := s.restart(p, c)
-	s.log.Error("the "+string(p.role)+" has ended: started again, "+rest, "cause", cause, "pid", c.process.Pid, "in", wait)
+	if p.worthTelling() {
+		s.log.Error("the "+string(p.role)+" has ended: started again, "+rest, "cause", cause, "pid", c.process.Pid, "in", wait)
+	}
 	return false, nil
 }
 
@@ -451,7 +458,7 @@ func (s *supervisor) stop() {
 	if s.stopping {
 		return
 	}
-	s.stopping = true
+	s.stopping, s.upgrade = true, nil
 	s.deadline = time.After(stopLimit)
 	s.agent.failures = 0
 	if s.old != nil {

@@ -136,8 +136,9 @@ func (s *supervisor) proven(u *upgrade) {
 			s.execute()
 			return
 		}
-		s.agent.child.tell(kindLeave, nil)
 		c := s.agent.child
+		c.leaving = true
+		c.tell(kindLeave, nil)
 		time.AfterFunc(leaveLimit, c.kill)
 		return
 	}
