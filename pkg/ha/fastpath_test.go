@@ -370,3 +370,18 @@ func TestAThousandRepeatsAllocateNothing(t *testing.T) {
 		t.Errorf("%v allocations for a repeat", n)
 	}
 }
+
+func TestAnAdvertCostsTheLoopNoAllocation(t *testing.T) {
+	a, b := twoBoxesAlone(t) // counts for the whole process
+	f := newFastLoopIn(t, a, b, func(c *Instance) { c.VRRP.Priority, c.Slot = 255, 0 })
+	now := f.clock()
+	next := func() vrrp.Time { now += f.i.given.Interval; return now }
+	machine := testing.AllocsPerRun(1000, func() { f.i.sync.machines.Step(next(), 0, vrrp.Tick{}) })
+	all := testing.AllocsPerRun(1000, func() {
+		f.step(f.i, next(), vrrp.Tick{})
+		f.flush()
+	})
+	if f.i.sent < 1000 || all > machine {
+		t.Errorf("%v allocations for an advert, %v of them for the machine's answer", all, machine)
+	}
+}
