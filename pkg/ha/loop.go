@@ -33,6 +33,8 @@ type loop struct {
 	owns     map[int][]ownAddress // see own; by interface index, until something changes
 	denied   []string             // by the kernel, see Report
 	began    vrrp.Time
+	woke     vrrp.Time // when this turn began
+	wokeGo   time.Time
 	rested   vrrp.Time
 	asleep   time.Duration // CLOCK_BOOTTIME - CLOCK_MONOTONIC
 	turns    uint64
@@ -99,7 +101,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 }
 
 func newLoop(r *Runtime, log *slog.Logger) *loop {
-	return &loop{
+	l := &loop{
 		runtime:   r,
 		log:       log,
 		byName:    map[string]*instance{},
@@ -113,6 +115,8 @@ func newLoop(r *Runtime, log *slog.Logger) *loop {
 		lease:     lease{word: r.options.Lease},
 		abandoned: make(chan struct{}),
 	}
+	l.awake()
+	return l
 }
 
 // run is the loop itself.
@@ -133,7 +137,7 @@ func (l *loop) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		l.rest(now, l.clock())
+		l.rest(now, l.awake())
 		for _, e := range ready {
 			switch p := l.portFDs[e.Fd]; {
 			case p != nil:
@@ -150,8 +154,16 @@ func (l *loop) run(ctx context.Context) error {
 	}
 }
 
-// clock is the time of all machines.
-func (l *loop) clock() vrrp.Time { return clock(unix.CLOCK_BOOTTIME) }
+// awake reads the clock once a turn. CLOCK_BOOTTIME is the one of all machines: it goes on while the box is suspended, so
+// that a MASTER that was away knows it.
+func (l *loop) awake() vrrp.Time {
+	l.woke = clock(unix.CLOCK_BOOTTIME)
+	l.wokeGo = time.Now() // after it: so the clock never goes back
+	return l.woke
+}
+
+// clock is the time of all machines. Within a turn Go's clock, which needs no system call, tells how it went on.
+func (l *loop) clock() vrrp.Time { return l.woke + time.Since(l.wokeGo) }
 
 // next is when the loop must turn, if nothing else happens.
 func (l *loop) next() vrrp.Time {
