@@ -14,7 +14,8 @@ import (
 
 // The tests of conformance hold one director against RFC 3768 (version 2) and RFC 9568 (version 3): an injector sends
 // adverts of which every field can be wrong, and an observer looks at the wire. Each row has a virtual router of its own,
-// all at once in one director. The V- numbers are those of docs/conformance.md.
+// all at once in one director. The V- numbers are those of pkg/vrrp/rules_test.go and, for what the machine has no part in,
+// of rows_test.go.
 
 // families are the three protocols.
 var families = []string{"v2", "v3", "v6"}
