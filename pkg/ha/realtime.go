@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -19,7 +20,8 @@ const (
 	// packets we wait for.
 	fifoPriority = 40
 	// oomScore lets the OOM killer take the agent, and most others, before the election.
-	oomScore = -900
+	oomScore   = -900
+	processors = 4
 	// fuse ends a process whose real-time thread has not waited for anything for so long: it would keep a CPU from
 	// everybody, and the supervisor starts another one. A loop that works rests in time, see rest.
 	fuse      = 3 * time.Second
@@ -45,6 +47,9 @@ func (l *loop) rest(before, now vrrp.Time) {
 // realtime makes the calling thread, and the process around it, one that a busy box does not hold up. It returns what the
 // kernel did not permit, in plain words with the cure.
 func realtime(log *slog.Logger) (denied []string) {
+	// A thread that comes back from a wait needs one of Go's processors. With few of them all could be held by goroutines whose
+	// threads the kernel keeps waiting behind the programs of others.
+	runtime.GOMAXPROCS(max(processors, runtime.GOMAXPROCS(0)))
 	try := func(what, cure string, err error) {
 		if err != nil {
 			denied = append(denied, fmt.Sprintf("%s: %v; %s", what, err, cure))
