@@ -197,11 +197,14 @@ func (r *records) slot(instance string) (int, *lastAdvert, time.Duration) {
 	rec := r.all[instance]
 	known := rec.Slot > 0 && rec.Slot < advertSlots
 	if !known {
-		taken := map[int]bool{}
+		// Bits, and a word more than there are slots: a thousand instances ask one after another, on small stacks.
+		var taken [advertSlots/64 + 1]uint64
 		for _, o := range r.all {
-			taken[o.Slot] = true
+			if o.Slot > 0 && o.Slot < advertSlots {
+				taken[o.Slot/64] |= 1 << (o.Slot % 64)
+			}
 		}
-		for rec.Slot = 1; taken[rec.Slot]; rec.Slot++ {
+		for rec.Slot = 1; taken[rec.Slot/64]&(1<<(rec.Slot%64)) != 0; rec.Slot++ {
 		}
 		if rec.Slot >= advertSlots {
 			return 0, nil, 0
