@@ -226,7 +226,7 @@ struct timer {
 	__u64 period;	   /* beginning of a period of the rate limit */
 	__u32 highest;	   /* priority seen in it */
 	__u32 resigned;	   /* priority 0 was seen in it */
-	__u64 armed_by;	   /* program_stamp */
+	__u64 armed;	   /* it has its callback */
 };
 
 /* `senders` */

@@ -16,7 +16,8 @@ import (
 )
 
 // Files are what other processes need of a plane: Words and Events are for OpenFastPath in the election's process. Timers
-// must be kept open by somebody who outlives the agent: the kernel stops all timers when nobody holds it any more.
+// must be kept open by somebody who outlives the agent: the kernel stops all timers when nobody holds it any more, and
+// then every advert arrives. The programs of the next agent have timers of their own.
 type Files struct {
 	Words, Events, Timers *os.File
 }
@@ -220,12 +221,14 @@ func (f *FastPath) Absorb(slot uint32, frame []byte, down time.Duration) bool {
 		}
 		atomic.StoreUint64(&w.Length, length)
 	}
+	final := s.final
 	s.final = 0
 	if down <= 0 || atomic.LoadUint64(&w.Gate) != 0 {
 		return false
 	}
 	atomic.StoreUint64(&w.Down, uint64(down))
-	s.absorbing, s.began = true, uint64(monotonic())
+	// Later than everything that a program may have read here before, also where the clock is a coarse one.
+	s.absorbing, s.began = true, max(uint64(monotonic()), s.began+1, final+1)
 	atomic.StoreUint64(&w.Seen, s.began)
 	f.lookAt(time.Duration(s.began) + down)
 	return true
@@ -276,8 +279,13 @@ func (f *FastPath) Release(slot uint32) {
 	}
 	s := &f.slots[slot]
 	s.absorbing, s.final = false, atomic.SwapUint64(&w.Seen, 0)
-	if s.final == s.began {
+	switch s.final {
+	case s.began:
 		s.final = 0
+	case 0:
+		// Somebody else has taken it out: the next FastPath of these words, or an agent that gave the slot away. What it
+		// was nobody knows. Now is the latest that it can have been, and adverts arrive since.
+		s.final = uint64(monotonic())
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 
 // What the tests' director looks like: eth0 with a client and two real servers on it, eth1 with a third one.
 const (
-	eth0Index = 7
+	eth0Index = 1 // where frames come from in a test run, says the kernel
 	eth1Index = 8
 )
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -54,6 +55,8 @@ type packetRow struct {
 	router  string   // whose counters the last one raises; empty: none
 	fate    string   // the one that it raises
 	prepare func(f *FastPath, slot uint32)
+
+	exhausted bool // the senders of those before it have used up their rates
 }
 
 // frames are the one in question and those before it.
@@ -161,6 +164,9 @@ func TestEachPacketGetsItsVerdict(t *testing.T) {
 			frame, earlier := row.frames()
 			for _, f := range earlier {
 				run(t, p, f)
+				if row.exhausted {
+					exhaust(t, p)
+				}
 			}
 			all := counters(t, p)
 			before, advertsBefore := all.Interfaces["eth0"], all.Adverts
@@ -227,6 +233,26 @@ func forget(t *testing.T, p *Plane) {
 	}
 	for _, slot := range p.Slots() {
 		if err := p.maps.Timers.Put(slot, xdirectorTimer{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// exhaust leaves the senders that are known nothing of their rates.
+func exhaust(t *testing.T, p *Plane) {
+	t.Helper()
+	var keys []xdirectorSenderKey
+	var key xdirectorSenderKey
+	var full uint64
+	senders := p.maps.Senders.Iterate()
+	for senders.Next(&key, &full) {
+		keys = append(keys, key)
+	}
+	if err := senders.Err(); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		if err := p.maps.Senders.Put(key, uint64(monotonic()+time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 	}

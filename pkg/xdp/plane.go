@@ -40,7 +40,6 @@ type Config struct {
 	Interfaces    []string // names; at least one, all must exist
 	PinPath       string   // absolute; see Open
 	FlowTableSize uint32   // flows that are remembered, 1 or more; each costs about 100 bytes of kernel memory
-	Timers        *os.File // of an earlier agent, see Files; nil: new ones. It stays the caller's
 }
 
 // Mode is the way a program is attached to an interface.
@@ -193,34 +192,13 @@ func (p *Plane) loadMaps() error {
 		return err
 	}
 	p.ring = spec.Maps[xdirectorMapRings].InnerMap
-	replacements := map[string]*ebpf.Map{}
-	if timers := p.earlierTimers(spec.Maps[xdirectorMapTimers]); timers != nil {
-		defer timers.Close()
-		replacements[xdirectorMapTimers] = timers
-	}
 	if err := p.pins.makeFolders(); err != nil {
 		return err
 	}
-	options := ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.pins.maps()}, MapReplacements: replacements}
+	options := ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.pins.maps()}}
 	if err := spec.LoadAndAssign(&p.maps, &options); err != nil {
 		return fmt.Errorf("open maps under %s: %w", p.pins.maps(), err)
 	}
-	return nil
-}
-
-// earlierTimers are the timers of an earlier agent; nil: there are none that fit.
-func (p *Plane) earlierTimers(spec *ebpf.MapSpec) *ebpf.Map {
-	if p.config.Timers == nil {
-		return nil
-	}
-	timers, err := mapOf(p.config.Timers)
-	if err == nil {
-		if err = spec.Compatible(timers); err == nil {
-			return timers
-		}
-		timers.Close()
-	}
-	p.log.Info("timers of an earlier run are made anew", "reason", err)
 	return nil
 }
 
@@ -264,9 +242,6 @@ func (p *Plane) loadProgram(n *nic) error {
 			return fmt.Errorf("set constant %s: %w", name, err)
 		}
 	}
-	if err := spec.Variables[xdirectorVarProgramStamp].Set(uint64(monotonic())); err != nil {
-		return fmt.Errorf("set constant %s: %w", xdirectorVarProgramStamp, err)
-	}
 	m := &p.maps
 	options := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		xdirectorMapBoxes: m.Boxes, xdirectorMapClients: m.Clients, xdirectorMapFlows: m.Flows,
@@ -282,9 +257,6 @@ func (p *Plane) loadProgram(n *nic) error {
 	}
 	if err := spec.LoadAndAssign(&programs, &options); err != nil {
 		return fmt.Errorf("load program for %s: %w", n.name, err)
-	}
-	if n.program != nil {
-		n.program.Close()
 	}
 	n.program = programs.Xdirector
 	return nil

@@ -261,7 +261,7 @@ type xdirectorTimer struct {
 	Period   uint64
 	Highest  uint32
 	Resigned uint32
-	ArmedBy  uint64
+	Armed    uint64
 }
 
 type xdirectorVerdict uint32
@@ -321,7 +321,6 @@ const (
 	xdirectorVarClosingTimeout = "closing_timeout"
 	xdirectorVarOwnInterface   = "own_interface"
 	xdirectorVarOwnSlot        = "own_slot"
-	xdirectorVarProgramStamp   = "program_stamp"
 	xdirectorVarTcpTimeout     = "tcp_timeout"
 	xdirectorVarTicksPerSecond = "ticks_per_second"
 	xdirectorVarUdpTimeout     = "udp_timeout"
@@ -407,7 +406,6 @@ type xdirectorVariableSpecs struct {
 	ClosingTimeout *ebpf.VariableSpec `ebpf:"closing_timeout"`
 	OwnInterface   *ebpf.VariableSpec `ebpf:"own_interface"`
 	OwnSlot        *ebpf.VariableSpec `ebpf:"own_slot"`
-	ProgramStamp   *ebpf.VariableSpec `ebpf:"program_stamp"`
 	TcpTimeout     *ebpf.VariableSpec `ebpf:"tcp_timeout"`
 	TicksPerSecond *ebpf.VariableSpec `ebpf:"ticks_per_second"`
 	UdpTimeout     *ebpf.VariableSpec `ebpf:"udp_timeout"`
@@ -489,7 +487,6 @@ type xdirectorVariables struct {
 	ClosingTimeout *ebpf.Variable `ebpf:"closing_timeout"`
 	OwnInterface   *ebpf.Variable `ebpf:"own_interface"`
 	OwnSlot        *ebpf.Variable `ebpf:"own_slot"`
-	ProgramStamp   *ebpf.Variable `ebpf:"program_stamp"`
 	TcpTimeout     *ebpf.Variable `ebpf:"tcp_timeout"`
 	TicksPerSecond *ebpf.Variable `ebpf:"ticks_per_second"`
 	UdpTimeout     *ebpf.Variable `ebpf:"udp_timeout"`
