@@ -19,7 +19,6 @@ type Ping struct {
 
 	mu     sync.Mutex
 	echoes []echo
-	failed error
 }
 
 type echo struct {
