@@ -65,6 +65,8 @@ test-long: deps-long build ## What takes longer: race detector, fuzzing, repetit
 	$(STEP) 'fuzzing' tools/fuzz 2m
 	$(STEP) 'a million bad adverts on the wire' env LAB=1 XDIRECTOR_ADVERTS=1000000 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector \
 		tools/gotest bin/test/adverts.txt -v -count=1 -timeout 10m -run TestOnlyValidAdvertsChangeAState ./test/e2e
+	$(STEP) 'a million adverts in the XDP program' env LAB=1 XDIRECTOR_ADVERTS=1000000 \
+		go test -count=1 -timeout 10m -run TestTheFilterDrops ./pkg/xdp
 	$(STEP) 'end to end, five times' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e-long.txt -v -count=5 -timeout 60m ./test/e2e
 	@echo "test-long: passed on $$(date -u +%F), version $(VERSION)"
 
