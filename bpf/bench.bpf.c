@@ -12,6 +12,7 @@
 volatile const __u64 flow_mask;    /* number of flows less one; the number is a power of two */
 volatile const __u32 first_source;  /* IPv4 address of the first flow */
 volatile const __u8 addresses[12]; /* destination and source MAC address of every frame */
+volatile const __u8 untouched;     /* the frame is the same each time: the program to measure leaves it as it is */
 
 #define PORTS_BITS 14 /* so many source ports per source address */
 
@@ -35,12 +36,14 @@ int driver(struct xdp_md *ctx)
 
 	if (!ethernet || !ip || !tcp)
 		return XDP_ABORTED;
-	for (int i = 0; i < 6; i++) {
-		ethernet->destination[i] = addresses[i];
-		ethernet->source[i] = addresses[6 + i];
+	if (!untouched) {
+		for (int i = 0; i < 6; i++) {
+			ethernet->destination[i] = addresses[i];
+			ethernet->source[i] = addresses[6 + i];
+		}
+		ip->source = bpf_htonl(first_source + (__u32)(flow >> PORTS_BITS));
+		tcp->source_port = bpf_htons(1024 + (flow & ((1 << PORTS_BITS) - 1)));
 	}
-	ip->source = bpf_htonl(first_source + (__u32)(flow >> PORTS_BITS));
-	tcp->source_port = bpf_htons(1024 + (flow & ((1 << PORTS_BITS) - 1)));
 	bpf_tail_call(ctx, &measured, 0);
 	return XDP_ABORTED;
 }

@@ -23,6 +23,7 @@ const (
 	benchVarFirstSource = "first_source"
 	benchVarFlowMask    = "flow_mask"
 	benchVarFrameNumber = "frame_number"
+	benchVarUntouched   = "untouched"
 )
 
 // loadBench returns the embedded CollectionSpec for bench.
@@ -86,6 +87,7 @@ type benchVariableSpecs struct {
 	FirstSource *ebpf.VariableSpec `ebpf:"first_source"`
 	FlowMask    *ebpf.VariableSpec `ebpf:"flow_mask"`
 	FrameNumber *ebpf.VariableSpec `ebpf:"frame_number"`
+	Untouched   *ebpf.VariableSpec `ebpf:"untouched"`
 }
 
 // benchObjects contains all objects after they have been loaded into the kernel.
@@ -125,6 +127,7 @@ type benchVariables struct {
 	FirstSource *ebpf.Variable `ebpf:"first_source"`
 	FlowMask    *ebpf.Variable `ebpf:"flow_mask"`
 	FrameNumber *ebpf.Variable `ebpf:"frame_number"`
+	Untouched   *ebpf.Variable `ebpf:"untouched"`
 }
 
 // benchPrograms contains all programs after they have been loaded into the kernel.

@@ -28,20 +28,23 @@ type benchCase struct {
 	flows   uint64 // a power of two; 0: no flow comes twice
 	bare    bool   // measured is the bare program
 	answer  uint32
-	creates bool // every packet makes a flow; else none does
+	creates bool   // every packet makes a flow; else none does
+	advert  []byte // instead of a packet of a flow
+	router  string // that the advert is for; empty: none of ours
+	fate    string // of the advert
 	driver  *benchObjects
 }
 
 func cases() []*benchCase {
 	const ours, others = 80, 81
-	return []*benchCase{
+	return append([]*benchCase{
 		{name: "bare swap of MAC addresses", port: ours, flows: 1 << 14, bare: true, answer: actionTX},
 		{name: "known flow, 1", port: ours, flows: 1, answer: actionTX},
 		{name: "known flow, 16384", port: ours, flows: 1 << 14, answer: actionTX},
 		{name: "known flow, 131072", port: ours, flows: 1 << 17, answer: actionTX},
 		{name: "new flow", port: ours, answer: actionTX, creates: true},
 		{name: "not ours", port: others, flows: 1 << 14, answer: actionPass},
-	}
+	}, advertCases()...)
 }
 
 // measure runs all cases in turn, rounds times, on a plane of its own.
@@ -60,6 +63,11 @@ func measure(rounds, repeat int, tableSize uint32) (results []result, err error)
 	if err := plane.Apply(context.Background(), wish()); err != nil {
 		return nil, err
 	}
+	absorbing, err := absorb(plane)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, absorbing.Close()) }()
 	all := cases()
 	names, times := make([]string, len(all)), make([][]int64, len(all))
 	for i, c := range all {
@@ -93,7 +101,7 @@ func wish() lb.State {
 			NextHop: lb.NextHop{Interface: 1, MAC: lb.MAC{2, 0, 0, 0, 1, i}},
 		})
 	}
-	return lb.State{Services: []lb.Service{s}}
+	return lb.State{Services: []lb.Service{s}, Routers: benchRouters()}
 }
 
 // load makes a driver for the case and points it at what is measured.
@@ -117,6 +125,11 @@ func (c *benchCase) load(plane *xdp.Plane) error {
 	if err := spec.Variables[benchVarAddresses].Set(addresses); err != nil {
 		return err
 	}
+	if c.advert != nil {
+		if err := spec.Variables[benchVarUntouched].Set(uint8(1)); err != nil {
+			return err
+		}
+	}
 	c.driver = new(benchObjects)
 	if err := spec.LoadAndAssign(c.driver, nil); err != nil {
 		return err
@@ -136,7 +149,7 @@ func (c *benchCase) round(plane *xdp.Plane, repeat int) (int64, error) {
 			return 0, err
 		}
 	}
-	before, err := flowsCreated(plane)
+	before, fatesBefore, err := c.counted(plane)
 	if err != nil {
 		return 0, err
 	}
@@ -144,11 +157,15 @@ func (c *benchCase) round(plane *xdp.Plane, repeat int) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	after, err := flowsCreated(plane)
+	after, fates, err := c.counted(plane)
 	if err != nil {
 		return 0, err
 	}
-	if answer != c.answer {
+	if c.router != "" { // some pass, so that user space sees them
+		if n := fates - fatesBefore; n < uint64(repeat)*9/10 {
+			return 0, fmt.Errorf("%d of %d adverts were %s", n, repeat, c.fate)
+		}
+	} else if answer != c.answer {
 		return 0, fmt.Errorf("the program answered %d, want %d", answer, c.answer)
 	}
 	created := after - before
@@ -158,20 +175,23 @@ func (c *benchCase) round(plane *xdp.Plane, repeat int) (int64, error) {
 	return took.Nanoseconds(), nil
 }
 
-func flowsCreated(plane *xdp.Plane) (uint64, error) {
+// counted is how many flows were made, and adverts had the fate of the case.
+func (c *benchCase) counted(plane *xdp.Plane) (flows, adverts uint64, err error) {
 	counters, err := plane.Counters()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	sum := uint64(0)
 	for _, traffic := range counters.RealServers {
-		sum += traffic.FlowsCreated
+		flows += traffic.FlowsCreated
 	}
-	return sum, nil
+	return flows, counters.Adverts[c.router][c.fate], nil
 }
 
-// frame is a TCP packet with ACK; the driver fills in addresses and source.
+// frame is a TCP packet with ACK, of which the driver fills in addresses and source, or the advert.
 func (c *benchCase) frame() []byte {
+	if c.advert != nil {
+		return c.advert
+	}
 	frame := make([]byte, 64)
 	binary.BigEndian.PutUint16(frame[12:], 0x0800)
 	ip, tcp := frame[14:], frame[34:]
