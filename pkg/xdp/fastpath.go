@@ -243,7 +243,7 @@ func (f *FastPath) forget(slot uint32) {
 	}
 }
 
-// templateOf is the frame as bpf/vrrp.h compares it, without what differs between repeats; length 0: it can't be one.
+// templateOf is the frame as bpf/absorb.h compares it, without what differs between repeats; length 0: it can't be one.
 func templateOf(frame []byte) (template [len(xdirectorWords{}.Template)]uint64, length uint64) {
 	bytes := make([]byte, len(template)*8)
 	if len(frame) < ethernetHeader {

@@ -57,7 +57,10 @@ type Plane struct {
 	log    *slog.Logger
 	pins   pins
 	system func() ([]net.Interface, error)
-	lock   *os.File // keeps others away from the pin path; nil: closed
+
+	hidesTags func(name string) (bool, error)
+
+	lock *os.File // keeps others away from the pin path; nil: closed
 
 	mu     sync.Mutex
 	maps   xdirectorMaps
@@ -93,7 +96,7 @@ func open(cfg Config, log *slog.Logger, system func() ([]net.Interface, error)) 
 	if !filepath.IsAbs(cfg.PinPath) {
 		return nil, fmt.Errorf("open xdp plane: pin path %q is not absolute", cfg.PinPath)
 	}
-	p := &Plane{config: cfg, log: log, pins: pins{path: filepath.Clean(cfg.PinPath)}, system: system}
+	p := &Plane{config: cfg, log: log, pins: pins{path: filepath.Clean(cfg.PinPath)}, system: system, hidesTags: hidesTags}
 	if err := EnsureBPFFS(p.pins.path); err != nil {
 		return nil, err
 	}

@@ -37,6 +37,12 @@ type wishedRouter struct {
 func (p *Plane) newWishedRouters(s lb.State) ([]wishedRouter, error) {
 	var list []wishedRouter
 	seen := map[xdirectorRouterKey]string{}
+	alone := map[uint32]bool{} // by index of interface
+	if len(s.Routers) > 0 {
+		for _, n := range p.nics {
+			alone[uint32(n.index)] = p.leaveAlone(n)
+		}
+	}
 	for _, r := range s.Routers {
 		w := wishedRouter{name: r.Name, key: xdirectorRouterKey{Family: 4, Vrid: r.VRID}}
 		if r.IPv6 {
@@ -55,7 +61,7 @@ func (p *Plane) newWishedRouters(s lb.State) ([]wishedRouter, error) {
 		}
 		seen[w.key] = r.Name
 		w.value = xdirectorRouter{Version: r.Version, LowestTtl: 255}
-		if r.Filter {
+		if r.Filter && !alone[w.key.Interface] {
 			w.value.Flags |= routerFilter
 		}
 		if r.VirtualMAC {
@@ -79,7 +85,7 @@ func (p *Plane) newWishedRouters(s lb.State) ([]wishedRouter, error) {
 	return list, nil
 }
 
-// routerAddress is an address as bpf/vrrp.h compares it.
+// routerAddress is an address as bpf/advert.h compares it.
 func routerAddress(a netip.Addr) [16]uint8 {
 	var b [16]uint8
 	copy(b[:], a.Unmap().AsSlice())
