@@ -203,6 +203,9 @@ func joinAgain(t *testing.T, a, b *box, name string) {
 	for _, x := range []*box{a, b} {
 		must(t, x.nl.LinkSetUp(x.link(name)))
 	}
+	for _, x := range []*box{a, b} { // until then the kernel drops what is sent, without an error
+		eventually(t, "carrier of "+name, func() bool { return x.link(name).Attrs().RawFlags&unix.IFF_RUNNING != 0 })
+	}
 }
 
 var (
