@@ -363,6 +363,7 @@ func absorbTable() []packetRow {
 		absorbRow("IP header broken", "fast", "sampled", absorbing(fast), with(func(a *advert) { a.brokenHeader = true })...),
 		absorbRow("first fragment", "fast", "sampled", absorbing(fast), with(func(a *advert) { a.fragment = moreFragments })...),
 		absorbRow("another router's", "v3", "passed", absorbing(fast), fast, advert{}),
+		absorbRow("a router without a filter", "off", "passed", absorbing(advert{vrid: vridOff}), twice(advert{vrid: vridOff})...),
 		absorbRow("nothing was given", "fast", "passed", func(f *FastPath, _ uint32) { f.Renew(monotonic() + time.Hour) }, twice(fast)...),
 		absorbRow("the lease is over", "fast", "passed", func(f *FastPath, slot uint32) {
 			absorbing(fast)(f, slot)

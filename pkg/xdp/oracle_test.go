@@ -198,7 +198,7 @@ func spoil(random *rand.Rand, a advert) []byte {
 func advertCount(t *testing.T) int {
 	text := os.Getenv("XDIRECTOR_ADVERTS")
 	if text == "" {
-		return 60_000
+		return 30_000
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1000 {

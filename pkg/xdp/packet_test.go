@@ -94,6 +94,15 @@ var packetTable = []packetRow{
 	{name: "flooded frame of a service", packet: packet{destination: serverMAC(9), flags: syn}, verdict: "pass_other_mac"},
 	{name: "broadcast frame of a service", packet: packet{destination: lb.MAC{255, 255, 255, 255, 255, 255}, flags: syn}, verdict: "pass_other_mac"},
 	{name: "virtual MAC address while MASTER", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 1, vridV3}, flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "virtual MAC address while BACKUP", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 1, vridV3}, flags: syn}, router: "v3", prepare: shut, verdict: "pass_other_mac"},
+	{name: "virtual MAC address while BACKUP, known flow", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 1, vridV3}, flags: ack}, before: []packet{{flags: syn}},
+		router: "v3", prepare: shut, verdict: "pass_other_mac"},
+	{name: "own MAC address while BACKUP", packet: packet{flags: syn}, router: "v3", prepare: shut, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "virtual MAC address, server behind another interface", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 1, vridV3}, flags: syn, toPort: 82},
+		verdict: "redirect", server: 3, egress: eth1MAC},
+	{name: "virtual MAC address, known flow", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 1, vridV3}, flags: ack}, before: []packet{{flags: syn}},
+		verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "virtual MAC address, from another director", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 1, vridV3}, source: peerMAC, flags: syn}, verdict: "pass_balanced"},
 	{name: "virtual MAC address of a router without a filter", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 1, vridOff}, flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
 	{name: "virtual MAC address of IPv6 while not MASTER", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 2, vridV3}, flags: syn}, verdict: "pass_other_mac"},
 	{name: "virtual MAC address that is not used", packet: packet{destination: lb.MAC{0, 0, 0x5e, 0, 1, vridV2}, flags: syn}, verdict: "pass_other_mac"},
@@ -149,6 +158,9 @@ var packetTable = []packetRow{
 	{name: "SYN after a flow that began with FIN", packet: packet{flags: syn}, before: []packet{{flags: fin | ack}},
 		verdict: "tx", server: 2, egress: eth0MAC},
 }
+
+// shut is the state of a BACKUP.
+func shut(f *FastPath, slot uint32) { f.Gate(slot, false) }
 
 func TestEachPacketGetsItsVerdict(t *testing.T) {
 	p := newTestPlane(t, tableState())
