@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -275,6 +276,9 @@ func (l *loop) released(h *holder) {
 // sight takes a new state of the interfaces.
 func (l *loop) sight(seen sighting) {
 	l.snapshot = seen.snapshot
+	maps.DeleteFunc(l.former, func(s spot, _ bool) bool { // one that comes again is somebody's own
+		return !slices.ContainsFunc(slices.Collect(maps.Values(l.snapshot)), func(k link) bool { return k.Index == s.index && k.has(s.prefix) })
+	})
 	clear(l.owns)
 	l.openPorts()
 	for _, i := range l.instances {
@@ -380,7 +384,9 @@ func (l *loop) own(k link) []ownAddress {
 			virtual[v.Prefix.Addr()] = true
 		}
 	}
-	own := slices.DeleteFunc(slices.Clone(k.Addresses), func(a ownAddress) bool { return virtual[a.Prefix.Addr()] })
+	own := slices.DeleteFunc(slices.Clone(k.Addresses), func(a ownAddress) bool {
+		return virtual[a.Prefix.Addr()] || l.former[spot{k.Index, a.Prefix}]
+	})
 	l.owns[k.Index] = own
 	return own
 }

@@ -31,6 +31,7 @@ type loop struct {
 	watcher  *watcher
 	snapshot snapshot
 	owns     map[int][]ownAddress // see own; by interface index, until something changes
+	former   map[spot]bool        // virtual addresses of a former run alone, which may still be in the snapshot
 	denied   []string             // by the kernel, see Report
 	began    vrrp.Time
 	woke     vrrp.Time // when this turn began

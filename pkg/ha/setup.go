@@ -2,6 +2,7 @@ package ha
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 )
@@ -117,6 +118,21 @@ func (l *loop) connect(i *instance) {
 // sweep removes what a former run held for instances that are not in the configuration any more. What can't be
 // removed is logged and tried again at the next start; the lifetime of an address ends before that.
 func (l *loop) sweep(cfg Config) {
+	virtual := map[netip.Prefix]bool{}
+	for _, i := range cfg.Instances {
+		for _, v := range i.VirtualAddresses {
+			virtual[v.Prefix] = true
+		}
+	}
+	l.former = map[spot]bool{}
+	for _, name := range l.host.records.names() {
+		rec, _ := l.host.records.of(name)
+		for _, a := range rec.Addresses {
+			if !virtual[a.Prefix] {
+				l.former[spot{a.Index, a.Prefix}] = true
+			}
+		}
+	}
 	former := slices.DeleteFunc(l.host.records.names(), func(name string) bool {
 		return slices.ContainsFunc(cfg.Instances, func(i Instance) bool { return i.Name == name })
 	})

@@ -14,7 +14,7 @@ import (
 
 func TestAbsorbedAdvertsEndInATakeover(t *testing.T) {
 	onPlanes(t, func(t *testing.T, plane string) {
-		const interval = 20 * time.Millisecond
+		const interval = 30 * time.Millisecond // the longest that is absorbed: the machine may stand still for as many
 		c := newCluster(t, "", 2, 0)
 		for i, d := range c.d {
 			instance := c.instance(i)
