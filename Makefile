@@ -55,7 +55,9 @@ test-e2e: build ## The whole system on the XDP plane, in namespaces (root)
 
 test-vm: build ## The whole system on the IPVS plane and on kernel 6.1, in a virtual machine (root)
 	$(STEP) 'the virtual machine' env LAB=1 go test -count=1 -timeout 5m ./test/vm
-	$(STEP) 'IPVS and packet tables on kernel 6.1' env LAB=1 CGO_ENABLED=0 go test -count=1 -exec $(VM) -timeout 5m ./pkg/ipvs ./pkg/xdp
+	$(STEP) 'IPVS on kernel 6.1' env LAB=1 CGO_ENABLED=0 go test -count=1 -exec $(VM) -timeout 5m ./pkg/ipvs
+	$(STEP) 'packets and adverts in XDP on kernel 6.1' env LAB=1 CGO_ENABLED=0 \
+		go test -count=1 -exec $(VM) -timeout 5m -run 'Packet|Frames(Reach|AreSent)|Forwarding|Absorb|Filter|Release|Silent|Timer' ./pkg/xdp
 	$(STEP) 'end to end on IPVS, on kernel 6.1' env LAB=1 CGO_ENABLED=0 VM_TIMEOUT=600 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector \
 		tools/gotest bin/test/e2e-vm.txt -v -count=1 -exec $(VM) -timeout 10m ./test/e2e
 	$(STEP) 'which scenario has passed on which plane' tools/planes 'xdp-native xdp-generic ipvs none' bin/test/e2e.txt bin/test/e2e-vm.txt
@@ -67,6 +69,7 @@ test-long: deps-long build ## What takes longer: race detector, fuzzing, repetit
 		tools/gotest bin/test/adverts.txt -v -count=1 -timeout 10m -run TestOnlyValidAdvertsChangeAState ./test/e2e
 	$(STEP) 'a million adverts in the XDP program' env LAB=1 XDIRECTOR_ADVERTS=1000000 \
 		go test -count=1 -timeout 10m -run TestTheFilterDrops ./pkg/xdp
+	$(STEP) 'all of XDP on kernel 6.1' env LAB=1 CGO_ENABLED=0 VM_TIMEOUT=900 go test -count=1 -exec $(VM) -timeout 10m ./pkg/xdp
 	$(STEP) 'end to end, five times' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e-long.txt -v -count=5 -timeout 60m ./test/e2e
 	@echo "test-long: passed on $$(date -u +%F), version $(VERSION)"
 
