@@ -114,20 +114,10 @@ now=$(date '+%F %T')
 election=$(part election) agent=$(part agent) main=$(main_pid)
 group=/sys/fs/cgroup$(systemctl show -P ControlGroup xdirector)
 begin_load
-echo 64M >"$group/memory.reclaim" 2>/dev/null || true # less than that can be had, and all of it is
-echo $(($(cat "$group/memory.current") + 2097152)) >"$group/memory.max"
-(
-	# It takes all that is left, slowly, so that one death is enough; it is no victim itself.
-	echo -1000 >/proc/self/oom_score_adj
-	echo "$BASHPID" >"$group/cgroup.procs"
-	until grep -q '^oom_kill [1-9]' "$group/memory.events"; do
-		head -c 131072 /dev/zero >>/dev/shm/hog
-		sleep 0.1
-	done
-	rm /dev/shm/hog
-	echo max >"$group/memory.max"
-	echo "$BASHPID" >/sys/fs/cgroup/cgroup.procs
-)
+until grep -q '^oom_kill [1-9]' "$group/memory.events"; do # what can be reclaimed goes first
+	echo $(($(cat "$group/memory.current") - 1048576)) >"$group/memory.max"
+done
+echo max >"$group/memory.max"
 wait_for 10 logged 'the agent has ended.*ran out of memory'
 wait_for 20 agent_answers
 end_load
