@@ -108,6 +108,9 @@ func (d *Director) wish(cfg *config.Config) lb.State {
 	state := wish(cfg, d.plane.name, up, d.hops, d.directors(), held)
 	if d.plane.name.IsXDP() {
 		state.Routers = routers(cfg, d.report.Instances)
+		if d.applied != nil {
+			state.Routers = append(state.Routers, leaving(cfg, d.applied.Routers, d.report.Instances)...)
+		}
 	}
 	return state
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/xdirector/xdirector/pkg/config"
 	"github.com/xdirector/xdirector/pkg/ha"
@@ -45,6 +46,23 @@ func routers(cfg *config.Config, reports []ha.InstanceReport) []lb.Router {
 			Peers:      i.UnicastPeers,
 			PeerTTL:    i.UnicastTTL,
 		})
+	}
+	return list
+}
+
+// leaving are those of the routers before that cfg has no longer while the election still reports them: until another
+// director has taken over, frames to their virtual MAC are for a service here.
+func leaving(cfg *config.Config, before []lb.Router, reports []ha.InstanceReport) []lb.Router {
+	filter := cfg.Dataplane.VRRPFastPath != config.FastPathOff
+	var list []lb.Router
+	for _, r := range before {
+		reported := slices.ContainsFunc(reports, func(i ha.InstanceReport) bool { return i.Name == r.Name })
+		replaced := slices.ContainsFunc(cfg.Instances, func(i config.Instance) bool {
+			return i.Name == r.Name || i.Interface == r.Interface && i.IPv6() == r.IPv6 && i.VirtualRouterID == r.VRID
+		})
+		if r.Filter = r.Filter && filter; reported && !replaced && (r.Filter || r.VirtualMAC) {
+			list = append(list, r)
+		}
 	}
 	return list
 }

@@ -3,6 +3,7 @@ package director
 import (
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -113,5 +114,72 @@ func TestTheElectionHearsOfEveryPlaneAndItsSlots(t *testing.T) {
 	}
 	if mode, reason := d.fastPath(); mode != config.FastPathOff || reason != "no XDP program is attached: no services" {
 		t.Errorf("fast path %q: %q", mode, reason)
+	}
+}
+
+// Frames to the virtual MAC of an instance that a reload removed are for its services until another director is MASTER.
+func TestThePlaneKeepsAnInstanceThatIsRemovedUntilItHasHandedOver(t *testing.T) {
+	both := parsed(t, elections)
+	without := func(name string, change func(*config.Instance)) *config.Config {
+		cfg := *both
+		cfg.Instances = slices.Clone(both.Instances)
+		for n := range cfg.Instances {
+			if cfg.Instances[n].Name == name {
+				change(&cfg.Instances[n])
+			}
+		}
+		cfg.Instances = slices.DeleteFunc(cfg.Instances, func(i config.Instance) bool { return i.Name == "" })
+		return &cfg
+	}
+	removed := without("all", func(i *config.Instance) { *i = config.Instance{} })
+	off := *removed
+	off.Dataplane.VRRPFastPath = config.FastPathOff
+	reports := []ha.InstanceReport{{Name: "all"}, {Name: "plain"}, {Name: "old"}}
+	for name, row := range map[string]struct {
+		cfg     *config.Config
+		reports []ha.InstanceReport
+		want    []string
+	}{
+		"it is still configured":       {both, reports, nil},
+		"it hands over":                {removed, reports, []string{"all filter"}},
+		"it has handed over":           {removed, reports[1:], nil},
+		"another one has its place":    {without("all", func(i *config.Instance) { i.Name = "new" }), reports, nil},
+		"its name has another place":   {without("all", func(i *config.Instance) { i.VirtualRouterID = 8 }), reports, nil},
+		"one beside it has its number": {without("all", func(i *config.Instance) { i.Name, i.Interface = "new", "eth5" }), reports, []string{"all filter"}},
+		"nothing is filtered any more": {&off, reports, []string{"all"}},
+		"off, and it has no virtual MAC": {func() *config.Config {
+			cfg := off
+			cfg.Instances = nil
+			return &cfg
+		}(), reports[1:], nil},
+	} {
+		var got []string
+		for _, r := range leaving(row.cfg, routers(both, nil), row.reports) {
+			text := r.Name
+			if r.Filter {
+				text += " filter"
+			}
+			got = append(got, text)
+		}
+		if !slices.Equal(got, row.want) {
+			t.Errorf("%s: %v, want %v", name, got, row.want)
+		}
+	}
+
+	d := forTest(t, t.TempDir())
+	d.plane.name = lb.XDPNative
+	d.report.Instances = reports
+	state := d.wish(both)
+	d.applied = &state
+	for range 2 { // the wish is the same until the election says otherwise
+		state = d.wish(removed)
+		d.applied = &state
+		if n := len(state.Routers); n != 3 || state.Routers[2].Name != "all" || !state.Routers[2].VirtualMAC {
+			t.Fatalf("removed: %+v", state.Routers)
+		}
+	}
+	d.report.Instances = reports[1:]
+	if state = d.wish(removed); len(state.Routers) != 2 {
+		t.Errorf("handed over: %+v", state.Routers)
 	}
 }
