@@ -59,3 +59,39 @@ func TestVirtualMACServesOnBothDirectorsAndAcceptsNothingElse(t *testing.T) {
 		}
 	})
 }
+
+// An instance that the file has no longer hands over as one does whose director stops.
+func TestReloadThatRemovesAMasterWithAVirtualMACLosesNoRequest(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 2, 2)
+		var rest lab.Config
+		for i, d := range c.d {
+			config := c.config(i, c.service())
+			config.Instances[0].More = []string{"virtual_mac: true"}
+			other := c.instance(i)
+			other.Name, other.VRID, other.Addresses = "VI_2", 52, []string{"10.77.0.101/32"}
+			config.Instances = append(config.Instances, other)
+			c.ok(d.Configure(config))
+			c.ok(d.Start())
+			c.ok(d.WaitStatus(t.Context(), patience, serversUp))
+			if i == 0 {
+				rest = config
+				rest.Instances = config.Instances[1:]
+			}
+		}
+		c.ok(c.d[0].WaitState(t.Context(), "VI_1", "MASTER", patience))
+		load := c.load()
+		c.ok(c.d[0].Configure(rest))
+		c.ok(c.d[0].Reload(t.Context()))
+		c.ok(c.d[1].WaitState(t.Context(), "VI_1", "MASTER", patience))
+		after, err := c.d[1].Status(t.Context())
+		c.ok(err)
+		took := after.Instances[0].Since
+		c.answered(load, took.Add(time.Second), 40) // the old one's address is gone too by then
+		for _, r := range load.Stop().Failed() {
+			if r.Outcome != lab.Reset { // those were open with the other director's real server
+				t.Errorf("a request failed %v after the change of the MASTER: %s (%v)", r.Start.Sub(took), r.Outcome, r.Err)
+			}
+		}
+	})
+}
