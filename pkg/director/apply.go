@@ -109,10 +109,22 @@ func (d *Director) wish(cfg *config.Config) lb.State {
 	if d.plane.name.IsXDP() {
 		state.Routers = routers(cfg, d.report.Instances)
 		if d.applied != nil {
-			state.Routers = append(state.Routers, leaving(cfg, d.applied.Routers, d.report.Instances)...)
+			more := state
+			more.Routers = append(more.Routers, leaving(cfg, d.applied.Routers, d.report.Instances)...)
+			if d.fits(more) == nil {
+				state = more
+			}
 		}
 	}
 	return state
+}
+
+// fits says why the plane has no room for a state; nil: it has.
+func (d *Director) fits(s lb.State) error {
+	if bounded, ok := d.plane.Plane.(interface{ Fits(lb.State) error }); ok {
+		return bounded.Fits(s)
+	}
+	return nil
 }
 
 // directors lists every other box whose adverts were accepted since the start, each once.

@@ -133,5 +133,8 @@ func (d *Director) fastPath() (mode, reason string) {
 	if len(without) > 0 {
 		reason += fmt.Sprintf("; off for %s, on an interface without a program", some(without))
 	}
+	for _, difference := range d.plane.differences { // of an XDP plane, all are about adverts
+		reason += "; " + difference
+	}
 	return mode, reason
 }

@@ -1,6 +1,7 @@
 package director
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"slices"
@@ -107,6 +108,10 @@ func TestTheElectionHearsOfEveryPlaneAndItsSlots(t *testing.T) {
 	if mode, reason := d.fastPath(); mode != config.FastPathAbsorb || reason != "dataplane.vrrp_fast_path; filter for old, plain, with an advert_interval above 30ms" {
 		t.Errorf("fast path %q: %q", mode, reason)
 	}
+	d.plane.differences = []string{"eth0 is left alone"}
+	if _, reason := d.fastPath(); !strings.HasSuffix(reason, "above 30ms; eth0 is left alone") {
+		t.Errorf("fast path: %q", reason)
+	}
 	d.plane = plane{reason: "no services"}
 	d.giveMaps()
 	if len(ear.maps) != 2 || ear.maps[1] != nil || len(ear.configs) != 3 || ear.configs[2].Instances[0].Slot != 0 {
@@ -115,6 +120,16 @@ func TestTheElectionHearsOfEveryPlaneAndItsSlots(t *testing.T) {
 	if mode, reason := d.fastPath(); mode != config.FastPathOff || reason != "no XDP program is attached: no services" {
 		t.Errorf("fast path %q: %q", mode, reason)
 	}
+}
+
+// full is a plane with room for two routers.
+type full struct{ Plane }
+
+func (full) Fits(s lb.State) error {
+	if len(s.Routers) > 2 {
+		return errors.New("too many")
+	}
+	return nil
 }
 
 // Frames to the virtual MAC of an instance that a reload removed are for its services until another director is MASTER.
@@ -178,6 +193,11 @@ func TestThePlaneKeepsAnInstanceThatIsRemovedUntilItHasHandedOver(t *testing.T) 
 			t.Fatalf("removed: %+v", state.Routers)
 		}
 	}
+	d.plane.Plane = full{}
+	if state = d.wish(removed); len(state.Routers) != 2 {
+		t.Errorf("no room for it: %+v", state.Routers)
+	}
+	d.plane.Plane = nil
 	d.report.Instances = reports[1:]
 	if state = d.wish(removed); len(state.Routers) != 2 {
 		t.Errorf("handed over: %+v", state.Routers)

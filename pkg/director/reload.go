@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/xdirector/xdirector/pkg/config"
-	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/status"
 )
 
@@ -76,10 +75,8 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	// What doesn't fit would keep every later change, of health too, from the plane.
-	if bounded, ok := d.plane.Plane.(interface{ Fits(lb.State) error }); ok {
-		if err := bounded.Fits(d.wish(cfg)); err != nil {
-			return err
-		}
+	if err := d.fits(d.wish(cfg)); err != nil {
+		return err
 	}
 	d.learnHops(ctx, cfg)
 	before := d.plane.Plane

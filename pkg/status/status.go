@@ -80,7 +80,7 @@ type Notice struct {
 type Plane struct {
 	Name   string `json:"name"`   // xdp-native, xdp-generic, ipvs; empty without services
 	Reason string `json:"reason"` // why this one, in plain words
-	// Differences are settings of the kernel that are not as the plane needs them, each with the cure.
+	// Differences are settings of the kernel and of drivers that are not as the plane needs them, each with the cure.
 	Differences []string `json:"differences,omitempty"`
 }
 

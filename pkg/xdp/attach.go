@@ -27,7 +27,7 @@ type nic struct {
 
 	balanced    uint64    // frames with the verdict pass_balanced, at the last look
 	suspectedAt time.Time // when they were last warned of
-	alone       bool      // see leaveAlone
+	alone       string    // why adverts there are left alone; empty: they are not
 }
 
 // placeInterfaces finds the configured interfaces and gives each a slot: the one it had, or a free one with zeroed

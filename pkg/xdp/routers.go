@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -37,10 +38,11 @@ type wishedRouter struct {
 func (p *Plane) newWishedRouters(s lb.State) ([]wishedRouter, error) {
 	var list []wishedRouter
 	seen := map[xdirectorRouterKey]string{}
-	alone := map[uint32]bool{} // by index of interface
-	if len(s.Routers) > 0 {
-		for _, n := range p.nics {
-			alone[uint32(n.index)] = p.leaveAlone(n)
+	for _, n := range p.nics {
+		if slices.ContainsFunc(s.Routers, func(r lb.Router) bool { return r.Filter && r.Interface == n.name }) {
+			p.leaveAlone(n)
+		} else {
+			n.alone = ""
 		}
 	}
 	for _, r := range s.Routers {
@@ -48,9 +50,11 @@ func (p *Plane) newWishedRouters(s lb.State) ([]wishedRouter, error) {
 		if r.IPv6 {
 			w.key.Family = 6
 		}
+		filter := r.Filter
 		for _, n := range p.nics {
 			if n.name == r.Interface {
 				w.key.Interface = uint32(n.index)
+				filter = filter && n.alone == ""
 			}
 		}
 		if w.key.Interface == 0 {
@@ -61,7 +65,7 @@ func (p *Plane) newWishedRouters(s lb.State) ([]wishedRouter, error) {
 		}
 		seen[w.key] = r.Name
 		w.value = xdirectorRouter{Version: r.Version, LowestTtl: 255}
-		if r.Filter && !alone[w.key.Interface] {
+		if filter {
 			w.value.Flags |= routerFilter
 		}
 		if r.VirtualMAC {

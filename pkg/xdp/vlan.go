@@ -70,14 +70,33 @@ func takesTags(name string) (bool, error) {
 	return flags.data&receiveVLAN != 0, nil
 }
 
-// leaveAlone notes whether adverts on an interface are left alone because those of its VLANs can't be told from them, and
-// tells it once.
-func (p *Plane) leaveAlone(n *nic) bool {
-	hidden, err := p.hidesTags(n.name)
-	if hidden && !n.alone {
-		p.log.Warn("adverts on this interface are not filtered: its driver hides the VLAN of a frame, and it carries VLANs; cure: ethtool -K "+n.name+" rxvlan off",
-			"interface", n.name, "error", err)
+// leaveAlone notes why adverts on an interface are left alone, if those of its VLANs can't be told from them, and tells it
+// once.
+func (p *Plane) leaveAlone(n *nic) {
+	why := ""
+	if hidden, err := p.hidesTags(n.name); err != nil {
+		why = "whether its driver hides the VLANs that it may carry is not known: " + err.Error()
+	} else if hidden {
+		why = "its driver hides the VLAN of a frame, and it carries VLANs"
 	}
-	n.alone = hidden
-	return hidden
+	if why != "" {
+		why = fmt.Sprintf("adverts on %s are neither filtered nor absorbed: %s; cure: ethtool -K %s rxvlan off", n.name, why, n.name)
+	}
+	if why != "" && n.alone == "" {
+		p.log.Warn(why, "interface", n.name)
+	}
+	n.alone = why
+}
+
+// Differences names the interfaces whose adverts are left alone, with the reason and the cure, as of the last Apply.
+func (p *Plane) Differences() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []string
+	for _, n := range p.nics {
+		if n.alone != "" {
+			list = append(list, n.alone)
+		}
+	}
+	return list
 }

@@ -46,11 +46,30 @@ func TestAdvertsThatMayBeOfAVLANAreLeftAloneAndThatIsSaidOnce(t *testing.T) {
 		}
 	}
 	passes(false)
-	p.hidesTags = func(name string) (bool, error) { return name == "eth0", errors.New("no answer") }
+	if d := p.Differences(); len(d) != 0 {
+		t.Errorf("differences %q", d)
+	}
+	p.hidesTags = func(name string) (bool, error) { return name == "eth0", nil }
 	passes(true)
 	passes(true)
 	if n := strings.Count(log.String(), "ethtool -K eth0 rxvlan off"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, log.String())
+	}
+	if d := p.Differences(); len(d) != 1 || !strings.Contains(d[0], "eth0 are neither filtered nor absorbed") || !strings.Contains(d[0], "ethtool -K eth0 rxvlan off") {
+		t.Errorf("differences %q", d)
+	}
+	p.hidesTags = func(name string) (bool, error) { return name == "eth0", errors.New("no answer") }
+	passes(true)
+	if d := p.Differences(); len(d) != 1 || !strings.Contains(d[0], "no answer") {
+		t.Errorf("differences %q", d)
+	}
+	s := tableState()
+	for n := range s.Routers {
+		s.Routers[n].Filter = false
+	}
+	apply(t, p, s)
+	if d := p.Differences(); len(d) != 0 {
+		t.Errorf("where nothing shall be filtered: differences %q", d)
 	}
 	p.hidesTags = func(string) (bool, error) { return false, nil }
 	passes(false)
