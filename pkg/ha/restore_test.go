@@ -120,3 +120,15 @@ func TestTheProgramsThatMayHaveRemovedItAreNamed(t *testing.T) {
 			strings.Contains(suspects("eth7"), "dhclient (its script flushes the interface; give the interface a static address)")
 	})
 }
+
+func TestAVirtualMACThatIsSetDownAsSoonAsItIsUpIsSetUpAgain(t *testing.T) {
+	a, _ := oneBox(t)
+	k := a.keep(t.TempDir(), withVirtualMAC(fast(100, vip1)))
+	k.master()
+	up := func() bool { return a.link("vrrp-51").Attrs().Flags&net.FlagUp != 0 }
+	eventually(t, "the address", func() bool { return a.has(vip1.String()) })
+	for range fightLimit {
+		must(t, a.nl.LinkSetDown(a.link("vrrp-51")))
+		eventually(t, "set up again", up) // the next one follows before anybody has seen that
+	}
+}

@@ -142,13 +142,13 @@ type sighting struct {
 	came     map[place]bool    // addresses that were not there before
 	removed  map[place]bool    // addresses removed, maybe there again
 	routes   map[routeKey]bool // routes of ours removed, maybe there again
-	moved    map[string]bool   // interfaces that came, went, or changed otherwise than in their addresses
+	moved    map[string]bool   // interfaces that came, went, changed otherwise than in their addresses, or were down, maybe up again
 	blind    bool              // events were lost: anything may have been removed
 }
 
-// compare fills came and moved.
+// compare fills came, and adds to moved.
 func (s *sighting) compare(before snapshot) {
-	s.came, s.moved = map[place]bool{}, map[string]bool{}
+	s.came = map[place]bool{}
 	for name, k := range s.snapshot {
 		old, ok := before[name]
 		if !ok || k.Index != old.Index || !slices.Equal(k.MAC, old.MAC) || k.Up != old.Up {
@@ -196,6 +196,7 @@ type watcher struct {
 	mu      sync.Mutex
 	removed map[place]bool
 	routes  map[routeKey]bool
+	moved   map[string]bool
 	blind   bool
 	known   map[spot]ownAddress // of the last snapshot
 }
@@ -217,7 +218,7 @@ func watch(quiet uint32, seen func(), onError func(error)) (*watcher, snapshot, 
 	_ = unix.SetsockoptInt(s.GetFd(), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20) // losing some costs one more reading
 	_ = attachFilter(s.GetFd(), eventFilter(quiet))                                // without it there is only more to read
 	w := &watcher{handle: h, socket: s, sightings: make(chan sighting, 1), seen: seen, dirty: make(chan struct{}, 1),
-		closed: make(chan struct{}), removed: map[place]bool{}, routes: map[routeKey]bool{}}
+		closed: make(chan struct{}), removed: map[place]bool{}, routes: map[routeKey]bool{}, moved: map[string]bool{}}
 	first, err := takeSnapshot(h)
 	if err != nil {
 		s.Close()
@@ -310,6 +311,9 @@ func (w *watcher) note(messages []syscall.NetlinkMessage, lost bool) (news bool)
 		if r, ok := removedRoute(m); ok {
 			w.routes[r] = true
 		}
+		if name, ok := setDown(m); ok {
+			w.moved[name] = true
+		}
 	}
 	return news
 }
@@ -356,6 +360,15 @@ func removedRoute(m syscall.NetlinkMessage) (routeKey, bool) {
 	return k, true
 }
 
+// setDown returns the interface that an event says is down: it may be so in no snapshot, or in both that its being up lay
+// between.
+func setDown(m syscall.NetlinkMessage) (name string, ok bool) {
+	if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg || nl.DeserializeIfInfomsg(m.Data).Flags&unix.IFF_UP != 0 {
+		return "", false
+	}
+	return unix.ByteSliceToString(attribute(m.Data[unix.SizeofIfInfomsg:], unix.IFLA_IFNAME)), true
+}
+
 // attribute returns the value of one attribute, or nothing.
 func attribute(b []byte, kind uint16) []byte {
 	attributes, err := nl.ParseRouteAttr(b)
@@ -381,8 +394,8 @@ func (w *watcher) read(last snapshot, onError func(error)) {
 		case <-ticker.C:
 		}
 		w.mu.Lock()
-		next := sighting{removed: w.removed, routes: w.routes, blind: w.blind}
-		w.removed, w.routes, w.blind = map[place]bool{}, map[routeKey]bool{}, false
+		next := sighting{removed: w.removed, routes: w.routes, moved: w.moved, blind: w.blind}
+		w.removed, w.routes, w.moved, w.blind = map[place]bool{}, map[routeKey]bool{}, map[string]bool{}, false
 		w.mu.Unlock()
 		began := time.Now()
 		var err error
@@ -395,7 +408,7 @@ func (w *watcher) read(last snapshot, onError func(error)) {
 		}
 		took := time.Since(began)
 		w.know(next.snapshot)
-		if len(next.removed) == 0 && len(next.routes) == 0 && !next.blind && reflect.DeepEqual(next.snapshot, last) {
+		if len(next.removed) == 0 && len(next.routes) == 0 && len(next.moved) == 0 && !next.blind && reflect.DeepEqual(next.snapshot, last) {
 			continue
 		}
 		next.compare(last)
