@@ -96,10 +96,14 @@ var scenarios = map[string][]string{
 	"TestOnlyValidAdvertsChangeAState":                          noPlane,
 	"TestVirtualMACServesOnBothDirectorsAndAcceptsNothingElse":  everyPlane,
 	"TestReloadThatRemovesAMasterWithAVirtualMACLosesNoRequest": {native},
+	"TestKeepalivedWithIPVSAsThePeerLosesNoRequest":             {native, ipvs},
 }
 
 // inVM says that this is the virtual machine with IPVS.
 func inVM() bool { return os.Getenv("XDIRECTOR_VM") != "" }
+
+// withIPVS are the scenarios whose peer needs IPVS: all of their planes run in the virtual machine.
+var withIPVS = []string{"TestKeepalivedWithIPVSAsThePeerLosesNoRequest"}
 
 // planesHere are the planes of a scenario that this machine runs. One XDP scenario runs on the old kernel of the
 // virtual machine too.
@@ -107,7 +111,8 @@ func planesHere(name string) []string {
 	var here []string
 	for _, plane := range scenarios[name] {
 		old := plane == native && name == "TestRoundRobinServesRealServersInTurn"
-		if inVM() == (plane == ipvs) || inVM() && old {
+		vm := plane == ipvs || slices.Contains(withIPVS, name)
+		if inVM() == vm || inVM() && old {
 			here = append(here, plane)
 		}
 	}

@@ -14,10 +14,12 @@ const (
 	ResetWindow = 50 * time.Millisecond // around the new MASTER's first gratuitous ARP
 	Slack       = 3                     // durations may be longer by this factor on a busy machine; counts may not
 
-	// A failed request is not held against anybody if the machine kept the load itself from running this long while
-	// it was open: then it kept the directors and the servers too.
-	maxPause = 50 * time.Millisecond
+	maxPause = 50 * time.Millisecond // of the load; one that long has kept the directors and the servers too
 )
+
+// Excused says that the machine kept the load itself from running for so long while the request was open, that nobody
+// else is to blame for its failure.
+func (r Request) Excused() bool { return r.Pause > maxPause }
 
 // MaxOutage is the longest time without service after the last advert of a MASTER that vanishes without a word, for
 // a BACKUP with VRRPv3 and the priority.
@@ -33,7 +35,7 @@ func CheckHandover(requests Requests, garp time.Time) error {
 	for _, r := range requests.Failed() {
 		when := r.End.Sub(garp)
 		switch {
-		case r.Pause > maxPause:
+		case r.Excused():
 		case r.Outcome != Reset:
 			if others++; others == 1 {
 				problems = append(problems, fmt.Errorf("a request failed %v after its start and %v after the change of the MASTER: %s (%v); the load stood still for %v of that",
