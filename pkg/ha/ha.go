@@ -105,13 +105,15 @@ type FastPath interface {
 // Options are what a supervisor gives to the election, and what a plane does for it. The zero value is an election that
 // stands alone.
 type Options struct {
-	// Lease is a word of memory shared with the supervisor. While an instance is MASTER the loop stores in it until when
-	// (CLOCK_MONOTONIC, nanoseconds) it will have stored again: two intervals of the fastest such instance ahead. 0: no
-	// instance is MASTER. When that time is over, this process is dead or stands still. nil: nobody looks.
+	// Lease is a word of memory shared with the supervisor, in which the loop stores until when (CLOCK_MONOTONIC,
+	// nanoseconds) it will have stored again: SilentIntervals of the fastest MASTER ahead; without one, some seconds. 0: it has
+	// not begun. When that time is over, this process is dead or stands still. nil: nobody looks.
 	Lease *uint64
-	// HandedOver says that the supervisor sent the ready packets of the process before this one: an instance that still
-	// holds its addresses begins as BACKUP, and keeps them until the new MASTER is heard.
-	HandedOver bool
+	// HandedOver is a second such word, in which the supervisor stores before it sends ready packets up to which interval
+	// (nanoseconds) it does so. An instance with that or a shorter one steps back before it sends anything; after a restart it
+	// begins as BACKUP, and keeps what it still holds until the new MASTER is heard. The loop stores 0 when all know. nil: nobody
+	// hands over.
+	HandedOver *uint64
 	// FastPath absorbs adverts and gates frames to virtual MACs; nil: none. See Runtime.Use.
 	FastPath FastPath
 	// Realtime makes the process one that a busy box does not hold up: the loop's thread is SCHED_FIFO, memory stays in

@@ -197,7 +197,7 @@ func (l *loop) enlist(c Instance) *instance {
 	i.holder = &holder{log: log, host: l.host, abandon: l.abandoned, wake: make(chan struct{}, 1),
 		claimed: func(c claim) { l.runtime.inbox.put(func(m *letters) { m.claims = append(m.claims, c) }) },
 		gone:    func(h *holder) { l.runtime.inbox.put(func(m *letters) { m.gone = append(m.gone, h) }) }}
-	i.holder.wish = wish{instance: c, deadMan: l.cfg.DeadMan, links: l.snapshot, handedOver: l.runtime.options.HandedOver}
+	i.holder.wish = wish{instance: c, deadMan: l.cfg.DeadMan, links: l.snapshot, handedOver: c.VRRP.Interval <= l.handedOver()}
 	i.index, i.mac = l.snapshot[c.Interface].Index, l.sourceMAC(i)
 	if c.StartupDelay > 0 {
 		i.startAt = l.began + c.StartupDelay
@@ -234,6 +234,10 @@ func (l *loop) formGroups() {
 func (l *loop) claim(c claim) {
 	for _, i := range l.instances {
 		if i.holder == c.holder {
+			if c.resume && i.given.Interval <= l.handedOver() { // since the holder looked around
+				c.resume, c.left = false, true
+				i.holder.set(func(w *wish) { w.hold = true })
+			}
 			i.claimed, i.resume, i.left, i.owned, i.advert, i.fault = true, c.resume, c.left, c.foreign, c.advert, c.fault
 			l.unclaimed--
 			l.evaluate(i)

@@ -75,6 +75,7 @@ type lease struct {
 	sent    bool          // an advert, in this turn
 	stale   bool          // the set of MASTERs or their packets changed
 	fastest time.Duration // interval among the MASTERs; 0: there is none
+	handed  *uint64       // see Options.HandedOver; nil: nobody hands over
 	readyAt vrrp.Time     // ready packets are not told before
 	untold  bool          // they are to be told
 }
@@ -113,7 +114,7 @@ func newLoop(r *Runtime, log *slog.Logger) *loop {
 		turns:     1,
 		late:      newLate(),
 		fast:      fastPath{fd: -1, slots: map[uint32]*instance{}},
-		lease:     lease{word: r.options.Lease},
+		lease:     lease{word: r.options.Lease, handed: r.options.HandedOver},
 		abandoned: make(chan struct{}),
 	}
 	l.awake()
@@ -132,6 +133,7 @@ func (l *loop) run(ctx context.Context) error {
 		l.flush()
 		l.tell(now)
 		if l.report(now) {
+			l.endLease()
 			return nil
 		}
 		ready, err := l.poller.wait(l.next() - now)
@@ -139,6 +141,7 @@ func (l *loop) run(ctx context.Context) error {
 			return err
 		}
 		l.rest(now, l.awake())
+		l.stepBack()
 		for _, e := range ready {
 			switch p := l.portFDs[e.Fd]; {
 			case p != nil:
@@ -343,12 +346,12 @@ func (l *loop) tell(now vrrp.Time) {
 		}
 		s.sent = true
 	}
-	if s.sent && s.word != nil {
-		until := uint64(0)
-		if s.fastest > 0 {
-			until = uint64(l.clock() - l.asleep + leaseTurns*s.fastest)
-		}
-		atomic.StoreUint64(s.word, until)
+	switch {
+	case s.word == nil:
+	case s.fastest > 0 && s.sent:
+		atomic.StoreUint64(s.word, uint64(l.clock()-l.asleep+SilentIntervals*s.fastest))
+	case s.fastest == 0 && l.reporter.opened:
+		atomic.StoreUint64(s.word, uint64(max(now, l.next())-l.asleep+idleLease))
 	}
 	s.sent = false
 	if !s.untold || now < s.readyAt {
@@ -362,6 +365,38 @@ func (l *loop) tell(now vrrp.Time) {
 	}
 	s.untold, s.readyAt = false, now+time.Duration(len(list))*reportPause
 	l.runtime.publishReady(list)
+}
+
+// endLease says that nobody needs to look any more.
+func (l *loop) endLease() {
+	if l.lease.word != nil {
+		atomic.StoreUint64(l.lease.word, 0)
+	}
+}
+
+// handedOver is up to which interval the supervisor has sent priority 0 in our name.
+func (l *loop) handedOver() time.Duration {
+	if l.lease.handed == nil {
+		return 0
+	}
+	return time.Duration(atomic.LoadUint64(l.lease.handed))
+}
+
+// stepBack has the instances for which that was done know it, before anything else happens to them.
+func (l *loop) stepBack() {
+	upTo := l.handedOver()
+	if upTo == 0 {
+		return
+	}
+	now := l.clock()
+	for _, i := range l.instances {
+		if i.machine.State() == vrrp.Master && i.given.Interval <= upTo {
+			l.step(i, now, vrrp.Resigned{})
+		}
+	}
+	if l.unclaimed == 0 { // else it still counts for those that begin
+		atomic.CompareAndSwapUint64(l.lease.handed, uint64(upTo), 0) // more may have been added
+	}
 }
 
 // leave gives back what the process holds, and nothing that the network sees.

@@ -423,22 +423,53 @@ func TestWhoWasHandedOverKeepsItsAddressesUntilTheSuccessorIsHeard(t *testing.T)
 	eventually(t, "address added", func() bool { return a.has(vip1.String()) })
 	r.crash()
 	b.start(config(t, fast(100, vip1))).state(vrrp.Master)
-	r = a.startWith(cfg, Options{HandedOver: true})
+	upTo := uint64(c.VRRP.Interval)
+	r = a.startWith(cfg, Options{HandedOver: &upTo})
 	rep := r.state(vrrp.Backup)
 	if rep.Transitions[vrrp.Master] != 0 {
 		t.Error("it took part as MASTER")
 	}
 	eventually(t, "address gone", func() bool { return !a.has(vip1.String()) })
 	r.logged(1, "virtual address removed", "not MASTER")
+	eventually(t, "the word taken", func() bool { return atomic.LoadUint64(&upTo) == 0 })
 }
 
-func TestNoMasterNoLease(t *testing.T) {
+func TestWhoWasHandedOverWhileItStoodStillStepsBackAlone(t *testing.T) {
+	a, _ := twoBoxes(t)
+	var lease, upTo uint64
+	quick, slow := fast(150, vip1), fast(150, vip2)
+	slow.Name, slow.VRRP.VRID, slow.VRRP.Interval = "VI_2", quick.VRRP.VRID+1, 2*quick.VRRP.Interval
+	r := a.startWith(config(t, quick, slow), Options{Lease: &lease, HandedOver: &upTo})
+	masters := func(n int) func(Report) bool {
+		return func(rep Report) bool {
+			return len(rep.Instances) == 2 && rep.Instances[0].Transitions[vrrp.Master] == uint64(n) && rep.Instances[1].State == vrrp.Master
+		}
+	}
+	r.report("both MASTER", masters(1))
+	atomic.StoreUint64(&upTo, uint64(quick.VRRP.Interval))
+	rep := r.report("MASTER again, since there is nobody else", masters(2))
+	if n := rep.Instances[0].Transitions[vrrp.Backup]; n != 2 {
+		t.Errorf("the quick one was BACKUP %d times, want at the start and when it was handed over", n)
+	}
+	if n := rep.Instances[1].Transitions[vrrp.Master]; n != 1 {
+		t.Errorf("the slow one became MASTER %d times", n)
+	}
+	if atomic.LoadUint64(&upTo) != 0 {
+		t.Error("the word was not taken")
+	}
+	if !a.has(vip1.String()) {
+		t.Error("the addresses went though nobody took over")
+	}
+}
+
+func TestABackupHasALease(t *testing.T) {
 	a, b := twoBoxes(t)
 	var word uint64
 	high := b.start(config(t, fast(150, vip1)))
 	high.state(vrrp.Master)
 	r := a.startWith(config(t, fast(100, vip1)), Options{Lease: &word})
 	r.state(vrrp.Backup)
+	eventually(t, "a lease", func() bool { return vrrp.Time(atomic.LoadUint64(&word)) > clock(unix.CLOCK_MONOTONIC)+idleLease })
 	high.Stop()
 	r.state(vrrp.Master)
 	eventually(t, "a lease", func() bool { return atomic.LoadUint64(&word) != 0 })

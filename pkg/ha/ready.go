@@ -3,6 +3,7 @@ package ha
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // readyPackets makes the priority-0 adverts of an instance that is MASTER, from its last advert.
@@ -71,5 +72,9 @@ func (s *Sender) Close() {
 	s.unicast.close()
 }
 
-// leaseTurns is how many intervals of the fastest MASTER instance the supervisor waits for a sign of life.
-const leaseTurns = 2
+// SilentIntervals is how many of its intervals an instance may be without a sign of life of its process until its ready
+// packets are sent. A peer takes over after three and more without an advert.
+const SilentIntervals = 2
+
+// idleLease is how much later than planned the loop may turn while no instance is MASTER and nothing is at stake.
+const idleLease = 2 * time.Second

@@ -155,18 +155,18 @@ func (e *elector) listen(c *conn) {
 				e.runtime.Stop()
 			}
 		case kindGo:
-			e.start(string(m.body) == "true")
+			e.start()
 		}
 	}
 }
 
 // start makes the Runtime of what the supervisor has said so far.
-func (e *elector) start(handedOver bool) {
+func (e *elector) start() {
 	if e.runtime != nil || e.settings == nil {
 		return
 	}
 	e.log = slog.New(e.handler(e.settings.Format, &e.level))
-	opts := ha.Options{Lease: e.lease.word, HandedOver: handedOver, Realtime: true, FastPath: e.fastPath()}
+	opts := ha.Options{Lease: e.lease.word, HandedOver: e.lease.handed, Realtime: true, FastPath: e.fastPath()}
 	e.runtime = ha.NewWith(e.settings.HA, opts, e.log)
 	e.runtime.Track(e.track)
 	if e.stopping {

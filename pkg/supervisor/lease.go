@@ -1,9 +1,12 @@
 package supervisor
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,17 +18,19 @@ import (
 )
 
 const (
-	// grace is given once when this process stood still itself, as the whole box may have: the election runs again too,
-	// and steps back by itself.
-	grace = 5 * time.Millisecond
+	// punctual is how late the guard may wake and still take what it sees for the election's silence. Who is later stood still
+	// itself, as the whole box may have: grace is given once then. The election runs again too, and has its turn first.
+	punctual = time.Millisecond
+	grace    = 5 * time.Millisecond
 	// beginning is how often a lease that is not there yet is looked for, after the election became MASTER.
 	beginning = 50 * time.Millisecond
 )
 
-// lease is a word of memory shared with the election, see ha.Options.
+// lease is memory shared with the election, see ha.Options.
 type lease struct {
-	file *os.File
-	word *uint64
+	file   *os.File
+	word   *uint64 // Options.Lease
+	handed *uint64 // Options.HandedOver
 }
 
 // newLease makes the memory; openLease maps that of another process.
@@ -48,20 +53,32 @@ func openLease(f *os.File) (*lease, error) {
 		f.Close()
 		return nil, fmt.Errorf("map the lease: %w", err)
 	}
-	return &lease{file: f, word: (*uint64)(unsafe.Pointer(unsafe.SliceData(b)))}, nil
+	words := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(b))), 2)
+	return &lease{file: f, word: &words[0], handed: &words[1]}, nil
 }
 
 // guard watches the lease of the election on a thread of its own. When it runs out, the election is dead or stands
-// still: it is killed, so that it can't go on in the middle of what follows, and priority 0 is sent in its name.
+// still: priority 0 is sent in its name, for each instance when it has been silent for its own intervals. An election that
+// comes back before the last is sent knows by Options.HandedOver which it has lost, and goes on with the others. With the
+// last it is killed, so that it can't go on in the middle of what follows.
 type guard struct {
 	lease   *lease
 	wake    *os.File // an eventfd
-	expired chan int // capacity 1: the number of packets sent
+	expired chan silence
 
 	mu      sync.Mutex
 	process *os.Process
-	packets []ha.ReadyPacket
+	packets []ha.ReadyPacket // not sent yet, those of the shortest interval first
+	fastest time.Duration    // interval of the first one when they came
+	late    bool             // it woke late, and gives grace
 	quit    bool
+}
+
+// silence is what the guard did about an election that didn't move.
+type silence struct {
+	interval time.Duration // of the slowest instance that was handed over
+	sent     int           // packets
+	killed   bool          // there is nothing more to hand over
 }
 
 // startGuard returns when everything that the guard will need is open.
@@ -70,7 +87,7 @@ func startGuard(l *lease) (*guard, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch the lease: %w", err)
 	}
-	g := &guard{lease: l, wake: os.NewFile(uintptr(fd), "eventfd"), expired: make(chan int, 1)}
+	g := &guard{lease: l, wake: os.NewFile(uintptr(fd), "eventfd"), expired: make(chan silence, 8)}
 	opened := make(chan error)
 	go g.run(opened)
 	if err := <-opened; err != nil {
@@ -79,17 +96,24 @@ func startGuard(l *lease) (*guard, error) {
 	return g, nil
 }
 
-// over says which process is the election's. nil: none runs.
+// over says which process is the election's, from its start on. nil: none runs.
 func (g *guard) over(p *os.Process) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.process = p
-	g.mu.Unlock()
+	if len(g.packets) == 0 {
+		atomic.StoreUint64(g.lease.word, 0) // it was the one's before
+	}
 }
 
 // arm gives the packets to be sent; none: no instance is MASTER.
 func (g *guard) arm(packets []ha.ReadyPacket) {
+	slices.SortStableFunc(packets, func(a, b ha.ReadyPacket) int { return cmp.Compare(a.Interval, b.Interval) })
 	g.mu.Lock()
-	g.packets = packets
+	g.packets, g.fastest = packets, 0
+	if len(packets) > 0 {
+		g.fastest = packets[0].Interval
+	}
 	g.mu.Unlock()
 	g.poke()
 }
@@ -117,71 +141,94 @@ func (g *guard) run(opened chan<- error) {
 		return
 	}
 	wake := int(g.wake.Fd())
-	late := false
 	for {
 		g.mu.Lock()
-		armed, quit := len(g.packets) > 0, g.quit
+		quit := g.quit
 		g.mu.Unlock()
 		if quit {
 			return
 		}
-		timeout := g.timeout(armed)
-		switch {
-		case timeout > 0 || !armed:
-			late = false
-		case -timeout > grace && !late:
-			late, timeout = true, grace
-		default:
+		if wait := g.wait(monotonic()); wait > 0 {
+			sleep(wake, wait)
+		} else {
 			g.expire(sender)
-			continue
 		}
-		sleep(wake, timeout)
 	}
 }
 
-// timeout is how long the lease still runs; not positive: it is over since then.
-func (g *guard) timeout(armed bool) time.Duration {
-	if !armed {
-		return -1
-	}
+// wait is how long there is nothing to do if the lease is not renewed; 0: the election is silent.
+func (g *guard) wait(now time.Duration) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	until := atomic.LoadUint64(g.lease.word)
-	if until == 0 {
-		return beginning
+	rest := time.Duration(until) - now
+	switch {
+	case until == 0 && len(g.packets) == 0:
+		rest = math.MaxInt64
+	case until == 0:
+		rest = beginning
+	case len(g.packets) > 0:
+		rest = g.due(g.packets[0], until) - now
 	}
-	return time.Duration(until) - monotonic()
+	switch {
+	case rest > 0:
+		g.late = false
+		return rest
+	case -rest > punctual && !g.late:
+		g.late = true
+		return grace
+	}
+	return 0
 }
 
-// expire kills the election and sends the packets.
+// due is when a packet is to be sent if the lease is not renewed. That runs out with the silence of the fastest instance.
+func (g *guard) due(p ha.ReadyPacket, until uint64) time.Duration {
+	return time.Duration(until) + ha.SilentIntervals*(p.Interval-g.fastest)
+}
+
+// expire sends the packets that are due. With the last of them it kills the election.
 func (g *guard) expire(sender *ha.Sender) {
 	g.mu.Lock()
-	process, packets := g.process, g.packets
-	g.packets = nil
+	until, now := atomic.LoadUint64(g.lease.word), monotonic()
+	n := 0
+	for n < len(g.packets) && g.due(g.packets[n], until) <= now {
+		n++
+	}
+	packets, process, killed := g.packets[:n], g.process, n == len(g.packets)
+	if until == 0 || time.Duration(until) > now || n == 0 && !killed {
+		g.mu.Unlock()
+		return // it has moved at this moment
+	}
+	g.packets = g.packets[n:]
 	g.mu.Unlock()
-	if process != nil {
+	did := silence{sent: n, killed: killed}
+	if n > 0 {
+		did.interval = packets[n-1].Interval
+		if before := atomic.LoadUint64(g.lease.handed); uint64(did.interval) > before {
+			atomic.StoreUint64(g.lease.handed, uint64(did.interval))
+		}
+	}
+	if killed && process != nil {
 		_ = process.Kill()
 	}
-	err := sender.Send(packets)
-	atomic.StoreUint64(g.lease.word, 0)
-	sent := len(packets)
-	if err != nil {
-		sent = 0
+	if err := sender.Send(packets); err != nil {
+		did.sent = 0
+	}
+	if killed {
+		atomic.StoreUint64(g.lease.word, 0)
 	}
 	select {
-	case g.expired <- sent:
+	case g.expired <- did:
 	default:
 	}
 }
 
-// sleep waits for the timeout, or until the eventfd is written; a negative one waits for that alone. The kernel's own
-// wait is used, because the thread has to be the one that wakes.
+// sleep waits for the timeout, or until the eventfd is written. The kernel's own wait is used, because the thread has to be
+// the one that wakes.
 func sleep(wake int, timeout time.Duration) {
 	fds := []unix.PollFd{{Fd: int32(wake), Events: unix.POLLIN}}
-	var limit *unix.Timespec
-	if timeout >= 0 {
-		t := unix.NsecToTimespec(int64(timeout))
-		limit = &t
-	}
-	n, _ := unix.Ppoll(fds, limit, nil) // EINTR is a wake-up like another
+	limit := unix.NsecToTimespec(int64(timeout))
+	n, _ := unix.Ppoll(fds, &limit, nil) // EINTR is a wake-up like another
 	if n > 0 {
 		var b [8]byte
 		_, _ = unix.Read(wake, b[:])

@@ -48,10 +48,16 @@ func watched(t *testing.T) (*guard, chan error) {
 }
 
 // packet goes to this box itself, and is too short to be anything.
-func packet() []ha.ReadyPacket {
+func packet() []ha.ReadyPacket { return packets(50 * time.Millisecond) }
+
+// packets are of instances with these intervals.
+func packets(intervals ...time.Duration) (list []ha.ReadyPacket) {
 	to := netip.MustParseAddr("127.0.0.1")
 	header := []byte{0x45, 0, 0, 20, 0, 0, 0, 0, 1, 112, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1}
-	return []ha.ReadyPacket{{Destination: to, Packet: header}}
+	for _, d := range intervals {
+		list = append(list, ha.ReadyPacket{Destination: to, Packet: header, Interval: d})
+	}
+	return list
 }
 
 func renew(g *guard, d time.Duration) { atomic.StoreUint64(g.lease.word, uint64(monotonic()+d)) }
@@ -73,8 +79,8 @@ func TestElectionThatRenewsNoMoreIsKilledAndHandedOver(t *testing.T) {
 		t.Fatalf("killed though it renewed its lease: %v", err)
 	default:
 	}
-	if sent := <-g.expired; sent != 1 {
-		t.Errorf("%d packets sent, want 1", sent)
+	if did := <-g.expired; did != (silence{50 * time.Millisecond, 1, true}) {
+		t.Errorf("%+v, want 1 packet sent", did)
 	}
 	if after := time.Since(last); after < lease/2 || after > 3*lease {
 		t.Errorf("handed over %v after the last sign of life, want %v", after, lease)
@@ -88,11 +94,93 @@ func TestElectionThatRenewsNoMoreIsKilledAndHandedOver(t *testing.T) {
 	}
 }
 
-func TestElectionThatIsMasterOfNothingIsLeftAlone(t *testing.T) {
+func TestSlowerInstancesAreHandedOverWhenTheirOwnIntervalsAreGone(t *testing.T) {
 	g, ended := watched(t)
-	renew(g, time.Millisecond)
+	const fast, slow = 50 * time.Millisecond, 300 * time.Millisecond
+	began := time.Now()
+	renew(g, 2*fast)
+	g.arm(packets(slow, fast, slow))
+	if did := <-g.expired; did != (silence{fast, 1, false}) {
+		t.Errorf("%+v, want that the fast one alone is handed over", did)
+	}
+	if upTo := atomic.LoadUint64(g.lease.handed); upTo != uint64(fast) {
+		t.Errorf("the election will take what has %v or less for handed over, want %v", time.Duration(upTo), fast)
+	}
+
+	// It comes back, and goes on with the others.
+	for time.Since(began) < 3*slow {
+		renew(g, 2*slow)
+		select {
+		case did := <-g.expired:
+			t.Fatalf("%+v of an election that renews its lease", did)
+		case err := <-ended:
+			t.Fatalf("ended: %v", err)
+		case <-time.After(slow / 10):
+		}
+	}
+	renew(g, 2*slow)
+	g.arm(packets(slow, slow))
+	last := time.Now()
+	if did := <-g.expired; did != (silence{slow, 2, true}) {
+		t.Errorf("%+v, want that the rest is handed over", did)
+	}
+	if after := time.Since(last); after < 3*slow/2 || after > 6*slow {
+		t.Errorf("handed over %v after the last sign of life, want %v", after, 2*slow)
+	}
+	<-ended
+	if upTo := atomic.LoadUint64(g.lease.handed); upTo != uint64(slow) {
+		t.Errorf("the next election will take what has %v or less for handed over, want %v", time.Duration(upTo), slow)
+	}
+}
+
+func TestASilentElectionIsHandedOverOneIntervalAfterAnother(t *testing.T) {
+	g, ended := watched(t)
+	const fast, slow = 50 * time.Millisecond, 200 * time.Millisecond
+	began := time.Now()
+	renew(g, 2*fast)
+	g.arm(packets(fast, slow))
+	for _, want := range []silence{{fast, 1, false}, {slow, 1, true}} {
+		did := <-g.expired
+		if after, due := time.Since(began), 2*want.interval; did != want || after < due-fast/2 || after > 3*due {
+			t.Errorf("%+v after %v, want %+v after %v", did, after, want, due)
+		}
+	}
+	<-ended
+}
+
+func TestASilenceThatTheGuardHasSleptThroughIsLookedAtAgain(t *testing.T) {
+	var word uint64
+	g := &guard{lease: &lease{word: &word}}
+	const until = time.Hour
+	word = uint64(until)
+	if wait := g.wait(until + punctual/2); wait != 0 {
+		t.Errorf("in time, it waits for %v more", wait)
+	}
+	late := until + 10*punctual
+	if wait := g.wait(late); wait != grace {
+		t.Errorf("late, it waits for %v, want %v", wait, grace)
+	}
+	if wait := g.wait(late + grace); wait != 0 {
+		t.Errorf("after the grace, it waits for %v more", wait)
+	}
+	word = uint64(2 * until)
+	if wait := g.wait(late); wait != 2*until-late {
+		t.Errorf("it waits for %v, want to the end of the new lease", wait)
+	}
+}
+
+func TestABackupThatStandsStillIsKilled(t *testing.T) {
+	g, ended := watched(t)
+	renew(g, 50*time.Millisecond)
 	g.arm(nil)
-	atomic.StoreUint64(g.lease.word, 0)
+	if did := <-g.expired; did != (silence{killed: true}) {
+		t.Errorf("%+v, want that it is killed", did)
+	}
+	<-ended
+}
+
+func TestElectionThatBeginsIsLeftAlone(t *testing.T) {
+	g, ended := watched(t)
 	g.arm(packet()) // its first lease comes a moment later
 	select {
 	case <-g.expired:
@@ -103,4 +191,12 @@ func TestElectionThatIsMasterOfNothingIsLeftAlone(t *testing.T) {
 	}
 	renew(g, time.Millisecond)
 	<-g.expired
+	<-ended
+
+	// What is left of the lease of one is not held against the next.
+	renew(g, time.Minute)
+	g.over(nil)
+	if word := atomic.LoadUint64(g.lease.word); word != 0 {
+		t.Errorf("the lease of the next one begins with %d", word)
+	}
 }

@@ -71,7 +71,6 @@ type supervisor struct {
 
 	lease    *lease
 	guard    *guard
-	handOver bool             // priority 0 was sent for the election that is started next
 	wishes   map[kind]message // the newest of each kind, for an election that is started again
 	lock     *os.File         // of state_dir; nil: it is not known yet, or there is none
 	report   []byte           // the newest, for an agent that is started again
@@ -149,9 +148,8 @@ func (s *supervisor) loop() error {
 			s.start(s.agent)
 		case <-s.election.again:
 			s.start(s.election)
-		case sent := <-s.guard.expired:
-			s.handOver = true
-			s.log.Error("the election has not moved for two advert intervals: it is killed, and handed over in its name; packets go on", "adverts", sent)
+		case did := <-s.guard.expired:
+			s.silent(did)
 		case u := <-s.checked:
 			s.proven(u)
 		case <-ticker.C:
@@ -207,11 +205,21 @@ func (s *supervisor) start(p *slot) {
 
 // begin has the election take part, if it doesn't yet.
 func (s *supervisor) begin(c *child) {
-	body := []byte("false")
-	if s.handOver {
-		body = []byte("true")
+	c.tell(kindGo, nil)
+}
+
+// silent tells what was done about an election that didn't move.
+func (s *supervisor) silent(did silence) {
+	switch {
+	case !did.killed:
+		s.log.Error("the election has not moved for two advert intervals: its fastest instances are handed over in its name; packets and the others go on",
+			"interval", did.interval, "adverts", did.sent)
+	case did.interval == 0:
+		s.log.Error("the election, which is MASTER of nothing, has not moved for some seconds: it is killed; packets go on")
+	default:
+		s.log.Error("the election has not moved for two advert intervals: it is killed, and handed over in its name; packets go on",
+			"interval", did.interval, "adverts", did.sent)
 	}
-	c.tell(kindGo, body)
 }
 
 // tellProcess tells the agent of the election's process.
@@ -259,7 +267,7 @@ func (s *supervisor) said(e event) {
 			s.guard.arm(packets)
 		}
 	case kindReport:
-		c.ready, s.report, s.handOver = true, e.body, false
+		c.ready, s.report = true, e.body
 		s.agent.child.tell(kindReport, e.body)
 	case kindFailed:
 		if s.ready {

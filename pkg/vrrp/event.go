@@ -39,6 +39,10 @@ type Fail struct{ Reason string }
 // anything else arrives from the socket that was sent later.
 type Heard struct{ At Time }
 
+// Resigned says that priority 0 was sent in its name while it stood still. A MASTER steps back before it sends anything,
+// and keeps its addresses until the new MASTER is heard, or nobody is.
+type Resigned struct{}
+
 // SourceChange says that the own address of the interface is another one now. It is valid: without one, give Fail.
 type SourceChange struct{ Source netip.Addr }
 
@@ -61,6 +65,7 @@ func (SourceChange) event() {}
 func (Configure) event()    {}
 func (Stop) event()         {}
 func (Heard) event()        {}
+func (Resigned) event()     {}
 
 // Action is something that the owner of the machine must do, in the order given.
 type Action interface{ action() }

@@ -129,6 +129,10 @@ func (m *Machine) step(now Time, event Event, vetoed bool) []Action {
 		return m.fail(e.Reason)
 	case Heard:
 		m.heardBefore(e.At)
+	case Resigned:
+		if m.state == Master && !m.handing {
+			return m.stepBack(nil, now)
+		}
 	case SourceChange:
 		m.source = e.Source
 	case Configure:
