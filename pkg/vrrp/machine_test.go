@@ -192,7 +192,7 @@ func drawEvent(t *rapid.T, m *Machine, now Time) Event {
 	}
 	source := rapid.SampledFrom([]netip.Addr{ours, peer, peer.Next(), cfg.Addresses[0], lb2, ll2, {}}).Draw(t, "source")
 	switch rapid.SampledFrom([]string{"packet", "packet", "packet", "packet", "tick", "tick", "tick", "start", "start", "fail", "source",
-		"configure", "configure", "heard", "stop"}).Draw(t, "event") {
+		"configure", "configure", "heard", "resigned", "stop"}).Draw(t, "event") {
 	case "tick":
 		return Tick{}
 	case "start":
@@ -203,6 +203,8 @@ func drawEvent(t *rapid.T, m *Machine, now Time) Event {
 		return SourceChange{Source: ours}
 	case "stop":
 		return Stop{}
+	case "resigned":
+		return Resigned{}
 	case "heard":
 		return Heard{At: now - time.Duration(rapid.Int64Range(0, int64(cfg.Interval)).Draw(t, "ago"))}
 	case "configure":

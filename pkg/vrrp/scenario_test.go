@@ -180,6 +180,8 @@ func (s *stage) event(now Time, member int, words []string) {
 		cfg := m.cfg
 		cfg.Hold = strings.Join(words[1:], " ")
 		s.step(now, member, Configure{Config: cfg})
+	case "resigned":
+		s.step(now, member, Resigned{})
 	case "heard":
 		s.step(now, member, Heard{At: duration(s.t, value(1))})
 	case "sleep":

@@ -69,7 +69,7 @@ func newLAN(t *rapid.T) *lan {
 		preempt: rapid.Bool().Draw(t, "preempt"),
 		vrids:   rapid.SampledFrom([]int{1, 1, 2, 3}).Draw(t, "virtual routers"),
 		twice:   rapid.SampledFrom([]float64{0, 0.2}).Draw(t, "duplicates"),
-		disturbances: []string{"start", "start", "start", "start", "crash", "kill", "stop", "fail", "split", "join", "loss", "sleep",
+		disturbances: []string{"start", "start", "start", "start", "crash", "kill", "resign", "stop", "fail", "split", "join", "loss", "sleep",
 			"track", "yield", "unyield", "hold", "unhold"},
 	}
 	l.grouped = l.vrids > 1 && rapid.Bool().Draw(t, "sync group")
@@ -172,6 +172,11 @@ func (l *lan) disturbBox(b *box) {
 			}
 		}
 	case n.m == nil:
+	case what == "resign":
+		if n.m.State() == Master {
+			l.send(n, n.m.advert(0)) // by the supervisor, while the election stood still
+		}
+		l.step(n, Resigned{})
 	case what == "stop":
 		for _, n := range b.nodes {
 			l.step(n, Stop{})

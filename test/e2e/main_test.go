@@ -84,6 +84,7 @@ var scenarios = map[string][]string{
 	"TestKilledAgentAloneIsMissedByNobody":                      everyPlane,
 	"TestKilledElectionGoesOnAsMaster":                          {native},
 	"TestStoppedElectionIsHandedOver":                           everyPlane,
+	"TestPauseOfTheElectionMovesItsFastInstanceAlone":           noPlane,
 	"TestKilledSupervisorComesBack":                             noPlane,
 	"TestUpgradeIsSeenByNobody":                                 everyPlane,
 	"TestBrokenUpgradeIsRefused":                                noPlane,

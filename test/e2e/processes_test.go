@@ -169,6 +169,58 @@ func TestStoppedElectionIsHandedOver(t *testing.T) {
 	})
 }
 
+func TestPauseOfTheElectionMovesItsFastInstanceAlone(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		const quick, slow, slowID = 10 * time.Millisecond, time.Second, 52
+		c := newCluster(t, "", 2, 0)
+		for i, d := range c.d {
+			config := c.config(i)
+			config.Instances[0].Interval = quick
+			other := c.instance(i)
+			other.Name, other.VRID, other.Interval, other.Addresses = "VI_2", slowID, slow, []string{"10.77.0.101/32"}
+			config.Instances = append(config.Instances, other)
+			c.ok(d.Configure(config))
+			c.ok(d.Start())
+		}
+		first, second := c.d[0], c.d[1]
+		for _, name := range []string{"VI_1", "VI_2"} {
+			c.ok(first.WaitState(t.Context(), name, "MASTER", patience))
+			c.ok(second.WaitState(t.Context(), name, "BACKUP", patience))
+		}
+		election := c.pid(first, lab.Election)
+		began := time.Now()
+		_, err := first.Signal(lab.Election, syscall.SIGSTOP)
+		c.ok(err)
+		taken := c.takeover(second, began)
+		_, err = first.Signal(lab.Election, syscall.SIGCONT)
+		c.ok(err)
+		t.Logf("the peer's gratuitous ARP came %v after the stop", taken.Sub(began))
+		if after := taken.Sub(began); after > lab.Slack*3*quick { // two intervals, and the peer's skew
+			t.Errorf("the fast instance was taken over after %v", after)
+		}
+		c.ok(first.Process().WaitLog(t.Context(), patience, "its fastest instances are handed over", 1))
+		c.oneMaster(first, second, patience) // it has the higher priority
+		c.ok(first.WaitStatus(t.Context(), patience, func(s *status.Status) error {
+			if s.Election.PID != election || s.Election.Restarts != 0 || s.Instances[1].Transitions["MASTER"] != 1 {
+				return fmt.Errorf("election %+v, slow instance %+v; want that both went on", s.Election, s.Instances[1])
+			}
+			return nil
+		}))
+		c.ok(c.waitAdverts(t.Context(), first, time.Now(), 10))
+		adverts := c.wire.AdvertsFor(false, slowID, began)
+		for _, a := range adverts {
+			if second.Node.Is(a.Source) || a.Priority == 0 {
+				t.Errorf("advert of the slow instance from %s with priority %d", a.Source, a.Priority)
+			}
+		}
+		fast := c.wire.AdvertsFor(false, 51, began)
+		if !slices.ContainsFunc(fast, func(a lab.Advert) bool { return first.Node.Is(a.Source) && a.Priority == 0 }) {
+			t.Error("no priority 0 of the fast instance")
+		}
+	})
+}
+
 func TestKilledSupervisorComesBack(t *testing.T) {
 	t.Parallel()
 	onPlanes(t, func(t *testing.T, _ string) {
