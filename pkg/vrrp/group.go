@@ -40,7 +40,7 @@ func (g Group) Step(now Time, member int, event Event) []MemberAction {
 	if _, packet := event.(Packet); packet && !accepts(actions) {
 		return out // without any effect
 	}
-	if len(g) == 1 && m.groupHold == "" && !m.groupYield && m.follow == "" && m.adjust == m.cfg.Adjust {
+	if len(g) == 1 && m.groupHold == (heldBy{}) && !m.groupYield && m.follow == "" && m.adjust == m.cfg.Adjust {
 		return out
 	}
 	disputes := steady && m.state == Master && !m.handing && disputed(actions)
@@ -114,13 +114,13 @@ func (g Group) align(out []MemberAction, now Time) []MemberAction {
 		if m.stopping {
 			continue
 		}
-		hold := ""
+		var hold heldBy
 		cause := first
 		if cause == i {
 			cause = second
 		}
 		if cause >= 0 {
-			hold = g[cause].name() + " of the sync group: " + joined(g[cause].failure, g[cause].cfg.Hold)
+			hold = heldBy{g[cause].name(), joined(g[cause].failure, g[cause].cfg.Hold)}
 		}
 		if hold != m.groupHold || yield != m.groupYield {
 			out = of(out, i, m.sync(now, hold, yield))
@@ -182,6 +182,17 @@ func (g Group) release(out []MemberAction, now Time) []MemberAction {
 	return out
 }
 
+// heldBy is another member of the sync group that can't take part, and why; the zero value: all others can.
+type heldBy struct{ member, cause string }
+
+// after adds it to a router's own reason, unless that says the same: maintenance is one for all.
+func (h heldBy) after(own string) string {
+	if h.cause == "" || h.cause == own {
+		return own
+	}
+	return joined(own, h.member+" of the sync group: "+h.cause)
+}
+
 // name is what the other members call this one.
 func (m *Machine) name() string {
 	if m.cfg.Name == "" {
@@ -191,7 +202,7 @@ func (m *Machine) name() string {
 }
 
 // sync tells the machine what the others of its group keep it from.
-func (m *Machine) sync(now Time, hold string, yield bool) []Action {
+func (m *Machine) sync(now Time, hold heldBy, yield bool) []Action {
 	oldHold, oldYield, fault := m.hold(), m.yields(), m.fault()
 	m.groupHold, m.groupYield = hold, yield
 	return m.heed(nil, now, oldHold, oldYield, fault)

@@ -10,10 +10,10 @@ import (
 // addresses until it hears its successor, and a little longer: make before break.
 
 // hold says why this router must not be MASTER, or nothing.
-func (m *Machine) hold() string { return joined(m.cfg.Hold, m.groupHold) }
+func (m *Machine) hold() string { return m.groupHold.after(m.cfg.Hold) }
 
 // fault says why it is in FAULT.
-func (m *Machine) fault() string { return joined(m.failure, m.hold()) }
+func (m *Machine) fault() string { return m.groupHold.after(joined(m.failure, m.cfg.Hold)) }
 
 func joined(a, b string) string {
 	if a != "" && b != "" {

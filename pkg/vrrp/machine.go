@@ -50,9 +50,9 @@ type Machine struct {
 	repeated bool // priority 0 was sent a second time
 	stopping bool
 
-	adjust     int    // of the priority, by all members of the sync group
-	groupHold  string // another member of the sync group can't take part: which and why
-	groupYield bool   // a member of the sync group yields
+	adjust     int // of the priority, by all members of the sync group
+	groupHold  heldBy
+	groupYield bool // a member of the sync group yields
 }
 
 // alarm is a moment at which something is due, or none.
