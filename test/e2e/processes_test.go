@@ -436,8 +436,29 @@ func TestStopEndsInGoodOrderWhateverHasDied(t *testing.T) {
 func TestCleanupRemovesWhatAKilledDirectorLeft(t *testing.T) {
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 1)
-		c.start(c.service())
 		d := c.d[0]
+		config := c.config(0, c.service())
+		config.Instances[0].More = []string{
+			fmt.Sprintf("routes: [{destination: 198.51.100.0/24, via: %s}, {destination: 203.0.113.0/24, via: %[1]s, source: %s, table: 77}]", c.lab.RealServers[0].Address, vip),
+			`excluded_addresses: ["2001:db8:7::1/128"]`, "accept: false",
+		}
+		c.ok(d.Configure(config))
+		c.ok(d.Start())
+		c.ok(d.WaitStatus(t.Context(), patience, serversUp))
+		left := map[string]string{
+			"a route":                   "ip route show 198.51.100.0/24 | grep -q .",
+			"a route of another table":  "ip route show table 77 | grep -q .",
+			"an excluded address":       "ip address show | grep -q 2001:db8:7::1",
+			"a table of packet filters": "nft list tables | grep -q .",
+		}
+		for what, there := range left {
+			c.ok(lab.Wait(t.Context(), patience, func() error {
+				if err := d.Node.Run("sh", "-c", there); err != nil {
+					return fmt.Errorf("%s is not there: %w", what, err)
+				}
+				return nil
+			}))
+		}
 		c.get(web, 1)
 		if err := d.Node.Run(d.Binary(), "cleanup", "--config", d.ConfigFile()); err == nil || !strings.Contains(err.Error(), "already running") || !strings.Contains(err.Error(), "stop it first") {
 			t.Errorf("cleanup beside a running director: %v", err)
@@ -448,9 +469,14 @@ func TestCleanupRemovesWhatAKilledDirectorLeft(t *testing.T) {
 		if n, err := c.count(d.Node); err != nil || n != 0 {
 			t.Errorf("after the cleanup the address is there %d times (%v)", n, err)
 		}
-		left, err := d.Forwarding()
-		if err != nil || left != "" {
-			t.Errorf("after the cleanup there is still %s (%v)", left, err)
+		forwards, err := d.Forwarding()
+		if err != nil || forwards != "" {
+			t.Errorf("after the cleanup there is still %s (%v)", forwards, err)
+		}
+		for what, there := range left {
+			if d.Node.Run("sh", "-c", there) == nil {
+				t.Errorf("after the cleanup there is still %s", what)
+			}
 		}
 	})
 }
