@@ -29,10 +29,11 @@ type shownError struct{ error }
 
 func main() {
 	var err error
+	used := newRoot()
 	if len(os.Args) == 2 && os.Args[1] == electionCommand {
 		err = elect()
 	} else {
-		err = newRoot().Execute()
+		used, err = used.ExecuteC()
 	}
 	if err == nil {
 		return
@@ -43,7 +44,7 @@ func main() {
 	case errors.As(err, &shown):
 		os.Exit(exitFailed)
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
-		fmt.Fprintf(os.Stderr, "xdirector: %s; see xdirector --help\n", firstLine(err))
+		fmt.Fprintf(os.Stderr, "xdirector: %s; see %s --help\n", firstLine(err), used.CommandPath())
 		os.Exit(exitWrongUse)
 	}
 	for _, line := range strings.Split(err.Error(), "\n") {
@@ -59,11 +60,16 @@ func newRoot() *cobra.Command {
 		Short:         "An eBPF-accelerated load-balancing director for Linux",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q", args[0])}
+
+		SuggestionsMinimumDistance: 2, // letters
+		Args: func(root *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
 			}
-			return nil
+			if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+				return usageError{fmt.Errorf("unknown command %q (did you mean %s?)", args[0], strings.Join(near, " or "))}
+			}
+			return usageError{fmt.Errorf("unknown command %q", args[0])}
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return usageError{errors.New("a command is missing")} },
 	}

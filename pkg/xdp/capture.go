@@ -40,7 +40,7 @@ func Capture(ctx context.Context, pinPath string, each func(Captured) error) err
 	p := pins{path: filepath.Clean(pinPath)}
 	folder, err := os.Open(p.maps())
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("capture: %w under %s", ErrNoPrograms, pinPath)
+		return fmt.Errorf("capture: %w", p.noPrograms())
 	}
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
@@ -128,7 +128,11 @@ func (p pins) captured() (*ebpf.Map, error) {
 			return m, nil
 		}
 	}
-	return nil, fmt.Errorf("%w under %s; dataplane.vrrp_fast_path and status say why", ErrNoPrograms, p.path)
+	return nil, p.noPrograms()
+}
+
+func (p *pins) noPrograms() error {
+	return fmt.Errorf("%w under %s: xdirector status tells the plane and why; without services dataplane.vrrp_fast_path must be written", ErrNoPrograms, p.path)
 }
 
 // mapOfProgram finds a map by its name among those that a program uses; nil: there is none.
