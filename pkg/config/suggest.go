@@ -6,6 +6,11 @@ import (
 	"strings"
 )
 
+const (
+	notSupported = "not supported by this version; leave it out"
+	realtime     = "leave it out: done where the kernel permits it, and status says what it did not"
+)
+
 // keepalivedWords are keys of keepalived.conf that are called otherwise here, with what to write. A hint fits where
 // the key known is allowed.
 var keepalivedWords = []struct{ word, known, hint string }{
@@ -18,7 +23,11 @@ var keepalivedWords = []struct{ word, known, hint string }{
 	{"advert_int", "advert_interval", "write advert_interval: 1s"},
 	{"virtual_ipaddress", "virtual_addresses", "write virtual_addresses: [192.168.5.100/32]"},
 	{"auth_type", "type", "write type: pass"},
+	{"auth_type", "authentication", `write authentication: {type: pass, password: "..."}`},
 	{"auth_pass", "password", `write password: "..."`},
+	{"auth_pass", "authentication", `write authentication: {type: pass, password: "..."}`},
+	{"vrrp_version", "version", "write version: 3"},
+	{"min_ttl", "unicast_ttl", "write unicast_ttl: 254"},
 	{"virtual_ipaddress_excluded", "excluded_addresses", "write excluded_addresses: [192.168.5.102]"},
 	{"virtual_routes", "routes", "write routes: [{destination: 10.0.0.0/8, via: 192.168.5.254}]"},
 	{"unicast_peer", "unicast_peers", "write unicast_peers: [192.168.5.2]"},
@@ -42,6 +51,15 @@ var keepalivedWords = []struct{ word, known, hint string }{
 	{"track_script", "track", "write track: {scripts: [chk_nginx]}"},
 	{"track_file", "track", "write track: {files: [{path: /run/weight, weight: 1}]}"},
 	{"track_process", "track", "write track: {processes: [nginx]}"},
+	{"track_bfd", "track", notSupported},
+	{"notify", "track", notSupported},
+	{"notify_master", "track", notSupported},
+	{"notify_backup", "track", notSupported},
+	{"notify_fault", "track", notSupported},
+	{"notify_stop", "track", notSupported},
+	{"vrrp_rt_priority", "instances", realtime},
+	{"vrrp_no_swap", "instances", realtime},
+	{"vrrp_rlimit_rttime", "instances", realtime},
 	{"vrrp_script", "scripts", "write scripts"},
 	{"vrrp_script", "vrrp", "write vrrp.scripts"},
 	{"vrrp_sync_group", "sync_groups", "write sync_groups"},
@@ -51,6 +69,7 @@ var keepalivedWords = []struct{ word, known, hint string }{
 	{"init_fail", "command", "leave it out: a script is bad until it was good"},
 	{"dev", "interface", "write interface"},
 	{"quorum", "min_up", "write min_up"},
+	{"quorum", "real_servers", "write track: {services: [{name: web, min_up: 2}]} in the instance"},
 	{"lb_algo", "scheduler", "write scheduler: rr"},
 	{"lvs_sched", "scheduler", "write scheduler: rr"},
 	{"lb_kind", "forwarding", "write forwarding: direct"},
