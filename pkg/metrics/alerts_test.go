@@ -32,7 +32,7 @@ func TestAlertsSayWhatIsWrongAndNothingElse(t *testing.T) {
 	promtool(t, "test", "rules", "testdata/alerts_test.yaml")
 }
 
-func TestEveryAlertIsTestedAndHasItsMetrics(t *testing.T) {
+func TestEveryAlertIsTestedAndExplainedAndHasItsMetrics(t *testing.T) {
 	read := func(path string) string {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -40,12 +40,15 @@ func TestEveryAlertIsTestedAndHasItsMetrics(t *testing.T) {
 		}
 		return string(data)
 	}
-	rules, tests := read(alerts), read("testdata/alerts_test.yaml")
+	rules, tests, page := read(alerts), read("testdata/alerts_test.yaml"), read("../../docs/vrrp.md")
 	names := regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(rules, -1)
 	for _, name := range names {
 		fires := regexp.MustCompile(`alertname: ` + name[1] + `\b[^\n]*\n +exp_alerts:`)
 		if !fires.MatchString(tests) {
 			t.Errorf("no test has %s fire", name[1])
+		}
+		if !regexp.MustCompile(`(?m)^\| [^|]*` + strings.TrimPrefix(name[1], "Xdirector")).MatchString(page) {
+			t.Errorf("docs/vrrp.md doesn't explain %s", name[1])
 		}
 	}
 	if len(names) < 15 {
