@@ -43,6 +43,7 @@ func (g Group) Step(now Time, member int, event Event) []MemberAction {
 	if len(g) == 1 && m.groupHold == (heldBy{}) && !m.groupYield && m.follow == "" && m.adjust == m.cfg.Adjust {
 		return out
 	}
+	offers := steady && m.handing && m.offering
 	disputes := steady && m.state == Master && !m.handing && disputed(actions)
 	for i, other := range g {
 		switch {
@@ -50,6 +51,8 @@ func (g Group) Step(now Time, member int, event Event) []MemberAction {
 		case other.overslept(now):
 			// They stood still together. Else this one would be taken for a MASTER whom the others follow.
 			out = of(out, i, other.stepBack(nil, now))
+		case offers && other.state == Master && !other.handing:
+			out = of(out, i, other.offer(nil, now))
 		case disputes && other.state == Master && !other.handing:
 			out = of(out, i, other.dispute(nil, now))
 		}

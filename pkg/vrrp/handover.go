@@ -78,9 +78,12 @@ func (m *Machine) prepareToLeave(out []Action, now Time) []Action {
 // handOver begins a handover, unless one is under way.
 func (m *Machine) handOver(out []Action, now Time) []Action {
 	if m.handing {
+		if m.offering { // now it is meant
+			m.offering, m.repeated = false, false
+		}
 		return out
 	}
-	m.handing, m.repeated = true, false
+	m.handing, m.repeated, m.offering = true, false, false
 	m.bursts = bursts{}
 	return m.resign(out, now)
 }
@@ -104,8 +107,27 @@ func (m *Machine) giveUpWaiting(now Time) []Action {
 		m.remove = at(now + lingerTime)
 		return nil
 	}
+	m.offered = now
+	if m.offering { // no neighbour has learned another MAC, and it is known why this is MASTER
+		m.handing = false
+		m.refreshFrom(now, 0)
+		return m.advertise(nil, now)
+	}
 	out := m.takeBack(nil, now)
 	return append(out, Stayed{Reason: "told to yield, but no other director took over"})
+}
+
+// mayOffer says whether a MASTER that is to yield tries again, because nobody took over or it had to take over itself. A
+// peer that came meanwhile and may not preempt would wait for ever.
+func (m *Machine) mayOffer(now Time) bool {
+	return m.yields() && now >= m.offered+max(offerPause, offerAdverts*m.cfg.Interval)
+}
+
+// offer says priority 0 once, in the place of an advert.
+func (m *Machine) offer(out []Action, now Time) []Action {
+	out = m.handOver(out, now)
+	m.repeated, m.offering = true, true
+	return out
 }
 
 // succeeded ends a handover: the advert is the successor's, who may have any priority.

@@ -21,9 +21,12 @@ func TestWholeLANEndsWithOneMaster(t *testing.T) {
 		}
 		l.repair()
 		l.run(l.longest())
+		if l.yields() { // what is offered then is taken
+			l.run(max(offerPause, offerAdverts*l.interval) + l.longest())
+		}
 		winners := l.masters()
 		transitions := l.transitions
-		l.run(8 * l.interval)
+		l.run(12 * l.interval)
 		if !slices.Equal(l.masters(), winners) || l.transitions != transitions {
 			t.Fatalf("the election is not over when it should be: %d transitions after it", l.transitions-transitions)
 		}
@@ -32,6 +35,9 @@ func TestWholeLANEndsWithOneMaster(t *testing.T) {
 				if n := b.nodes[vrid]; n.m != nil && n.m.State() != Init && n.held && n != winner {
 					t.Fatalf("%s is %s and has the addresses still", n.name(), n.m.State())
 				}
+			}
+			if winner != nil && winner.m.yields() && slices.ContainsFunc(l.boxes, func(b *box) bool { return b.takesPart() && !b.nodes[vrid].m.yields() }) {
+				t.Fatalf("%s is MASTER though it is to yield", winner.name())
 			}
 			if highest := l.highest(vrid); winner != nil && l.preempt && winner.m.Priority() != highest {
 				t.Fatalf("%s is MASTER with priority %d, but somebody has %d", winner.name(), winner.m.Priority(), highest)

@@ -10,6 +10,10 @@ import (
 const (
 	lingerTime = 200 * time.Millisecond // between handing over and giving up the addresses, so that no client meets a gap
 	stopGrace  = 100 * time.Millisecond // beyond the largest skew, for the successor's advert to arrive
+
+	// A MASTER that yields offers its place so often, and not more often than every so many adverts.
+	offerPause   = 10 * time.Second
+	offerAdverts = 10
 )
 
 // Machine is the election of one instance. It is not safe for concurrent use. Nothing happens in it but by Step.
@@ -47,7 +51,9 @@ type Machine struct {
 	expired        bool       // the patience is at its end, but the sync group is not of one mind
 
 	handing  bool // priority 0 was sent, and nobody else is heard yet
-	repeated bool // priority 0 was sent a second time
+	repeated bool // priority 0 was sent as often as it shall be
+	offering bool // it hands over, or goes on as if nothing had been
+	offered  Time // its place, or since when it has it
 	stopping bool
 
 	adjust     int // of the priority, by all members of the sync group
@@ -197,6 +203,8 @@ func (m *Machine) tick(now Time, vetoed bool) []Action {
 			out = m.giveUpWaiting(now)
 		case m.overslept(now):
 			out = m.stepBack(out, now)
+		case m.state == Master && m.mayOffer(now):
+			out = m.offer(out, now)
 		case m.state == Master:
 			// One advert, however late we are: a burst would tell the peers nothing more.
 			out = m.advertise(out, now)
@@ -257,7 +265,7 @@ func (m *Machine) becomeMaster(out []Action, now Time, reason string) []Action {
 	fromOther := m.leaving.IsValid() || m.preempting
 	m.remove = alarm{}
 	m.preempt = alarm{}
-	m.since, m.held = now, true
+	m.since, m.offered, m.held = now, now, true
 	out = m.advertise(out, now)
 	out = m.change(append(out, AddAddresses{}), Master, reason)
 	return m.announceTakeover(out, now, fromOther)

@@ -46,8 +46,16 @@ func (m *Machine) packet(now Time, p Packet) []Action {
 func (m *Machine) hearAsBackup(now Time, source netip.Addr, a Advert) (obeyed bool) {
 	if a.Priority == 0 {
 		// Its interval is not learned: the next MASTER has its own.
+		switch {
+		case m.yields() && source == m.leaving && now < m.heard+m.skewUnit(m.interval)/2:
+			return false // a copy of the one before
+		case m.yields() && source == m.master && m.masterPriority == 1:
+			// It yields too, and offers its place to others. If it has to leave, it says so again.
+			m.timer = at(now + m.Patience() + stopGrace)
+		default:
+			m.timer = at(now + m.skew())
+		}
 		m.heard = now
-		m.timer = at(now + m.skew())
 		m.leaving = source
 		if source == m.master {
 			m.master, m.masterPriority = netip.Addr{}, 0

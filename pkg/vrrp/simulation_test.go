@@ -255,6 +255,13 @@ func (b *box) takesPart() bool {
 	return !slices.ContainsFunc(b.nodes, func(n *node) bool { return !n.takesPart() })
 }
 
+// yields says whether somebody is to leave being MASTER to others.
+func (l *lan) yields() bool {
+	return slices.ContainsFunc(l.boxes, func(b *box) bool {
+		return slices.ContainsFunc(b.nodes, func(n *node) bool { return n.takesPart() && n.m.yields() })
+	})
+}
+
 func (l *lan) highest(vrid int) uint8 {
 	highest := uint8(0)
 	for _, b := range l.boxes {
