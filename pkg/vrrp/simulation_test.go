@@ -231,6 +231,8 @@ func (l *lan) join() {
 func (l *lan) repair() {
 	l.join()
 	l.loss = 0
+	// Who offers its place waits no longer than for an answer within stopGrace.
+	l.delay = min(l.delay, stopGrace/2)
 	for _, b := range l.boxes {
 		l.wake(b)
 	}
