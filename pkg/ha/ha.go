@@ -109,6 +109,9 @@ type Options struct {
 	// nanoseconds) it will have stored again: SilentIntervals of the fastest MASTER ahead; without one, some seconds. 0: it has
 	// not begun. When that time is over, this process is dead or stands still. nil: nobody looks.
 	Lease *uint64
+	// Alarm is a timerfd of CLOCK_MONOTONIC, shared with the supervisor, that the loop moves to the time in Lease whenever a
+	// MASTER renews that: who waits for the end of the lease need not wake before. 0: there is none.
+	Alarm int
 	// HandedOver is a second such word, in which the supervisor stores before it sends ready packets up to which interval
 	// (nanoseconds) it does so. An instance with that or a shorter one steps back before it sends anything; after a restart it
 	// begins as BACKUP, and keeps what it still holds until the new MASTER is heard. The loop stores 0 when all know. nil: nobody
@@ -131,7 +134,7 @@ type ReadyPacket struct {
 }
 
 // Report is the whole picture of all instances. One is sent at once after a change of state, with little delay after other
-// changes (thousands of them make tens of reports), every five seconds for the counters, and a last one with Stopped set
+// changes (thousands of them make tens of reports), every ten seconds for the counters, and a last one with Stopped set
 // when everything is handed over.
 type Report struct {
 	Instances []InstanceReport

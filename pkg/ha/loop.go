@@ -72,6 +72,7 @@ type loop struct {
 // lease is what the supervisor must know in case that this process dies.
 type lease struct {
 	word    *uint64       // nil: nobody looks
+	alarm   int           // see Options.Alarm
 	sent    bool          // an advert, in this turn
 	stale   bool          // the set of MASTERs or their packets changed
 	fastest time.Duration // interval among the MASTERs; 0: there is none
@@ -114,7 +115,7 @@ func newLoop(r *Runtime, log *slog.Logger) *loop {
 		turns:     1,
 		late:      newLate(),
 		fast:      fastPath{fd: -1, slots: map[uint32]*instance{}},
-		lease:     lease{word: r.options.Lease, handed: r.options.HandedOver},
+		lease:     lease{word: r.options.Lease, alarm: r.options.Alarm, handed: r.options.HandedOver},
 		abandoned: make(chan struct{}),
 	}
 	l.awake()
@@ -349,7 +350,11 @@ func (l *loop) tell(now vrrp.Time) {
 	switch {
 	case s.word == nil:
 	case s.fastest > 0 && s.sent:
-		atomic.StoreUint64(s.word, uint64(l.clock()-l.asleep+SilentIntervals*s.fastest))
+		until := l.clock() - l.asleep + SilentIntervals*s.fastest
+		atomic.StoreUint64(s.word, uint64(until))
+		if s.alarm > 0 {
+			_ = unix.TimerfdSettime(s.alarm, unix.TFD_TIMER_ABSTIME, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(until))}, nil) // else it rings earlier
+		}
 	case s.fastest == 0 && l.reporter.opened:
 		atomic.StoreUint64(s.word, uint64(max(now, l.next())-l.asleep+idleLease))
 	}

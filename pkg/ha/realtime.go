@@ -67,7 +67,11 @@ func realtime(log *slog.Logger) (denied []string) {
 	threads, _ := filepath.Glob("/proc/self/task/*")
 	for _, t := range threads {
 		// Where it is not permitted a little more CPU is used. A real-time thread has no slack.
-		_ = os.WriteFile(filepath.Join("/proc", filepath.Base(t), "timerslack_ns"), fmt.Append(nil, slack.Nanoseconds()), 0)
+		file := filepath.Join("/proc", filepath.Base(t), "timerslack_ns")
+		if b, err := os.ReadFile(file); err == nil && len(b) > len(fmt.Sprintln(slack.Nanoseconds())) {
+			continue // it was given more
+		}
+		_ = os.WriteFile(file, fmt.Append(nil, slack.Nanoseconds()), 0)
 	}
 	if len(denied) > 0 {
 		log.Warn("the kernel did not permit all that makes the election punctual", "denied", strings.Join(denied, " | "))

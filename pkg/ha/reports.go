@@ -9,8 +9,10 @@ import (
 )
 
 const (
-	// reportInterval is the longest time between two reports.
-	reportInterval = 4 * time.Second
+	// reportInterval is how often the counters are reported. The loop does not wake for that alone, unless there was nothing else
+	// to wake for within reportEase: a report costs more than many adverts.
+	reportInterval = 10 * time.Second
+	reportEase     = time.Second
 	// expireInterval is how often mismatches are looked through while there are some.
 	expireInterval = 500 * time.Millisecond
 	// reportPause is the shortest time between two reports, for each instance in them: who takes over a thousand virtual
@@ -31,7 +33,7 @@ type reporter struct {
 func (l *loop) reportDue() vrrp.Time {
 	due := vrrp.Time(math.MaxInt64)
 	if l.reporter.opened { // until then holders call: a loop that didn't sleep would keep the only CPU from them
-		due = l.reporter.next
+		due = l.reporter.next + reportEase
 		if l.reporter.news {
 			due = min(due, l.reporter.free)
 		}

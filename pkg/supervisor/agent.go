@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/xdirector/xdirector/pkg/ha"
 )
@@ -41,6 +42,7 @@ type Agent struct {
 	reports chan ha.Report
 	failed  chan error
 	process atomic.Pointer[Process]
+	told    time.Time // the last sign of life
 }
 
 // Controlled is what the supervisor has an agent do.
@@ -152,8 +154,20 @@ func (a *Agent) Process() (pid int, restarts uint64) {
 	return p.PID, p.Restarts
 }
 
-// Notify tells the service manager, by way of the supervisor. Each message is a sign of life.
-func (a *Agent) Notify(state string) { a.out.put(message{kind: kindNotify, body: []byte(state)}) }
+// alive is how often the agent gives a sign of life, however often its director does.
+const alive = 4 * time.Second
+
+// Notify tells the service manager, by way of the supervisor. Each message is a sign of life. It is for one goroutine at a time.
+func (a *Agent) Notify(state string) {
+	if now := time.Now(); state != "WATCHDOG=1" {
+		a.told = now
+	} else if now.Sub(a.told) < alive {
+		return
+	} else {
+		a.told = now
+	}
+	a.out.put(message{kind: kindNotify, body: []byte(state)})
+}
 
 func (a *Agent) put(k kind, v any) {
 	b, err := json.Marshal(v)

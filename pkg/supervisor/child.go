@@ -16,6 +16,7 @@ import (
 const (
 	socketFD = 3
 	leaseFD  = 4 // of the election
+	alarmFD  = 5 // of the election
 )
 
 // highFD is the lowest number of the descriptors that a child wants closed first when it dies: the kernel begins with

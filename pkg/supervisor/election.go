@@ -65,6 +65,7 @@ func Elect(handler func(format string, level slog.Leveler) slog.Handler) error {
 		return err
 	}
 	syscall.CloseOnExec(leaseFD)
+	syscall.CloseOnExec(alarmFD)
 	l, err := openLease(os.NewFile(leaseFD, "lease"))
 	if err != nil {
 		return err
@@ -166,7 +167,7 @@ func (e *elector) start() {
 		return
 	}
 	e.log = slog.New(e.handler(e.settings.Format, &e.level))
-	opts := ha.Options{Lease: e.lease.word, HandedOver: e.lease.handed, Realtime: true, FastPath: e.fastPath()}
+	opts := ha.Options{Lease: e.lease.word, Alarm: alarmFD, HandedOver: e.lease.handed, Realtime: true, FastPath: e.fastPath()}
 	e.runtime = ha.NewWith(e.settings.HA, opts, e.log)
 	e.runtime.Track(e.track)
 	if e.stopping {
@@ -193,16 +194,16 @@ func (e *elector) orphaned() {
 
 // ready sends the packets that the supervisor would send in our name, until ctx ends.
 func (e *elector) ready(ctx context.Context, r *ha.Runtime) {
+	var p pace
 	for {
-		select {
-		case packets := <-r.Ready():
-			e.packets.Store(&packets)
-			began := time.Now()
-			e.put(kindReady, packets)
-			rest(ctx, time.Since(began))
-		case <-ctx.Done():
+		packets, ok := next(ctx, r.Ready(), p)
+		if !ok {
 			return
 		}
+		e.packets.Store(&packets)
+		p.begin()
+		e.put(kindReady, packets)
+		p.end()
 	}
 }
 
@@ -222,21 +223,20 @@ func (e *elector) fastPath() ha.FastPath {
 // report sends the reports until the last one, or until ctx ends.
 func (e *elector) report(ctx context.Context, r *ha.Runtime) {
 	size := 0
+	var p pace
 	for {
-		var last ha.Report
-		select {
-		case last = <-r.Reports():
-		case <-ctx.Done():
+		last, ok := next(ctx, r.Reports(), p)
+		if !ok {
 			return
 		}
-		began := time.Now()
+		p.begin()
 		body := encodeReport(last, size)
 		size = len(body) + len(body)/8
 		e.out.put(message{kind: kindReport, body: body})
 		if last.Stopped {
 			return
 		}
-		rest(ctx, time.Since(began))
+		p.end()
 	}
 }
 
@@ -267,10 +267,33 @@ func encode(v any) []byte {
 
 func (e *elector) put(k kind, v any) { e.out.put(message{kind: k, body: encode(v)}) }
 
-// rest waits after work that took so long, so that all of it takes a small share of the time.
-func rest(ctx context.Context, took time.Duration) {
+// pace has work that comes again and again take a small share of the time. Who comes seldom never waits.
+type pace struct{ began, free time.Time }
+
+func (p *pace) begin() { p.began = time.Now() }
+
+func (p *pace) end() {
+	now := time.Now()
+	p.free = now.Add(max(reportPause, reportShare*now.Sub(p.began)))
+}
+
+// next is the newest of a channel in which a newer one replaces an older, not before the pace permits it; false: ctx has ended.
+func next[T any](ctx context.Context, from <-chan T, p pace) (newest T, ok bool) {
 	select {
-	case <-time.After(max(reportPause, reportShare*took)):
+	case newest = <-from:
 	case <-ctx.Done():
+		return newest, false
 	}
+	if wait := time.Until(p.free); wait > 0 {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return newest, false
+		}
+		select {
+		case newest = <-from:
+		default:
+		}
+	}
+	return newest, true
 }

@@ -64,13 +64,14 @@ func openLease(f *os.File) (*lease, error) {
 type guard struct {
 	lease   *lease
 	wake    *os.File // an eventfd
+	timer   *os.File // a timerfd, see ha.Options.Alarm
 	expired chan silence
 
 	mu      sync.Mutex
 	process *os.Process
 	packets []ha.ReadyPacket // not sent yet, those of the shortest interval first
 	fastest time.Duration    // interval of the first one when they came
-	late    bool             // it woke late, and gives grace
+	graced  uint64           // the lease for whose end it woke late, and gave grace
 	quit    bool
 }
 
@@ -87,7 +88,11 @@ func startGuard(l *lease) (*guard, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch the lease: %w", err)
 	}
-	g := &guard{lease: l, wake: os.NewFile(uintptr(fd), "eventfd"), expired: make(chan silence, 8)}
+	timer, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("watch the lease: %w", err)
+	}
+	g := &guard{lease: l, wake: os.NewFile(uintptr(fd), "eventfd"), timer: os.NewFile(uintptr(timer), "timerfd"), expired: make(chan silence, 8)}
 	opened := make(chan error)
 	go g.run(opened)
 	if err := <-opened; err != nil {
@@ -140,7 +145,7 @@ func (g *guard) run(opened chan<- error) {
 	if err != nil {
 		return
 	}
-	wake := int(g.wake.Fd())
+	wake, timer := int(g.wake.Fd()), int(g.timer.Fd())
 	for {
 		g.mu.Lock()
 		quit := g.quit
@@ -148,8 +153,9 @@ func (g *guard) run(opened chan<- error) {
 		if quit {
 			return
 		}
-		if wait := g.wait(monotonic()); wait > 0 {
-			sleep(wake, wait)
+		now := monotonic()
+		if wait := g.wait(now); wait > 0 {
+			sleep(wake, timer, now, wait)
 		} else {
 			g.expire(sender)
 		}
@@ -172,10 +178,9 @@ func (g *guard) wait(now time.Duration) time.Duration {
 	}
 	switch {
 	case rest > 0:
-		g.late = false
 		return rest
-	case -rest > punctual && !g.late:
-		g.late = true
+	case -rest > punctual && g.graced != until:
+		g.graced = until
 		return grace
 	}
 	return 0
@@ -223,15 +228,24 @@ func (g *guard) expire(sender *ha.Sender) {
 	}
 }
 
-// sleep waits for the timeout, or until the eventfd is written. The kernel's own wait is used, because the thread has to be
-// the one that wakes.
-func sleep(wake int, timeout time.Duration) {
-	fds := []unix.PollFd{{Fd: int32(wake), Events: unix.POLLIN}}
-	limit := unix.NsecToTimespec(int64(timeout))
-	n, _ := unix.Ppoll(fds, &limit, nil) // EINTR is a wake-up like another
-	if n > 0 {
-		var b [8]byte
-		_, _ = unix.Read(wake, b[:])
+// sleep waits until the eventfd is written, or the time set on the timerfd has come: that is as long after now as said here,
+// until the election, which renews its lease, moves it. So nobody wakes for a lease that was renewed. The kernel's own wait is
+// used, because the thread has to be the one that wakes.
+func sleep(wake, timer int, now, wait time.Duration) {
+	at := unix.ItimerSpec{} // never
+	if wait < math.MaxInt64-now {
+		at.Value = unix.NsecToTimespec(int64(now + wait))
+	}
+	if err := unix.TimerfdSettime(timer, unix.TFD_TIMER_ABSTIME, &at, nil); err != nil {
+		panic("timerfd_settime of a time that is valid: " + err.Error())
+	}
+	fds := []unix.PollFd{{Fd: int32(wake), Events: unix.POLLIN}, {Fd: int32(timer), Events: unix.POLLIN}}
+	_, _ = unix.Ppoll(fds, nil, nil) // EINTR is a wake-up like another
+	for _, fd := range fds {
+		if fd.Revents != 0 {
+			var b [8]byte
+			_, _ = unix.Read(int(fd.Fd), b[:])
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -26,11 +27,20 @@ const fuse = 3
 
 // watcherSlack is how much later than asked for the kernel may wake Go's watcher: the thread with which Go's scheduler
 // looks after every wait in the kernel a few dozen times, 20 us apart, whether it has ended. It would use more CPU than all
-// the rest.
-const watcherSlack = 5 * time.Millisecond
+// the rest. What it is for, to take a processor from who waits in the kernel or calculates for long, is needed where those are
+// few: see processors.
+const watcherSlack = time.Second
+
+// processors are enough of Go's for all that waits in the kernel at one time. That they are said at all keeps Go from looking
+// every second how many CPUs there are.
+const processors = 4
 
 // hurry puts this process before ordinary ones, where that is permitted.
 func hurry() {
+	runtime.GOMAXPROCS(max(processors, runtime.GOMAXPROCS(0)))
+	if tid, err := watcher(); err == nil {
+		_ = os.WriteFile("/proc/"+tid+"/timerslack_ns", fmt.Append(nil, watcherSlack.Nanoseconds()), 0)
+	}
 	_ = unix.Setrlimit(unix.RLIMIT_RTTIME, &unix.Rlimit{Cur: fuse * 1e6, Max: fuse * 1e6})
 	// Later threads inherit it from earlier ones. One that comes meanwhile may have been started by one that was not changed
 	// yet: so it is looked again until there is none.
@@ -46,15 +56,26 @@ func hurry() {
 			if err != nil || done[t.Name()] {
 				continue
 			}
-			if len(done) == 1 { // the first thread that a Go process starts is the watcher
-				_ = os.WriteFile("/proc/"+t.Name()+"/timerslack_ns", fmt.Append(nil, watcherSlack.Nanoseconds()), 0)
-			}
 			done[t.Name()], more = true, true
 			if err := setNice(tid, niceness); err != nil && err != unix.ESRCH {
 				return // not permitted: the election tells that, with the cure
 			}
 		}
 	}
+}
+
+// watcher is the id of Go's watcher: the first thread that a Go process starts. The kernel lists them in the order of their start.
+func watcher() (tid string, err error) {
+	d, err := os.Open("/proc/self/task")
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	tasks, err := d.Readdirnames(2)
+	if err != nil || len(tasks) < 2 {
+		return "", errors.Join(err, errors.New("there is no second thread"))
+	}
+	return tasks[1], nil
 }
 
 // relaxed calls f on a thread of ordinary priority: a process that f starts is an ordinary one until it asks for more.

@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	tick        = time.Second
-	silentLimit = 10               // ticks without a word after which a child hangs
-	startLimit  = 90               // ticks that a child may take to begin to speak: loading programs can be slow
+	tick        = 4 * time.Second
+	silentLimit = 3                // ticks without a word after which a child hangs; all speak at least every eleven seconds
+	startLimit  = 22               // ticks that a child may take to begin to speak: loading programs can be slow
 	stopLimit   = 88 * time.Second // the longest handover takes 84 s; the unit's TimeoutStopSec is above this
 	stable      = 10 * time.Second // a child that lived this long is started again at once
 	lastTries   = 3                // times that an agent is started to end in good order
@@ -168,7 +168,7 @@ func (s *supervisor) start(p *slot) {
 	p.again = nil
 	var shared []*os.File
 	if p.role == roleElection {
-		shared = []*os.File{s.lease.file}
+		shared = []*os.File{s.lease.file, s.guard.timer}
 	}
 	c, err := start(p.role, p.args, shared, s.events)
 	if err != nil {
