@@ -33,7 +33,7 @@ const watcherSlack = time.Second
 
 // processors are enough of Go's for all that waits in the kernel at one time. That they are said at all keeps Go from looking
 // every second how many CPUs there are.
-const processors = 4
+const processors = 8
 
 // hurry puts this process before ordinary ones, where that is permitted.
 func hurry() {
