@@ -150,8 +150,10 @@ func (l *loop) hearAbsorbed(i *instance, now vrrp.Time) {
 }
 
 // renew says that we live, and looks whether a timer of the plane should have run out: a program that was exchanged or a
-// lost event must not make a BACKUP wait for ever.
+// lost event must not make a BACKUP wait for ever. The plane's clock stands still while the box is suspended, and an
+// instance that is absorbed has no timer that could be late then.
 func (l *loop) renew(now vrrp.Time) {
+	l.look()
 	l.fast.renewAt = now + renewInterval
 	l.fast.plane.Renew(now - l.asleep + absorbLease)
 	for _, i := range l.instances {

@@ -139,7 +139,6 @@ func (f *fastLoop) hear(packets ...[]byte) {
 		f.inject(p)
 	}
 	eventually(f.t, "adverts received", func() bool {
-		f.turns++
 		f.receive(f.i.port, batchSize)
 		return f.i.received == before+uint64(len(packets))
 	})
@@ -149,7 +148,6 @@ func (f *fastLoop) hear(packets ...[]byte) {
 func (f *fastLoop) wait() {
 	f.t.Helper()
 	eventually(f.t, "deadline passed", func() bool { due, ok := f.i.machine.Deadline(); return ok && f.clock() >= due })
-	f.turns++
 }
 
 // expire has the plane say that its timer ran out.
@@ -229,6 +227,38 @@ func TestAnAdvertThatPassesBesideThePlaneCounts(t *testing.T) {
 	f.plane.onRelease = func(uint32) { f.inject(f.advert(150)) }
 	f.expire()
 	f.want(vrrp.Backup, "release", "absorb true")
+}
+
+// A loop that has many instances to serve takes what came between the turn of the first and that of the last.
+func TestWhatArrivedBeforeTheDeadlineCountsWhenThePortWasDrainedEarlier(t *testing.T) {
+	f := newFastLoop(t, func(c *Instance) { c.Slot = 0 })
+	f.hear(f.advert(150))
+	f.drain(f.i.port, f.clock()) // for another instance that was due
+	f.inject(f.advert(150))
+	f.wait()
+	f.fire()
+	f.want(vrrp.Backup)
+	if f.i.received != 2 {
+		t.Errorf("%d adverts received", f.i.received)
+	}
+}
+
+// The plane's clock stands still while the box is suspended, that of the machines goes on.
+func TestASuspendedBoxTakesNoMasterForSilentAndNeverAbsorbsForLonger(t *testing.T) {
+	f := newFastLoop(t, nil)
+	f.hear(f.advert(150))
+	f.asleep -= time.Hour // what the loop knows of before
+	f.wait()
+	f.plane.last[testSlot] = clock(unix.CLOCK_MONOTONIC)
+	f.plane.asked()
+	f.renew(f.clock())
+	f.want(vrrp.Backup)
+	if !f.i.absorbing {
+		t.Error("the MASTER that was heard a moment ago counts as silent")
+	}
+	if most := clock(unix.CLOCK_MONOTONIC) + absorbLease; f.plane.lease > most {
+		t.Errorf("the lease is %s too long", f.plane.lease-most)
+	}
 }
 
 func TestATimerOfThePlaneThatIsNotTheLastWordChangesNothing(t *testing.T) {

@@ -38,7 +38,6 @@ type loop struct {
 	wokeGo   time.Time
 	rested   vrrp.Time
 	asleep   time.Duration // CLOCK_BOOTTIME - CLOCK_MONOTONIC
-	turns    uint64
 
 	stopping  bool
 	waiting   bool // an instance of the configuration waits for one that hands over
@@ -112,7 +111,6 @@ func newLoop(r *Runtime, log *slog.Logger) *loop {
 		portFDs:   map[int32]*port{},
 		shut:      map[portKey]string{},
 		owns:      map[int][]ownAddress{},
-		turns:     1,
 		late:      newLate(),
 		fast:      fastPath{fd: -1, slots: map[uint32]*instance{}},
 		lease:     lease{word: r.options.Lease, alarm: r.options.Alarm, handed: r.options.HandedOver},
@@ -125,7 +123,6 @@ func newLoop(r *Runtime, log *slog.Logger) *loop {
 // run is the loop itself.
 func (l *loop) run(ctx context.Context) error {
 	for {
-		l.turns++
 		l.fire()
 		now := l.clock()
 		if l.fast.count > 0 && now >= l.fast.renewAt {
@@ -194,7 +191,6 @@ func (l *loop) receive(p *port, limit int) {
 		n, err := l.inbound.receive(p.fd)
 		if err != nil {
 			if !passing(err) {
-				p.drained = l.turns
 				return // empty
 			}
 			taken++
@@ -248,10 +244,10 @@ func (l *loop) arrived(p *port, f []byte, from *unix.RawSockaddrLinklayer, now v
 	l.offer(i, now)
 }
 
-// drain takes everything that has arrived for an instance, once a turn.
-func (l *loop) drain(p *port) {
-	if p != nil && p.drained != l.turns {
-		p.drained = l.turns
+// drain takes everything that had arrived for an instance at a moment that has passed.
+func (l *loop) drain(p *port, moment vrrp.Time) {
+	if p != nil && p.drained < moment {
+		p.drained = l.clock()
 		l.receive(p, drainLimit)
 	}
 }
@@ -286,7 +282,8 @@ func (l *loop) fire() {
 // this process, or while the plane absorbed them, the adverts that say that the MASTER lives are elsewhere.
 func (l *loop) silent(i *instance) {
 	l.release(i, l.clock()) // 1. the plane absorbs no more, 2. and what it has absorbed counts
-	l.drain(i.port)         // 3. as does what is in the socket
+	due, _ := i.machine.Deadline()
+	l.drain(i.port, due) // 3. as does what is in the socket
 	now := l.clock()
 	if due, ok := i.machine.Deadline(); !ok || due > now {
 		l.arm(i)
@@ -308,9 +305,10 @@ func (l *loop) overslept(i *instance, now vrrp.Time, late time.Duration) {
 	}
 }
 
-// look reads how long the box was suspended since it was started.
+// look reads how long the box was suspended since it was started. The second clock is read a bit later, or much if this
+// thread had to wait between: the difference may be too small, never too large.
 func (l *loop) look() time.Duration {
-	l.asleep = clock(unix.CLOCK_BOOTTIME) - clock(unix.CLOCK_MONOTONIC)
+	l.asleep = max(l.asleep, clock(unix.CLOCK_BOOTTIME)-clock(unix.CLOCK_MONOTONIC))
 	return l.asleep
 }
 

@@ -488,7 +488,6 @@ func TestAMasterThatOversleptStepsBackBeforeItSendsAnything(t *testing.T) {
 	sent := f.i.sent
 	stood := f.clock() + 600*time.Millisecond
 	eventually(t, "it stood still", func() bool { return f.clock() > stood })
-	f.turns++
 	f.inject(f.advert(100)) // of the one that took over meanwhile
 	f.fire()
 	f.flush()

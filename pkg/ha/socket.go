@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -29,7 +30,7 @@ type port struct {
 	member  int
 	vrids   []uint8        // that the filter of fd passes
 	routers [256]*instance // by VRID
-	drained uint64         // the turn in which it was found empty
+	drained time.Duration  // what had arrived until then was taken
 }
 
 // openPort opens the sockets in the network namespace of the calling thread. Adverts of other VRIDs than the given
