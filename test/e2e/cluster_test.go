@@ -43,19 +43,24 @@ func check() string {
 // loadRate is the number of new connections per second.
 func loadRate() int {
 	if inVM() {
-		return 20
+		return 50
 	}
 	return 200
 }
+
+// calmInterval is long enough for an emulated machine that stands still to be no lost MASTER.
+const calmInterval = 300 * time.Millisecond
 
 // cluster is a lab with directors and the wire in view.
 type cluster struct {
 	t     *testing.T
 	lab   *lab.Lab
 	plane string // also the mode in the configuration
-	d     []*lab.Director
-	nginx []*lab.Process // by real server
-	wire  *lab.Wire
+
+	interval time.Duration // between adverts of the instance that all scenarios share
+	d        []*lab.Director
+	nginx    []*lab.Process // by real server
+	wire     *lab.Wire
 }
 
 // newCluster builds a lab with real servers that run nginx, and directors that don't run yet.
@@ -70,7 +75,7 @@ func newCluster(t *testing.T, plane string, directors, servers int) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	c := &cluster{t: t, lab: l, plane: plane}
+	c := &cluster{t: t, lab: l, plane: plane, interval: interval}
 	for _, r := range l.RealServers {
 		p, err := r.StartNginx(80)
 		c.ok(err)
@@ -85,6 +90,14 @@ func newCluster(t *testing.T, plane string, directors, servers int) *cluster {
 	c.wire, err = l.CaptureVRRP()
 	c.ok(err)
 	return c
+}
+
+// calm gives a scenario in which nobody may take over more time, where the machine is an emulated one: the steps between two
+// elections, of two intervals at most, take it 100 ms.
+func (c *cluster) calm() {
+	if inVM() {
+		c.interval = calmInterval
+	}
 }
 
 // ok ends the test on an error.
@@ -109,7 +122,7 @@ func (c *cluster) showLogs() {
 // instance is the one that all scenarios share; director 0 has priority 200, director 1 has 100.
 func (c *cluster) instance(director int) lab.Instance {
 	return lab.Instance{
-		Version: 3, Priority: uint8(200 - 100*director), Interval: interval, Addresses: []string{vip + "/32"},
+		Version: 3, Priority: uint8(200 - 100*director), Interval: c.interval, Addresses: []string{vip + "/32"},
 	}
 }
 

@@ -15,8 +15,6 @@ const (
 	// again after a second, would be no failure.
 	peerLimit = 250 * time.Millisecond
 	peerRate  = 50 // new connections per second
-	// peerInterval is long enough for an emulated machine that stands still to be no lost MASTER.
-	peerInterval = 300 * time.Millisecond
 )
 
 // TestKeepalivedWithIPVSAsThePeerLosesNoRequest has xdirector share an address and its real servers with a keepalived
@@ -26,10 +24,9 @@ func TestKeepalivedWithIPVSAsThePeerLosesNoRequest(t *testing.T) {
 		c := newCluster(t, plane, 2, 3)
 		ours, theirs := c.d[0], c.d[1] // keepalived runs in the latter's place
 		service := c.service()
-		config := c.config(0, service)
-		config.Instances[0].Interval = peerInterval
-		c.ok(ours.Configure(config))
-		k := lab.Keepalived{Version: 3, VRID: 51, Priority: 150, Interval: peerInterval, Addresses: []string{vip + "/32"}}
+		c.interval = calmInterval
+		c.ok(ours.Configure(c.config(0, service)))
+		k := lab.Keepalived{Version: 3, VRID: 51, Priority: 150, Interval: c.interval, Addresses: []string{vip + "/32"}}
 		keepalived, err := theirs.StartBalancingKeepalived(lab.KeepalivedServices{service}, k)
 		c.ok(err)
 		c.showLog(func() *lab.Process { return keepalived })
@@ -68,7 +65,7 @@ func TestKeepalivedWithIPVSAsThePeerLosesNoRequest(t *testing.T) {
 		c.ready(ours, 2)
 		c.ok(c.waitAdverts(t.Context(), ours, began, 5)) // longer than keepalived's patience
 		c.lost("agent killed", load, began, time.Time{})
-		c.stayed(ours, theirs, began, peerInterval)
+		c.stayed(ours, theirs, began, c.interval)
 
 		began = time.Now()
 		priority(250)

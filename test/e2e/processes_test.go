@@ -63,6 +63,7 @@ func (c *cluster) stayed(d, peer *lab.Director, from time.Time, interval time.Du
 func TestKilledAgentAloneIsMissedByNobody(t *testing.T) {
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 2, 3)
+		c.calm()
 		c.start(c.service())
 		first, second := c.d[0], c.d[1]
 		load := c.load()
@@ -80,7 +81,7 @@ func TestKilledAgentAloneIsMissedByNobody(t *testing.T) {
 		}
 		c.answered(load, time.Now(), 50)
 		c.handover("agent killed twice", load.Stop(), time.Time{})
-		c.stayed(first, second, began, interval)
+		c.stayed(first, second, began, c.interval)
 		c.ok(first.WaitStatus(t.Context(), patience, func(s *status.Status) error {
 			if s.Election.PID != election || s.Election.Restarts != 0 {
 				return fmt.Errorf("election %+v, want process %d, never restarted", s.Election, election)
@@ -284,6 +285,7 @@ func (c *cluster) pid(d *lab.Director, part lab.Part) int {
 func TestUpgradeIsSeenByNobody(t *testing.T) {
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 2, 3)
+		c.calm()
 		first, second := c.d[0], c.d[1]
 		c.ok(first.Install(nil))
 		c.start(c.service())
@@ -305,7 +307,7 @@ func TestUpgradeIsSeenByNobody(t *testing.T) {
 			t.Errorf("the open connection is answered by %s after the upgrade, by %s before", again, server)
 		}
 		c.handover("upgrade", load.Stop(), time.Time{})
-		c.stayed(first, second, began, interval)
+		c.stayed(first, second, began, c.interval)
 		if now := c.pid(first, lab.Supervisor); now != main || !first.Process().Running() {
 			t.Errorf("main process %d, was %d", now, main)
 		}
