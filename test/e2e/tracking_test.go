@@ -342,9 +342,11 @@ func TestMaintenanceLosesNoRequestAndSurvivesARestart(t *testing.T) {
 func TestFailoverWithoutAnotherDirectorChangesNothing(t *testing.T) {
 	t.Parallel()
 	onPlanes(t, func(t *testing.T, _ string) {
-		c := newCluster(t, "", 1, 0)
-		c.start()
-		d := c.d[0]
+		c := newCluster(t, "", 2, 0)
+		d, late := c.d[0], c.d[1]
+		c.ok(d.Configure(c.config(0)))
+		c.ok(d.Start())
+		c.ok(d.WaitState(t.Context(), "VI_1", "MASTER", patience))
 		_, err := d.Command("failover", "VI_1")
 		if err == nil || !strings.Contains(err.Error(), "exit status 1") || !strings.Contains(err.Error(), "xdirector: no other director took over: VI_1 stays MASTER") {
 			t.Errorf("error %v", err)
@@ -354,6 +356,13 @@ func TestFailoverWithoutAnotherDirectorChangesNothing(t *testing.T) {
 		if _, err := d.Command("failover", "VI_2"); err == nil || !strings.Contains(err.Error(), `no instance "VI_2" is configured here (did you mean "VI_1"?): there are VI_1`) {
 			t.Errorf("error %v", err)
 		}
+
+		// One that comes later takes over, even one that preempts nobody: it is offered the place every ten seconds.
+		config := c.config(1)
+		config.Instances[0].NoPreempt = true
+		c.ok(late.Configure(config))
+		c.ok(late.Start())
+		c.oneMaster(late, d, lab.Slack*10*time.Second)
 	})
 }
 
