@@ -37,12 +37,12 @@ type guard struct {
 	mu      sync.Mutex
 	guarded map[string]guarded // by instance
 	version int
+	failed  bool // to be written
 
 	writing sync.Mutex
 	conn    *nftables.Conn
 	err     error // why there is no conn
 	written int
-	failed  bool
 }
 
 // guarded is what is kept away from this box for one instance.
@@ -78,7 +78,7 @@ func (g *guard) close() {
 func (h *holder) guard(w wish) error {
 	i := w.instance
 	if i.Accept || i.VRRP.Priority == vrrp.Owner {
-		return h.host.guard.set(i.Name, nil, nil)
+		return h.keepAway(i.Name, nil, nil)
 	}
 	var addresses []netip.Addr
 	for _, v := range i.VirtualAddresses {
@@ -86,14 +86,23 @@ func (h *holder) guard(w wish) error {
 			addresses = append(addresses, v.Prefix.Addr())
 		}
 	}
-	return h.host.guard.set(i.Name, addresses, i.Services)
+	return h.keepAway(i.Name, addresses, i.Services)
 }
 
-// set replaces what is kept away for an instance, and returns when that is in force; at once if nothing changed. What
-// failed is tried again with the next call, and told once.
-func (g *guard) set(instance string, addresses []netip.Addr, services []lb.ServiceKey) error {
+func (h *holder) keepAway(instance string, addresses []netip.Addr, services []lb.ServiceKey) error {
+	version, news := h.host.guard.put(instance, addresses, services)
+	if !news {
+		return nil
+	}
+	return h.host.crew.wait(func() error { return h.host.guard.enforce(version) })
+}
+
+// put replaces what is kept away for an instance. news: something is to be enforced, and the caller must wait for that. What
+// failed is news with the next call, of whomever.
+func (g *guard) put(instance string, addresses []netip.Addr, services []lb.ServiceKey) (version int, news bool) {
 	wanted := guarded{addresses, services}
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	old, was := g.guarded[instance]
 	switch {
 	case len(addresses) == 0 && was:
@@ -102,29 +111,36 @@ func (g *guard) set(instance string, addresses []netip.Addr, services []lb.Servi
 	case len(addresses) > 0 && !reflect.DeepEqual(old, wanted):
 		g.guarded[instance] = wanted
 		g.version++
+	default:
+		return g.version, g.failed
 	}
-	version := g.version
-	g.mu.Unlock()
+	return g.version, true
+}
 
+// enforce returns when what was put is in force, by a later caller perhaps, or can't be, which is told once.
+func (g *guard) enforce(version int) error {
 	g.writing.Lock()
 	defer g.writing.Unlock()
 	if g.written >= version {
-		return nil // by a later caller
+		return nil
 	}
 	g.mu.Lock()
 	all := maps.Clone(g.guarded)
-	version = g.version
+	version, failed := g.version, g.failed
 	g.mu.Unlock()
 	err := g.write(all)
 	switch {
-	case err != nil && !g.failed:
+	case err != nil && !failed:
 		g.log.Error("accept: false is not in force: packets for virtual addresses reach the programs of this box; is nf_tables in the kernel? Tried again every few seconds", "error", err)
-	case err == nil && g.failed:
+	case err == nil && failed:
 		g.log.Info("accept: false is in force")
 	}
-	if g.failed = err != nil; !g.failed {
+	if err == nil {
 		g.written = version
 	}
+	g.mu.Lock()
+	g.failed = err != nil
+	g.mu.Unlock()
 	return err
 }
 

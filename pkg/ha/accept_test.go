@@ -127,7 +127,7 @@ func TestWithAcceptFalseOnlyServicesAndNeighbourDiscoveryReachTheBox(t *testing.
 
 	i := wanted[0]
 	i.Accept = true
-	keepers[0].set(func(w *wish) { w.instance = i })
+	keepers[0].set(func(w *wish) { w.instance = &i })
 	eventually(t, "all reaches the box now", func() bool { return b.reaches(netip.AddrPortFrom(vip1.Addr(), 81), 20*time.Millisecond) })
 	if b.reaches(netip.AddrPortFrom(vip6.Addr(), 81), 100*time.Millisecond) {
 		t.Error("that of the other instance too")

@@ -81,8 +81,8 @@ type burst struct {
 
 func (b *burst) add(rounds int) { b.rounds = min(b.rounds+rounds, maxRounds) }
 
-// announce sends the next piece, and has pace call for the one after it.
-func (h *holder) announce(w wish, pace *time.Timer) {
+// announce sends the next piece, and asks for the one after it.
+func (h *holder) announce(w wish) {
 	b := &h.burst
 	n, pause := batch, batchPause
 	if w.instance.ARPInterval > 0 {
@@ -102,7 +102,7 @@ func (h *holder) announce(w wish, pace *time.Timer) {
 		}
 	}
 	if b.rounds > 0 {
-		pace.Reset(pause)
+		later(&h.pacing, pause, h.wake)
 		return
 	}
 	if b.missed > 0 {

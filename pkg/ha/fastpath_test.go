@@ -299,7 +299,7 @@ func TestEveryDecisionEndsTheAbsorbing(t *testing.T) {
 	for name, event := range map[string]func(*fastLoop){
 		"another advert of the MASTER": func(f *fastLoop) { f.hear(f.advert(160)) },
 		"priority 0":                   func(f *fastLoop) { f.hear(f.advert(0)) },
-		"configuration":                func(f *fastLoop) { c := f.i.cfg; c.VRRP.Priority = 120; f.change(f.i, c, f.clock()) },
+		"configuration":                func(f *fastLoop) { c := *f.i.cfg; c.VRRP.Priority = 120; f.change(f.i, &c, f.clock()) },
 		"tracking": func(f *fastLoop) {
 			f.tracks = map[string]Track{"VI_1": {Adjust: -10}}
 			f.configure(f.i, f.clock(), false)
@@ -377,9 +377,9 @@ func TestAPlaneThatCantAbsorbLeavesEverythingToTheLoop(t *testing.T) {
 
 func TestAnInstanceThatMovesToAnotherSlotLeavesNoGateOpen(t *testing.T) {
 	f := newFastLoop(t, func(c *Instance) { c.VRRP.Priority = 255 })
-	c := f.i.cfg
+	c := *f.i.cfg
 	c.Slot = testSlot + 1
-	f.change(f.i, c, f.clock())
+	f.change(f.i, &c, f.clock())
 	if f.plane.gates[testSlot] || !f.plane.gates[testSlot+1] {
 		t.Errorf("gates %v", f.plane.gates)
 	}

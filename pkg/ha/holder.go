@@ -19,7 +19,7 @@ import (
 
 // wish is what the loop wants of a holder.
 type wish struct {
-	instance   Instance
+	instance   *Instance // not changed once told
 	deadMan    time.Duration
 	links      snapshot // the newest
 	handedOver bool     // see vrrp.Start: what a former run left stays until hold is taken back
@@ -27,6 +27,8 @@ type wish struct {
 	hold       bool     // addresses and routes shall be there
 	rounds     int      // of announcements not sent yet: a frame for each address is a round
 	quit       bool     // let go of everything and end
+	retry      bool     // try again what failed, and look for routes
+	news       bool     // something of all this was told since it was taken
 
 	// What happened to its things since it looked last, as netlink told: also what it did itself.
 	came, went []place
@@ -36,22 +38,23 @@ type wish struct {
 }
 
 // holder keeps what one instance puts on the box there, or off it: virtual addresses, routes, the macvlan of a virtual
-// MAC. It has a goroutine of its own, so that neither the kernel's configuration lock nor a disk nor thousands of ARP
-// frames keep the loop from its adverts. It is told the wish, not the steps: whatever was missed while it was busy, it
-// ends where it should.
+// MAC. A crew does its work, so that neither the kernel's configuration lock nor a disk nor thousands of ARP frames keep
+// the loop from its adverts. It is told the wish, not the steps: whatever was missed while somebody was at work, it ends
+// where it should.
 type holder struct {
 	log      *slog.Logger
 	host     *host
-	claimed  func(claim)     // never waits
-	gone     func(*holder)   // never waits
-	abandon  <-chan struct{} // leave everything as it is and end
-	wake     chan struct{}
+	claimed  func(claim)   // never waits
+	gone     func(*holder) // never waits
 	restored atomic.Uint64 // what somebody else removed, put back
+	turn     turn          // belongs to the crew
 
 	mu   sync.Mutex
 	wish wish
 
-	// What follows belongs to the goroutine.
+	// What follows belongs to who is at work. The maps are made when something is put into them: most stay empty.
+	began   bool                    // it has looked around
+	ended   bool                    // and let go of everything
 	held    map[spot]VirtualAddress // put there by us
 	foreign map[netip.Addr]bool     // put there by somebody else: never touched
 	routes  map[Route]int           // put there by us, with the index of their interface
@@ -64,8 +67,18 @@ type holder struct {
 	fight   fight
 	removed map[spot]bool // by us and not added again; the loop looks at it when the holder has ended
 	adopted bool          // held is from a former run: its lifetimes are old
-	retry   bool          // try again what failed, and look for routes
 	burst   burst
+	deadMan time.Duration // of what is held
+
+	retrying, pacing *time.Timer // nil: never needed
+}
+
+// put puts something into a map that may not be there yet.
+func put[K comparable, V any](m *map[K]V, key K, value V) {
+	if *m == nil {
+		*m = map[K]V{}
+	}
+	(*m)[key] = value
 }
 
 // claim is the first message of a holder: what it found. advert may be nil.
@@ -82,8 +95,24 @@ type claim struct {
 func (h *holder) set(change func(*wish)) {
 	h.mu.Lock()
 	change(&h.wish)
+	h.wish.news = true
 	h.mu.Unlock()
-	poke(h.wake)
+	h.wake()
+}
+
+// nudge has it look again at what is wished.
+func (h *holder) nudge() { h.set(func(*wish) {}) }
+
+// wake has it look whether there is anything to do.
+func (h *holder) wake() { h.host.crew.wake(h) }
+
+// later calls f after a while, instead of when it was to be called.
+func later(t **time.Timer, d time.Duration, f func()) {
+	if *t == nil {
+		*t = time.AfterFunc(d, f)
+	} else {
+		(*t).Reset(d)
+	}
 }
 
 // see tells of a new state of the interfaces; it wakes the holder only if that is about something of its own.
@@ -113,7 +142,8 @@ func (h *holder) see(s sighting) {
 	}
 	w.blind = w.blind || s.blind
 	if woken {
-		poke(h.wake)
+		w.news = true
+		h.wake()
 	}
 }
 
@@ -141,58 +171,51 @@ func (h *holder) take() wish {
 	defer h.mu.Unlock()
 	w := h.wish
 	h.wish.came, h.wish.went, h.wish.routes, h.wish.moved, h.wish.blind, h.wish.rounds = nil, nil, false, false, false, 0
+	h.wish.retry, h.wish.news = false, false
 	return w
 }
 
-func (h *holder) run() {
-	w := h.current()
-	h.held, h.foreign, h.failed = map[spot]VirtualAddress{}, map[netip.Addr]bool{}, map[string]string{}
-	h.routes, h.theirs = map[Route]int{}, map[Route]bool{}
-	h.missing, h.removed = map[spot]bool{}, map[spot]bool{}
-	h.claimed(h.claim(w))
-	retry := time.NewTimer(time.Hour)
-	defer retry.Stop()
-	pace := time.NewTimer(0)
-	defer pace.Stop()
-	for {
-		select {
-		case <-h.abandon:
-			return
-		case <-pace.C:
-			h.announce(h.current(), pace)
-			continue
-		case <-h.wake:
-		case <-retry.C:
-			h.retry = true
-		}
-		if !h.current().decided {
-			continue
-		}
-		now := h.take()
-		if h.adopted || now.deadMan != w.deadMan {
-			h.keepAlive(now)
-		}
-		w = now
-		settled := h.reconcile(w)
-		h.adopted, h.retry = false, false
-		if !settled {
-			retry.Reset(renewal(w.deadMan))
-		}
-		h.burst.add(w.rounds)
-		h.announce(w, pace)
-		if w.quit {
-			h.end(w)
-			return
-		}
+// work does what there is to do now. Only the crew calls it.
+func (h *holder) work() {
+	if !h.began {
+		w := h.current()
+		h.began, h.deadMan = true, w.deadMan
+		h.claimed(h.claim(w))
+	}
+	switch w := h.current(); {
+	case h.ended || !w.decided:
+	case w.news:
+		h.follow(h.take())
+	default:
+		h.announce(w)
+	}
+}
+
+// follow does what is wished.
+func (h *holder) follow(w wish) {
+	if h.adopted || w.deadMan != h.deadMan {
+		h.keepAlive(w)
+	}
+	h.deadMan = w.deadMan
+	settled := h.reconcile(w)
+	h.adopted = false
+	if !settled {
+		later(&h.retrying, renewal(w.deadMan), func() { h.set(func(w *wish) { w.retry = true }) })
+	}
+	h.burst.add(w.rounds)
+	h.announce(w)
+	if w.quit {
+		h.end(w)
 	}
 }
 
 // end forgets the instance, unless something of it could not be removed: the next start must know that.
 func (h *holder) end(w wish) {
+	h.ended = true
 	h.dropMAC("the instance has ended")
-	_ = h.host.guard.set(w.instance.Name, nil, nil) // told there
+	_ = h.keepAway(w.instance.Name, nil, nil) // told there
 	if len(h.held) == 0 && len(h.routes) == 0 && h.mac.index == 0 {
-		_ = h.host.records.remove(w.instance.Name) // told there
+		_ = h.host.crew.wait(func() error { return h.host.records.remove(w.instance.Name) }) // told there
 	}
 	h.gone(h)
 }
@@ -255,10 +278,10 @@ func (h *holder) recall(w wish, rec record) {
 				v = o
 			}
 		}
-		h.held[spot{k.Index, a.Prefix}] = v
+		put(&h.held, spot{k.Index, a.Prefix}, v)
 	}
 	for _, r := range rec.Routes {
-		h.routes[r.Route] = r.Index // those that are not there are not found when they shall be removed
+		put(&h.routes, r.Route, r.Index) // those that are not there are not found when they shall be removed
 	}
 }
 
@@ -290,7 +313,7 @@ func (h *holder) reconcile(w wish) (settled bool) {
 		switch {
 		case s.index == 0:
 			h.fail(v.Prefix.String(), fmt.Errorf("add virtual address %s: no interface %s", v.Prefix, w.instance.device(v)))
-		case held, h.foreign[v.Prefix.Addr()], h.missing[s] && h.fight.wait(h.wake):
+		case held, h.foreign[v.Prefix.Addr()], h.missing[s] && h.fight.wait(h.nudge):
 		default:
 			h.add(w, s, v)
 		}
@@ -362,7 +385,7 @@ func (h *holder) look(w wish) {
 		name := w.instance.device(h.held[s])
 		h.letGo(s)
 		if name == w.instance.VirtualMAC || w.links[name].Up { // else it went with the link
-			h.missing[s] = true
+			put(&h.missing, s, true)
 			h.lost("virtual address", s.prefix, name)
 		}
 	}
@@ -371,14 +394,14 @@ func (h *holder) look(w wish) {
 
 // findForeign notes the virtual addresses that are there without us, and tells the cure once.
 func (h *holder) findForeign(w wish, present map[place]netip.Prefix) {
-	now := map[netip.Addr]bool{}
+	var now map[netip.Addr]bool
 	for _, v := range w.instance.VirtualAddresses {
 		at := place{h.index(w, v), v.Prefix.Addr()}
 		p, there := present[at]
 		if _, held := h.held[spot{at.index, p}]; !there || held || h.host.lifetimes.has(spot{at.index, p}) {
 			continue
 		}
-		now[v.Prefix.Addr()] = true
+		put(&now, v.Prefix.Addr(), true)
 		if !h.foreign[v.Prefix.Addr()] {
 			h.tellForeign(w, v, p)
 		}
@@ -402,13 +425,13 @@ func (h *holder) add(w wish, s spot, v VirtualAddress) {
 	switch {
 	case errors.Is(err, unix.EEXIST) && h.host.lifetimes.has(s): // another instance's that is about to let it go: we hear of it then
 	case errors.Is(err, unix.EEXIST):
-		h.foreign[s.prefix.Addr()] = true
+		put(&h.foreign, s.prefix.Addr(), true)
 		h.tellForeign(w, v, s.prefix)
 		_ = errors.Join(h.guard(w), h.record(w)) // told there, and tried again with the next change
 	case err != nil:
 		h.fail(s.prefix.String(), fmt.Errorf("add virtual address %s to %s: %w", s.prefix, w.instance.device(v), err))
 	default:
-		h.held[s] = v
+		put(&h.held, s, v)
 		h.host.lifetimes.keep(s, renewalMessage(w, s, v), renewal(w.deadMan), false)
 		delete(h.failed, s.prefix.String())
 		delete(h.removed, s)
@@ -433,7 +456,7 @@ func (h *holder) remove(s spot, why string) {
 	delete(h.held, s)
 	delete(h.missing, s)
 	delete(h.failed, s.prefix.String())
-	h.removed[s] = true
+	put(&h.removed, s, true)
 	h.log.Info("virtual address removed", "address", s.prefix, "reason", why)
 }
 
@@ -442,7 +465,7 @@ func (h *holder) fail(what string, err error) {
 	if h.failed[what] == err.Error() {
 		return
 	}
-	h.failed[what] = err.Error()
+	put(&h.failed, what, err.Error())
 	h.log.Error("not as it should be; trying again", "error", err)
 }
 
@@ -470,5 +493,9 @@ func (h *holder) record(w wish) error {
 	}
 	h.recordRoutes(w, &r)
 	h.recordMAC(w, &r)
-	return h.host.records.set(i.Name, r)
+	version, news := h.host.records.put(i.Name, r)
+	if !news {
+		return nil
+	}
+	return h.host.crew.wait(func() error { return h.host.records.flush(version) })
 }

@@ -19,11 +19,12 @@ type host struct {
 	records   *records
 	lifetimes *lifetimes
 	janitor   *janitor
+	crew      *crew
 }
 
 // openHost opens everything in the network namespace of the calling thread.
 func openHost(stateDir string, log *slog.Logger) (*host, error) {
-	h := &host{}
+	h := &host{crew: &crew{work: (*holder).work}}
 	var err error
 	if h.records, err = openRecords(stateDir, log); err != nil {
 		return nil, err
@@ -68,7 +69,9 @@ func (h *host) close() {
 	if h.handle.Handle != nil {
 		h.handle.Close()
 	}
-	h.records.close()
+	if h.records != nil {
+		h.records.close()
+	}
 }
 
 // undo removes what is recorded of instances and still there, and their records. It says whether all of it is gone; the

@@ -12,7 +12,7 @@ import (
 
 // instance is one machine and what its actions need. It belongs to the loop.
 type instance struct {
-	cfg     Instance
+	cfg     *Instance   // not changed
 	given   vrrp.Config // what the machine has: cfg.VRRP with what is tracked
 	tracked string      // the difference, in plain words
 	ipv6    bool

@@ -61,9 +61,10 @@ func (l *loop) apply(cfg Config) {
 			l.dismiss(i, now)
 		}
 	}
-	var fresh []Instance
+	var fresh []*Instance
 	l.waiting = false
-	for _, c := range cfg.Instances {
+	for n := range cfg.Instances {
+		c := &cfg.Instances[n]
 		i := l.byName[c.Name]
 		switch {
 		case i == nil && !l.handingOver(c):
@@ -84,7 +85,7 @@ func (l *loop) apply(cfg Config) {
 		}
 	}
 	for _, c := range fresh {
-		l.wg.Go(l.enlist(c).holder.run)
+		l.enlist(c).holder.wake()
 	}
 	l.openPorts()
 	for _, i := range l.instances {
@@ -94,14 +95,14 @@ func (l *loop) apply(cfg Config) {
 }
 
 // isAnother says that two instances of a name are different virtual routers.
-func isAnother(old, now Instance) bool {
-	is6 := func(i Instance) bool { return len(i.VRRP.Addresses) > 0 && i.VRRP.Addresses[0].Is6() }
+func isAnother(old, now *Instance) bool {
+	is6 := func(i *Instance) bool { return len(i.VRRP.Addresses) > 0 && i.VRRP.Addresses[0].Is6() }
 	return old.Interface != now.Interface || old.VRRP.Version != now.VRRP.Version || old.VRRP.VRID != now.VRRP.VRID ||
 		is6(old) != is6(now) || old.VirtualMAC != now.VirtualMAC
 }
 
 // change gives an instance another configuration.
-func (l *loop) change(i *instance, c Instance, now vrrp.Time) {
+func (l *loop) change(i *instance, c *Instance, now vrrp.Time) {
 	l.release(i, now)
 	i.repeat.forget()
 	slot := i.cfg.Slot
@@ -165,7 +166,7 @@ func (l *loop) stop() {
 // handingOver says whether an instance that leaves is not yet through with what the new one needs: its VRID, since
 // adverts reach one instance only and the new one would take that for the silence of a MASTER, or one of its
 // addresses, which would look like somebody else's. The new one starts when the old one is gone: see released.
-func (l *loop) handingOver(c Instance) bool {
+func (l *loop) handingOver(c *Instance) bool {
 	if len(l.instances) == l.staying() {
 		return false
 	}
@@ -188,13 +189,13 @@ func (l *loop) staying() int {
 }
 
 // enlist makes an instance; it takes part when its holder has looked around.
-func (l *loop) enlist(c Instance) *instance {
+func (l *loop) enlist(c *Instance) *instance {
 	log := l.log.With("instance", c.Name)
 	given, text := weigh(c, l.tracks[c.Name], l.snapshot)
 	i := &instance{cfg: c, given: given, tracked: text, ipv6: c.ipv6(), log: log, machine: vrrp.New(given), notices: newNotices(log),
 		heapAt: -1, since: time.Now(), reason: "starting", changed: true, refused: map[vrrp.Reason]uint64{}}
 	join(i)
-	i.holder = &holder{log: log, host: l.host, abandon: l.abandoned, wake: make(chan struct{}, 1),
+	i.holder = &holder{log: log, host: l.host,
 		claimed: func(c claim) { l.runtime.inbox.put(func(m *letters) { m.claims = append(m.claims, c) }) },
 		gone:    func(h *holder) { l.runtime.inbox.put(func(m *letters) { m.gone = append(m.gone, h) }) }}
 	i.holder.wish = wish{instance: c, deadMan: l.cfg.DeadMan, links: l.snapshot, handedOver: c.VRRP.Interval <= l.handedOver()}

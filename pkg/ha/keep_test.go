@@ -81,6 +81,7 @@ func (b *box) open(dir string) *opened {
 	o.crash = sync.OnceFunc(func() {
 		close(o.abandon)
 		o.running.Wait()
+		o.crew.close(limit)
 		o.watcher.close()
 		o.host.close()
 	})
@@ -105,15 +106,15 @@ func (o *opened) begin(i Instance, change ...func(*wish)) *keeper {
 	log := slog.New(slog.NewTextHandler(o.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	k := &keeper{claims: make(chan claim, 1), box: o.box, dir: o.dir, log: o.log, crash: o.crash, ended: make(chan struct{})}
 	k.holder = &holder{log: log.With("instance", i.Name), host: o.host, claimed: func(c claim) { k.claims <- c },
-		gone: func(*holder) { close(k.ended) }, abandon: o.abandon, wake: make(chan struct{}, 1)}
+		gone: func(*holder) { close(k.ended) }}
 	o.mu.Lock()
-	k.wish = wish{instance: i, deadMan: 30 * time.Second, links: o.first}
+	k.wish = wish{instance: &i, deadMan: 30 * time.Second, links: o.first}
 	for _, c := range change {
 		c(&k.wish)
 	}
 	o.holders = append(o.holders, k.holder)
 	o.mu.Unlock()
-	o.running.Go(k.run)
+	k.wake()
 	return k
 }
 
@@ -295,7 +296,7 @@ func TestEachAddressHasItsOwnInterfaceLabelAndScope(t *testing.T) {
 	changed := i
 	changed.VirtualAddresses = append([]VirtualAddress{}, i.VirtualAddresses...)
 	changed.VirtualAddresses[2].Label = "eth0:api"
-	k.set(func(w *wish) { w.instance = changed })
+	k.set(func(w *wish) { w.instance = &changed })
 	eventually(t, "the new label", func() bool { got, _ := a.address(i.VirtualAddresses[2].Prefix); return got.Label == "eth0:api" })
 	k.logged(1, "virtual address removed")
 
@@ -431,7 +432,7 @@ func TestAnnouncementsArePacedAndNothingWaitsForThem(t *testing.T) {
 	k.backup()
 	eventually(t, "addresses gone", func() bool { return !a.has(vip1.String()) && !a.has(vip2.String()) })
 	i.ARPInterval = time.Hour
-	k.set(func(w *wish) { w.instance = i })
+	k.set(func(w *wish) { w.instance = &i })
 	k.master()
 	next()
 	a.removeAddress(vip2.String())
@@ -449,7 +450,7 @@ func TestAnAddressMovesFromOneInstanceToAnotherWithoutAWordOfSomebodyElse(t *tes
 	to.master()
 	eventually(t, "both addresses", func() bool { return a.has(vip1.String()) && a.has(vip2.String()) })
 	second.VirtualAddresses = virtualAddresses([]netip.Prefix{vip1, vip2}) // a reload tells the newcomer first
-	to.set(func(w *wish) { w.instance = second })
+	to.set(func(w *wish) { w.instance = &second })
 	eventually(t, "the new wish is taken", func() bool { rec, _ := o.records.of("VI_2"); return len(rec.Addresses) == 2 })
 	from.quit()
 	eventually(t, "the address at the other instance", func() bool { return a.has(vip1.String()) && to.renewed() == 2 })

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -63,9 +62,6 @@ type loop struct {
 	sender    lb.MAC   // of frame
 	fast      fastPath
 	lease     lease
-
-	abandoned chan struct{}
-	wg        sync.WaitGroup // of the holders
 }
 
 // lease is what the supervisor must know in case that this process dies.
@@ -104,17 +100,16 @@ func (r *Runtime) Run(ctx context.Context) error {
 
 func newLoop(r *Runtime, log *slog.Logger) *loop {
 	l := &loop{
-		runtime:   r,
-		log:       log,
-		byName:    map[string]*instance{},
-		ports:     map[portKey]*port{},
-		portFDs:   map[int32]*port{},
-		shut:      map[portKey]string{},
-		owns:      map[int][]ownAddress{},
-		late:      newLate(),
-		fast:      fastPath{fd: -1, slots: map[uint32]*instance{}},
-		lease:     lease{word: r.options.Lease, alarm: r.options.Alarm, handed: r.options.HandedOver},
-		abandoned: make(chan struct{}),
+		runtime: r,
+		log:     log,
+		byName:  map[string]*instance{},
+		ports:   map[portKey]*port{},
+		portFDs: map[int32]*port{},
+		shut:    map[portKey]string{},
+		owns:    map[int][]ownAddress{},
+		late:    newLate(),
+		fast:    fastPath{fd: -1, slots: map[uint32]*instance{}},
+		lease:   lease{word: r.options.Lease, alarm: r.options.Alarm, handed: r.options.HandedOver},
 	}
 	l.awake()
 	return l
@@ -404,12 +399,8 @@ func (l *loop) stepBack() {
 
 // leave gives back what the process holds, and nothing that the network sees.
 func (l *loop) leave() {
-	close(l.abandoned)
-	done := make(chan struct{})
-	go func() { l.wg.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(time.Second): // a holder that hangs in the kernel keeps nobody
+	if l.host != nil {
+		l.host.crew.close(time.Second)
 	}
 	l.runtime.inbox.close()
 	l.abandonPlane()

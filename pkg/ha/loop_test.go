@@ -298,7 +298,7 @@ func TestChecksAndOperatorsWeigh(t *testing.T) {
 func TestWeighAddsUpAndSaysWhat(t *testing.T) {
 	i := fast(255, vip1)
 	i.TrackInterfaces = []TrackInterface{{Name: "eth7"}, {Name: "eth8", Weight: 10}}
-	given, text := weigh(i, Track{Adjust: -30, Text: "script chk failed: -30"}, snapshot{"eth8": {Up: true, Carrier: true}})
+	given, text := weigh(&i, Track{Adjust: -30, Text: "script chk failed: -30"}, snapshot{"eth8": {Up: true, Carrier: true}})
 	if given.Hold != "tracked interface eth7 does not exist" || given.Adjust != -20 ||
 		text != "script chk failed: -30; tracked interface eth7 does not exist; interface eth8 up: +10" {
 		t.Errorf("hold %q, adjust %d, text %q", given.Hold, given.Adjust, text)

@@ -195,6 +195,27 @@ func openTestRecords(t *testing.T, dir string) *records {
 	return r
 }
 
+func write(r *records, instance string, rec record) error {
+	version, _ := r.put(instance, rec)
+	return r.flush(version)
+}
+
+func TestAnUnchangedRecordWaitsForNoDisk(t *testing.T) {
+	r := openTestRecords(t, t.TempDir())
+	rec := record{Interface: "eth0", Slot: 1}
+	if err := write(r, "VI_1", rec); err != nil {
+		t.Fatal(err)
+	}
+	r.put("VI_2", record{Interface: "eth0", Slot: 2}) // on its way
+	if _, news := r.put("VI_1", rec); news {
+		t.Error("an unchanged record has its instance wait for another one's")
+	}
+	r.failed = true
+	if _, news := r.put("VI_1", rec); !news {
+		t.Error("what could not be written is not tried again")
+	}
+}
+
 func TestRecordsAreReadBackByTheNextRunAndTheFilesGoWithTheLastOne(t *testing.T) {
 	dir := t.TempDir()
 	rec := record{Interface: "eth0", Index: 7, Version: 2, VRID: 51, Interval: time.Second, Slot: 1,
@@ -202,7 +223,7 @@ func TestRecordsAreReadBackByTheNextRunAndTheFilesGoWithTheLastOne(t *testing.T)
 		Routes:     []recordedRoute{{Route{Destination: vip2, Metric: 5}, 7}},
 		VirtualMAC: []recordedDevice{{"vrrp.51", 7, "00:00:5e:00:01:33"}}}
 	r := openTestRecords(t, dir)
-	if err := errors.Join(r.set("../net", rec), r.set("VI_2", record{Slot: 2})); err != nil {
+	if err := errors.Join(write(r, "../net", rec), write(r, "VI_2", record{Slot: 2})); err != nil {
 		t.Fatal(err)
 	}
 	r.close()
@@ -242,7 +263,7 @@ func TestManyRecordsNeedFewWrites(t *testing.T) {
 		wg.Go(func() {
 			name := fmt.Sprint("VI_", i)
 			slot, _, _ := r.slot(name)
-			if err := r.set(name, record{Interface: "eth0", Slot: slot}); err != nil {
+			if err := write(r, name, record{Interface: "eth0", Slot: slot}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -270,7 +291,7 @@ func TestTimeOfTheLastAdvertOutlivesTheProcess(t *testing.T) {
 		if before != time.Duration(run)*time.Hour {
 			t.Fatalf("run %d: %s", run, before)
 		}
-		if err := r.set("VI_1", record{Slot: slot}); err != nil {
+		if err := write(r, "VI_1", record{Slot: slot}); err != nil {
 			t.Fatal(err)
 		}
 		l.note(time.Duration(run+1) * time.Hour)
@@ -387,10 +408,14 @@ func bareLoop(t *testing.T, instances ...Instance) *loop {
 			t.Fatal(err)
 		}
 	}
+	if l.host == nil {
+		l.host = &host{}
+	}
+	l.host.crew = &crew{closed: true} // nobody does what these instances ask of the kernel
 	l.prepareInbound()
 	l.look()
-	for _, c := range instances {
-		l.enlist(c)
+	for n := range instances {
+		l.enlist(&instances[n])
 	}
 	return l
 }

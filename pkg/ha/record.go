@@ -87,10 +87,10 @@ type records struct {
 	version  int               // counts the changes of all
 	words    []byte            // of the adverts, mapped when the first is wanted
 	unmapped bool              // they can't be
+	failed   bool              // to be written
 
 	writing sync.Mutex
 	written int // version on the disk
-	failed  bool
 }
 
 // openRecords locks dir and reads what a former run left there. Only a folder in use is an error: without one that
@@ -229,17 +229,18 @@ func (r *records) slot(instance string) (int, *lastAdvert, time.Duration) {
 	return rec.Slot, l, time.Duration(binary.NativeEndian.Uint64(l.word))
 }
 
-// set replaces the record of an instance and returns when it is on the disk; at once if nothing changed. What could
-// not be written is tried again with the next call, and told once.
-func (r *records) set(instance string, rec record) error {
+// put replaces the record of an instance. news: something is to be flushed, and the caller must wait for that. What could
+// not be written is news with the next call, of whomever.
+func (r *records) put(instance string, rec record) (version int, news bool) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	news = r.failed
 	if old, ok := r.all[instance]; !ok || !reflect.DeepEqual(old, rec) {
 		r.all[instance] = rec
 		r.version++
+		news = true
 	}
-	version := r.version
-	r.mu.Unlock()
-	return r.flush(version)
+	return r.version, news
 }
 
 // remove forgets instances; with the last one the files go.
@@ -269,6 +270,7 @@ func (r *records) flush(version int) error {
 	if len(all) == 0 {
 		r.words = nil // its file goes; whoever comes next gets another one
 	}
+	failed := r.failed
 	r.mu.Unlock()
 	path := filepath.Join(r.dir, recordFile)
 	var err error
@@ -278,12 +280,14 @@ func (r *records) flush(version int) error {
 		err = errors.Join(statefile.Remove(path), statefile.Remove(filepath.Join(r.dir, advertFile)))
 	}
 	switch {
-	case err != nil && !r.failed:
+	case err != nil && !failed:
 		r.log.Error("what the director puts on the box is not recorded: after a crash addresses stay until their lifetime ends, the rest until it is removed by hand; tried again every few seconds", "error", err)
-	case err == nil && r.failed:
+	case err == nil && failed:
 		r.log.Info("records are written again")
 	}
+	r.mu.Lock()
 	r.failed = err != nil
+	r.mu.Unlock()
 	if err == nil {
 		r.written = version
 	}

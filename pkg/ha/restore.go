@@ -26,13 +26,13 @@ type fight struct {
 }
 
 // wait says that it is too early to put something back, and wakes the holder when it is time.
-func (f *fight) wait(wake chan struct{}) bool {
+func (f *fight) wait(wake func()) bool {
 	now := time.Now()
 	if f.lost <= fightLimit || now.Sub(f.back) >= fightPause {
 		f.back = now
 		return false
 	}
-	time.AfterFunc(fightPause-now.Sub(f.back), func() { poke(wake) })
+	time.AfterFunc(fightPause-now.Sub(f.back), wake)
 	return true
 }
 

@@ -67,8 +67,8 @@ func (h *holder) dropRoutes(w wish) {
 // keepRoutes installs the routes that are not there. The addresses come first: a route may have one as its source, or
 // lead to its gateway through the network of one.
 func (h *holder) keepRoutes(w wish) {
-	look := h.adopted || h.retry || w.routes || w.blind || h.owed
-	if h.owed = look && len(h.routes) > 0 && h.fight.lost > fightLimit && h.fight.wait(h.wake); h.owed {
+	look := h.adopted || w.retry || w.routes || w.blind || h.owed
+	if h.owed = look && len(h.routes) > 0 && h.fight.lost > fightLimit && h.fight.wait(h.nudge); h.owed {
 		return
 	}
 	for _, r := range w.instance.Routes {
@@ -88,7 +88,7 @@ func (h *holder) keepRoutes(w wish) {
 		case errors.Is(err, unix.EEXIST) && held:
 		case errors.Is(err, unix.EEXIST):
 			if !h.theirs[r] {
-				h.theirs[r] = true
+				put(&h.theirs, r, true)
 				h.log.Warn(fmt.Sprintf("a route to %s with this metric is there already, not put there by us: it stays in every state. Cure: remove it, or give ours another metric", r.Destination),
 					"route", r.Destination, "table", r.key().table, "metric", r.Metric)
 			}
@@ -97,7 +97,7 @@ func (h *holder) keepRoutes(w wish) {
 		default:
 			delete(h.failed, what)
 			delete(h.theirs, r)
-			h.routes[r] = index
+			put(&h.routes, r, index)
 			if held && !h.adopted {
 				h.lost("route", r.Destination, name)
 				continue

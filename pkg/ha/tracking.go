@@ -9,7 +9,7 @@ import (
 
 // weigh puts what is tracked into the configuration of an instance's machine: what checks and operators say, and the
 // interfaces that it depends on.
-func weigh(cfg Instance, track Track, links snapshot) (given vrrp.Config, text string) {
+func weigh(cfg *Instance, track Track, links snapshot) (given vrrp.Config, text string) {
 	given = cfg.VRRP
 	given.Name = cfg.Name
 	adjust := track.Adjust

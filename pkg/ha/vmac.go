@@ -16,7 +16,7 @@ import (
 
 // virtualMAC is the Ethernet address of the virtual router, "00-00-5E-00-01-{VRID}" for IPv4 and
 // "00-00-5E-00-02-{VRID}" for IPv6 (RFC 9568, 7.3), or nil for an instance that uses its interface's own.
-func virtualMAC(i Instance) net.HardwareAddr {
+func virtualMAC(i *Instance) net.HardwareAddr {
 	if i.VirtualMAC == "" {
 		return nil
 	}
@@ -91,7 +91,7 @@ func (h *holder) keepMAC(w wish) {
 	if h.mac.index != 0 && (w.moved || w.blind) {
 		h.checkMAC()
 	}
-	if h.mac.index == 0 && !h.fight.wait(h.wake) {
+	if h.mac.index == 0 && !h.fight.wait(h.nudge) {
 		if err := h.makeMAC(w, parent); err != nil {
 			h.fail(w.instance.VirtualMAC, err)
 			return
@@ -205,7 +205,7 @@ func (h *holder) dropMAC(why string) {
 	if h.mac.index == 0 {
 		return
 	}
-	if err := h.host.janitor.remove(h.mac.index); err != nil {
+	if err := h.host.crew.wait(func() error { return h.host.janitor.remove(h.mac.index) }); err != nil {
 		h.fail(h.mac.name, fmt.Errorf("remove virtual MAC %s: %w", h.mac.name, err))
 		return
 	}

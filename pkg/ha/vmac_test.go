@@ -253,7 +253,7 @@ func TestVirtualMACFollowsItsInterfaceAndItsConfiguration(t *testing.T) {
 
 	other := i
 	other.VirtualMAC = "vmac0"
-	k.set(func(w *wish) { w.instance = other })
+	k.set(func(w *wish) { w.instance = &other })
 	eventually(t, "address under the other name", func() bool {
 		got, there := a.address(vip1)
 		return a.link(i.VirtualMAC) == nil && there && a.link("vmac0") != nil && got.LinkIndex == a.link("vmac0").Attrs().Index
