@@ -4,9 +4,9 @@
 //
 // One goroutine (loop) on a thread of its own owns all machines and timers, and does nothing else: it waits in epoll for
 // packets, for the first of its deadlines and for the bell of its inbox. Nothing that it does depends on the number of
-// instances but what is due. What may block lives beside it: a holder per instance adds and removes its virtual
-// addresses, keeps the record of them and announces them; a watcher reads the state of the interfaces; a log queue writes
-// the log.
+// instances but what is due. What may block lives beside it: a holder per instance, for which a crew of a few goroutines
+// adds and removes its virtual addresses, keeps the record of them and announces them; a watcher reads the state of the
+// interfaces; a log queue writes the log.
 //
 // One packet socket per interface and family receives adverts with their Ethernet header, one for all sends those to the
 // multicast groups as whole frames. Such sockets are beside netfilter: a firewall rule about VRRP has no effect on them. Adverts

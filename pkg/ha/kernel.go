@@ -2,8 +2,8 @@ package ha
 
 import "github.com/vishvananda/netlink"
 
-// kernel is a netlink handle for a thousand goroutines that each ask something now and then. An answer is read into 64 kB
-// of stack, which a goroutine would keep for long: so each question is put by one that ends with the answer. They come one after
+// kernel is a netlink handle for goroutines that wait for other things too. An answer is read into 64 kB of stack, which a
+// goroutine would keep until then: so each question is put by one that ends with the answer. They come one after
 // the other anyway.
 type kernel struct{ *netlink.Handle }
 
