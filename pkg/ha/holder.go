@@ -324,6 +324,7 @@ func (h *holder) reconcile(w wish) (settled bool) {
 
 // letGo forgets an address, so that nothing puts it back.
 func (h *holder) letGo(s spot) {
+	h.host.lifetimes.end(s)
 	h.host.lifetimes.forget(s)
 	delete(h.held, s)
 }

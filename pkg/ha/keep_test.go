@@ -461,3 +461,18 @@ func TestAnAddressMovesFromOneInstanceToAnotherWithoutAWordOfSomebodyElse(t *tes
 		t.Error("the address is left")
 	}
 }
+
+func TestWhoLetsAnAddressGoLeavesItToTheInstanceThatHasTakenIt(t *testing.T) {
+	l, at := &lifetimes{all: map[spot]*lifetime{}}, spot{1, vip1}
+	l.keep(at, []byte{1}, time.Hour, false)
+	l.end(at)
+	l.keep(at, []byte{2}, time.Hour, false) // between the removal and the word of it
+	l.forget(at)
+	if !l.has(at) {
+		t.Error("the lifetime of an address is not renewed, and it is held")
+	}
+	l.end(at)
+	if l.forget(at); l.has(at) {
+		t.Error("an address that is let go of is still ours")
+	}
+}

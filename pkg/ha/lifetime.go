@@ -99,10 +99,12 @@ func (l *lifetimes) end(s spot) {
 	l.mu.Unlock()
 }
 
-// forget ends it, and the address is not ours any more.
+// forget says that what was ended is not ours any more. Another instance of ours may have taken it meanwhile.
 func (l *lifetimes) forget(s spot) {
 	l.mu.Lock()
-	delete(l.all, s)
+	if e := l.all[s]; e != nil && e.message == nil {
+		delete(l.all, s)
+	}
 	l.mu.Unlock()
 }
 
