@@ -78,6 +78,7 @@ type Director struct {
 	appliedAt time.Time
 	applyTook time.Duration
 	applyErr  error
+	attaching bool // the first programs, while elections run
 	meter     *meter
 	stopping  bool
 	notified  string

@@ -75,10 +75,12 @@ type listener struct {
 	Election
 	configs []ha.Config
 	maps    [][]*os.File
+	tracks  []map[string]ha.Track
 }
 
-func (l *listener) Configure(c ha.Config) { l.configs = append(l.configs, c) }
-func (l *listener) Maps(f []*os.File)     { l.maps = append(l.maps, f) }
+func (l *listener) Configure(c ha.Config)        { l.configs = append(l.configs, c) }
+func (l *listener) Track(by map[string]ha.Track) { l.tracks = append(l.tracks, by) }
+func (l *listener) Maps(f []*os.File)            { l.maps = append(l.maps, f) }
 
 func TestTheElectionHearsOfEveryPlaneAndItsSlots(t *testing.T) {
 	d := forTest(t, t.TempDir())
@@ -119,6 +121,21 @@ func TestTheElectionHearsOfEveryPlaneAndItsSlots(t *testing.T) {
 	}
 	if mode, reason := d.fastPath(); mode != config.FastPathOff || reason != "no XDP program is attached: no services" {
 		t.Errorf("fast path %q: %q", mode, reason)
+	}
+}
+
+func TestAReloadThatAttachesFirstProgramsIsTakenForNobodysSilence(t *testing.T) {
+	d := forTest(t, t.TempDir())
+	d.cfg = parsed(t, elections)
+	d.cfg.StateDir, d.cfg.Dataplane.Mode, d.cfg.Dataplane.PinPath = t.TempDir(), config.ModeXDPNative, "/proc/none" // nothing is attached here
+	d.tracking.fresh = map[string]bool{}
+	ear := &listener{}
+	d.ha = ear
+	if err := d.attachFirst(t.Context(), d.cfg); err == nil {
+		t.Error("programs are attached")
+	}
+	if len(ear.tracks) != 2 || len(ear.tracks[0]) != len(d.cfg.Instances) || !ear.tracks[0]["plain"].Deaf || len(ear.tracks[1]) != 0 {
+		t.Errorf("the election was told %+v, want that all are deaf, and then none", ear.tracks)
 	}
 }
 

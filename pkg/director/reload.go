@@ -83,7 +83,7 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 	switch had, has := d.plane.Plane != nil, needsPlane(cfg); {
 	case !had && has:
 		plane, failure := d.plane, d.applyErr
-		if err := d.openPlane(ctx, cfg); err != nil {
+		if err := d.attachFirst(ctx, cfg); err != nil {
 			d.plane, d.applyErr = plane, failure
 			if len(d.cfg.Services) == 0 {
 				d.neigh.Watch(targets(d.cfg), virtual(d.cfg))
@@ -117,6 +117,19 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 	d.apply(ctx)
 	d.remember()
 	return nil
+}
+
+// attachFirst opens a plane while elections run. Many drivers stop their queues for a first program, some for seconds: a
+// BACKUP must not take that for the silence of the MASTER. What is tried again every second has no such word: if it
+// never worked, nobody would ever take over.
+func (d *Director) attachFirst(ctx context.Context, cfg *config.Config) error {
+	d.attaching = true
+	d.track()
+	defer func() {
+		d.attaching = false
+		d.track()
+	}()
+	return d.openPlane(ctx, cfg)
 }
 
 // hopPatience is how long a reload waits for the next hops of the real servers that it adds. On a quiet network they

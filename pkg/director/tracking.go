@@ -192,7 +192,8 @@ func (d *Director) track() {
 		list := effects(i, t.seen, services, t.fresh[i.Name])
 		t.fresh[i.Name] = t.fresh[i.Name] && slices.ContainsFunc(i.Track.Scripts, func(s config.TrackScript) bool { return !t.seen.Scripts[s.Name].Known })
 		now[i.Name] = list
-		if told := d.operator.apply(d.cfg, i.Name, merge(list)); told != (ha.Track{}) {
+		told := d.operator.apply(d.cfg, i.Name, merge(list))
+		if told.Deaf = d.attaching; told != (ha.Track{}) {
 			by[i.Name] = told
 		}
 	}

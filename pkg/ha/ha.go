@@ -79,6 +79,7 @@ type Track struct {
 	Text   string // what Adjust is made of, in plain words: "script chk failed: -20"
 	Hold   string // why the instance must be in FAULT, in plain words; empty: it may take part
 	Yield  bool   // an operator's failover: leave MASTER to any other director
+	Deaf   bool   // adverts may be lost at the moment, since programs are being attached: silence proves nothing
 }
 
 // FastPath is what the plane knows of adverts, as the election uses it: shared memory, never a call that can wait. A slot

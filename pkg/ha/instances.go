@@ -120,7 +120,7 @@ func (l *loop) configure(i *instance, now vrrp.Time, always bool) {
 		return
 	}
 	given, text := weigh(i.cfg, l.tracks[i.cfg.Name], l.snapshot)
-	if always || given.Adjust != i.given.Adjust || given.Yield != i.given.Yield || given.Hold != i.given.Hold {
+	if always || given.Adjust != i.given.Adjust || given.Yield != i.given.Yield || given.Deaf != i.given.Deaf || given.Hold != i.given.Hold {
 		i.given, l.lease.stale = given, true
 		for _, o := range i.sync.members {
 			// With another priority the MASTER may be one to take over from: its adverts must be looked at.

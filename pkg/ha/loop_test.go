@@ -295,6 +295,31 @@ func TestChecksAndOperatorsWeigh(t *testing.T) {
 	high.state(vrrp.Master)
 }
 
+func TestADeafBackupWaitsUntilItHasListenedAgain(t *testing.T) {
+	f := newFastLoop(t, func(c *Instance) { c.Slot = 0 })
+	f.hear(f.advert(150))
+	f.tracks = map[string]Track{"VI_1": {Deaf: true}}
+	f.configure(f.i, f.clock(), false)
+	down := f.i.machine.Patience()
+	silent := f.clock() + down
+	eventually(t, "it is called again", func() bool { return f.clock() > silent && f.i.due <= f.clock() })
+	f.fire()
+	if f.i.machine.State() != vrrp.Backup {
+		t.Errorf("it is %s though it is deaf", f.i.machine.State())
+	}
+	before := f.clock()
+	f.tracks = nil
+	f.configure(f.i, f.clock(), false)
+	if f.i.due < before+down {
+		t.Errorf("it listens for %v, want %v", f.i.due-before, down)
+	}
+	eventually(t, "the end of its patience", func() bool { return f.i.due <= f.clock() })
+	f.fire()
+	if f.i.machine.State() != vrrp.Master {
+		t.Errorf("it is %s though it has heard nobody", f.i.machine.State())
+	}
+}
+
 func TestWeighAddsUpAndSaysWhat(t *testing.T) {
 	i := fast(255, vip1)
 	i.TrackInterfaces = []TrackInterface{{Name: "eth7"}, {Name: "eth8", Weight: 10}}

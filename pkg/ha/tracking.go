@@ -42,6 +42,7 @@ func weigh(cfg *Instance, track Track, links snapshot) (given vrrp.Config, text 
 		}
 	}
 	given.Adjust += adjust
+	given.Deaf = track.Deaf
 	given.Yield, given.Hold = given.Yield || track.Yield, firstOf(given.Hold, hold)
 	return given, strings.Join(parts, "; ")
 }

@@ -232,6 +232,9 @@ func (m *Machine) tick(now Time, vetoed bool) []Action {
 // expire is the end of a BACKUP's patience.
 func (m *Machine) expire(now Time, vetoed bool) []Action {
 	switch {
+	case m.cfg.Deaf && m.listens():
+		m.await(now, m.interval)
+		return nil
 	case now-m.timer.at >= m.interval && !m.looked:
 		// We were held up, maybe the whole box was and its network card lost what came meanwhile. A MASTER
 		// that lives is heard within an interval. Only once, else a busy box would never take over.
@@ -244,6 +247,11 @@ func (m *Machine) expire(now Time, vetoed bool) []Action {
 		return nil
 	}
 	return m.becomeMaster(nil, now, m.silence(now))
+}
+
+// listens says whether this is a BACKUP whose patience would end with silence.
+func (m *Machine) listens() bool {
+	return m.state == Backup && !m.leaves() && !m.leaving.IsValid() && !m.preempting
 }
 
 // silence says why the BACKUP's timer ran out.
@@ -406,10 +414,12 @@ func (m *Machine) configure(now Time, cfg Config) []Action {
 		if slices.ContainsFunc(cfg.Addresses, added) {
 			out = m.announceTwice([]Action{AddAddresses{}}, now)
 		}
-	case m.state == Backup:
+	case m.state == Backup && !m.leaves():
 		if cfg.Interval != old.Interval && (cfg.Version == 2 || !m.master.IsValid()) {
 			// The old wait was meant for the old interval; a change of the file is no silence of the MASTER.
 			m.await(now, cfg.Interval)
+		} else if old.Deaf && !cfg.Deaf && m.listens() {
+			m.await(now, m.interval)
 		}
 		m.reconsider(now)
 	}

@@ -170,6 +170,7 @@ func drawKnobs(t *rapid.T, c Config) Config {
 	c.Adjust = rapid.SampledFrom([]int{0, 0, -300, -20, 20, 300}).Draw(t, "adjust")
 	c.Preempt = rapid.Bool().Draw(t, "preempt")
 	c.Yield = rapid.SampledFrom([]bool{false, false, false, true}).Draw(t, "yield")
+	c.Deaf = rapid.SampledFrom([]bool{false, false, false, true}).Draw(t, "deaf")
 	c.Hold = rapid.SampledFrom([]string{"", "", "", "", "maintenance", "check web failed"}).Draw(t, "hold")
 	c.DownAdverts = rapid.SampledFrom([]int{0, 0, 1, 5}).Draw(t, "down adverts")
 	c.Announce = Announcing{

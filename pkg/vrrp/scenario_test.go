@@ -417,6 +417,8 @@ func configure(t *testing.T, c Config, words []string) Config {
 			c.Announce.LowerDelay = duration(t, value)
 		case "yield":
 			c.Yield = value == "on"
+		case "deaf":
+			c.Deaf = value == "on"
 		case "hold":
 			c.Hold = value
 		default:

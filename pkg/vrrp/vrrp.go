@@ -49,6 +49,7 @@ type Config struct {
 	PeerTTL     uint8        // unicast: the lowest TTL or hop limit that an advert may arrive with; 0: 255
 	Announce    Announcing
 	Yield       bool   // an operator's failover: hand over, and take over only from silence, with the lowest priority
+	Deaf        bool   // adverts may be lost here at the moment: a BACKUP takes nothing over from silence
 	Hold        string // why this router must not be MASTER (a failed check, maintenance): hand over, then FAULT; empty: it may
 }
 
