@@ -24,14 +24,15 @@ static __always_inline __u64 take_turn(__u64 full_at, __u64 cost, __u64 now)
 	return ((__s64)(full_at - now) > 0 ? full_at : now) + cost;
 }
 
-/* The second stage: what passes of all senders together. Whoever invents senders finds nothing but this. */
-static __always_inline int router_takes(struct advert *a)
+/* The second stage: what passes of all senders together. Whoever invents senders finds nothing but this. What nobody could
+ * use has a bucket of its own: it takes no turn from the others. */
+static __always_inline int router_takes(struct advert *a, __u64 *full_at)
 {
 	const __u64 cost = SECOND / ROUTER_RATE;
 
-	if (is_full(a->timer->rate, cost, ROUTER_BURST, a->now))
+	if (is_full(*full_at, cost, ROUTER_BURST, a->now))
 		return 0;
-	a->timer->rate = take_turn(a->timer->rate, cost, a->now);
+	*full_at = take_turn(*full_at, cost, a->now);
 	return 1;
 }
 
@@ -54,11 +55,11 @@ static __always_inline int is_sample(struct advert *a, enum advert_fate reason)
 
 	if (known) {
 		due = *known;
-		if (a->now < due || !router_takes(a))
+		if (a->now < due || !router_takes(a, &a->timer->samples))
 			return 0;
 		return __sync_val_compare_and_swap(known, due, next) == due;
 	}
-	return router_takes(a) && bpf_map_update_elem(&senders, &key, &next, BPF_NOEXIST) == 0;
+	return router_takes(a, &a->timer->samples) && bpf_map_update_elem(&senders, &key, &next, BPF_NOEXIST) == 0;
 }
 
 /* What changes who is MASTER must not drown in a flood: a first priority 0, and each priority above all others. */
@@ -95,12 +96,12 @@ static __always_inline int is_in_time(struct advert *a)
 	key = sender_of(a, ADVERT_PASSED);
 	known = bpf_map_lookup_elem(&senders, &key);
 	if (known) {
-		if (is_full(*known, cost, SENDER_BURST, a->now) || !router_takes(a))
+		if (is_full(*known, cost, SENDER_BURST, a->now) || !router_takes(a, &a->timer->rate))
 			return 0;
 		*known = take_turn(*known, cost, a->now);
 		return 1;
 	}
-	if (!router_takes(a))
+	if (!router_takes(a, &a->timer->rate))
 		return 0;
 	next = a->now + cost;
 	bpf_map_update_elem(&senders, &key, &next, BPF_ANY);

@@ -223,6 +223,7 @@ struct timer {
 	struct bpf_timer timer;
 	__u64 passed;	   /* when a repeat of the MASTER's advert was last let through */
 	__u64 rate;	   /* of all senders, see take_turn */
+	__u64 samples;	   /* the same, of what nobody could use */
 	__u64 period;	   /* beginning of a period of the rate limit */
 	__u32 highest;	   /* priority seen in it */
 	__u32 resigned;	   /* priority 0 was seen in it */

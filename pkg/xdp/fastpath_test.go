@@ -13,6 +13,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/xdirector/xdirector/pkg/lb"
 )
 
 const hour = time.Hour
@@ -236,6 +238,108 @@ func TestReleaseIsFinalWhateverProgramsDoOnOtherCPUs(t *testing.T) {
 	if after := counters(t, f.plane).Adverts["fast"]["absorbed"]; after != before {
 		t.Errorf("%d absorbed after Release", after-before)
 	}
+}
+
+// The other race of an exchange of templates: a program that read one half of each takes nothing for a repeat, and one that
+// has found a repeat of the former one doesn't say so when the next is in force.
+func TestAnExchangeOfTemplatesNeverAbsorbsTheOtherOne(t *testing.T) {
+	f := newFast(t)
+	program := f.plane.Program("eth0")
+	other := advert{vrid: vridFast, priority: 199, addresses: many(50)}.bytes()
+	end, failed := make(chan struct{}), make(chan error, 1)
+	go func() { // the other one alone comes in
+		for {
+			select {
+			case <-end:
+				failed <- nil
+				return
+			default:
+			}
+			options := ebpf.RunOptions{Data: other, DataOut: make([]byte, len(other)+256), Repeat: 10_000}
+			if _, err := program.Run(&options); err != nil && !errors.Is(err, unix.EINTR) {
+				failed <- err
+				return
+			}
+		}
+	}()
+	absorbed, rounds := 0, 0
+	random := rand.New(rand.NewPCG(1, 2))
+	word := &f.words[f.slot].Seen
+	for limit := time.Now().Add(time.Second); time.Now().Before(limit); rounds++ {
+		for n, frame := range [][]byte{other, f.frame} {
+			if !f.Absorb(f.slot, frame, hour) {
+				t.Fatal("the plane can't absorb")
+			}
+			if n == 0 && rounds%16 == 0 {
+				for spins := 0; f.LastSeen(f.slot) == 0 && spins < 100_000; spins++ {
+				}
+			}
+			for range random.IntN(3000) { // an interrupt in the middle of a program lasts longer
+				atomic.LoadUint64(word)
+			}
+			f.Release(f.slot)
+			switch seen := f.LastSeen(f.slot) != 0; {
+			case seen && n == 0:
+				absorbed++
+			case seen:
+				t.Fatalf("in round %d an advert was taken for a repeat of another one", rounds)
+			}
+		}
+	}
+	close(end)
+	if err := <-failed; err != nil {
+		t.Error(err)
+	}
+	if absorbed < 100 {
+		t.Errorf("absorbed in %d of %d rounds, want 100", absorbed, rounds)
+	}
+}
+
+// The kernel ends the timer of an entry that user space writes. So nobody writes one that is in use, whatever else changes.
+func TestAReloadLeavesTheTimersAlone(t *testing.T) {
+	f := newFast(t)
+	if !f.Absorb(f.slot, f.frame, 30*time.Millisecond) {
+		t.Fatal("the plane can't absorb")
+	}
+	f.comes(true)
+	if err := unix.TimerfdSettime(f.FastPath.clock, 0, &unix.ItimerSpec{}, nil); err != nil { // the kernel's timer alone
+		t.Fatal(err)
+	}
+	changed := tableState()
+	for n := range changed.Routers {
+		if r := &changed.Routers[n]; r.Name == "fast" {
+			r.Name, r.Source = "renamed", ownAddress.Next()
+		}
+	}
+	changed.Routers = append(changed.Routers, lb.Router{Name: "new", Interface: "eth0", Version: 3, VRID: 200, Filter: true})
+	apply(t, f.plane, changed)
+	if slots := f.wakes(); !slices.Equal(slots, []uint32{f.slot}) || f.plane.Slots()["renamed"] != f.slot {
+		t.Errorf("woken for slots %d, want %d; slots %v", slots, f.slot, f.plane.Slots())
+	}
+}
+
+// A slot that another router had is as good as new.
+func TestTheNextRouterOfASlotIsAbsorbedWithATimerOfItsOwn(t *testing.T) {
+	f := newFast(t)
+	f.timerOf(20 * time.Millisecond)
+	f.absorb(hour)
+	without := tableState()
+	without.Routers = slices.DeleteFunc(without.Routers, func(r lb.Router) bool { return r.Name == "fast" })
+	apply(t, f.plane, without)
+	f.Release(f.slot)
+	for n := range 2 * len(f.words) { // until it is its turn again
+		vrid := uint8(100 + n%100)
+		next := without
+		next.Routers = append(slices.Clone(without.Routers), lb.Router{Name: "next", Interface: "eth0", Version: 3, VRID: vrid, Filter: true})
+		apply(t, f.plane, next)
+		if f.plane.Slots()["next"] == f.slot {
+			f.frame = advert{vrid: vrid}.bytes()
+			f.timerOf(20 * time.Millisecond)
+			return
+		}
+		apply(t, f.plane, without)
+	}
+	t.Error("the slot is not given again")
 }
 
 // What a program has read before Release never fits what it finds after the next Absorb, also on a clock that stands still.

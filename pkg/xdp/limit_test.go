@@ -45,6 +45,11 @@ func TestAFloodOfSoundAdvertsIsCutForEachSenderAndForAllTogether(t *testing.T) {
 	forget(t, p)
 	passed, most = flooded(t, p, routerRate, routerBurst, 2000, func(i int) advert { return advert{from: many(i + 1)[i], broken: true} })
 	check("as many senders of broken ones", passed, routerBurst, most)
+	// Sound ones, also those that are no news, have their own rate.
+	passed, most = flooded(t, p, senderRate, senderBurst, senderBurst, func(int) advert { return advert{priority: 10} })
+	check("one sender beside them", passed, senderBurst, most)
+	passed, most = flooded(t, p, routerRate, routerBurst, 2000, func(i int) advert { return advert{from: many(i + 1)[i]} })
+	check("as many senders as adverts again", passed, routerBurst-senderBurst, most)
 	// Nor does that keep priority 0 or a higher priority from the election: the first in a second.
 	if action, _ := run(t, p, advert{priority: -1}.bytes()); action != xdpPass {
 		t.Error("priority 0 drowned in the flood")

@@ -258,6 +258,7 @@ type xdirectorTimer struct {
 	}
 	Passed   uint64
 	Rate     uint64
+	Samples  uint64
 	Period   uint64
 	Highest  uint32
 	Resigned uint32
