@@ -3,7 +3,6 @@ package supervisor
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -22,8 +21,10 @@ const (
 	// itself, as the whole box may have: grace is given once then. The election runs again too, and has its turn first.
 	punctual = time.Millisecond
 	grace    = 5 * time.Millisecond
-	// beginning is how often a lease that is not there yet is looked for, after the election became MASTER.
+	// beginning is how often a lease that is not there yet is looked for, after the election became MASTER; unarmed, how
+	// often before.
 	beginning = 50 * time.Millisecond
+	unarmed   = time.Second
 )
 
 // lease is memory shared with the election, see ha.Options.
@@ -170,7 +171,7 @@ func (g *guard) wait(now time.Duration) time.Duration {
 	rest := time.Duration(until) - now
 	switch {
 	case until == 0 && len(g.packets) == 0:
-		rest = math.MaxInt64
+		rest = unarmed
 	case until == 0:
 		rest = beginning
 	case len(g.packets) > 0:
@@ -232,10 +233,7 @@ func (g *guard) expire(sender *ha.Sender) {
 // until the election, which renews its lease, moves it. So nobody wakes for a lease that was renewed. The kernel's own wait is
 // used, because the thread has to be the one that wakes.
 func sleep(wake, timer int, now, wait time.Duration) {
-	at := unix.ItimerSpec{} // never
-	if wait < math.MaxInt64-now {
-		at.Value = unix.NsecToTimespec(int64(now + wait))
-	}
+	at := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(now + wait))}
 	if err := unix.TimerfdSettime(timer, unix.TFD_TIMER_ABSTIME, &at, nil); err != nil {
 		panic("timerfd_settime of a time that is valid: " + err.Error())
 	}

@@ -171,10 +171,16 @@ func TestASilenceThatTheGuardHasSleptThroughIsLookedAtAgain(t *testing.T) {
 
 func TestABackupThatStandsStillIsKilled(t *testing.T) {
 	g, ended := watched(t)
-	renew(g, 50*time.Millisecond)
 	g.arm(nil)
-	if did := <-g.expired; did != (silence{killed: true}) {
-		t.Errorf("%+v, want that it is killed", did)
+	<-time.After(beginning) // the guard has seen that there is no lease yet; nobody tells it when there is one
+	renew(g, 50*time.Millisecond)
+	select {
+	case did := <-g.expired:
+		if did != (silence{killed: true}) {
+			t.Errorf("%+v, want that it is killed", did)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("its lease was not seen")
 	}
 	<-ended
 }

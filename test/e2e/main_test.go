@@ -85,6 +85,7 @@ var scenarios = map[string][]string{
 	"TestKilledElectionGoesOnAsMaster":                          {native},
 	"TestStoppedElectionIsHandedOver":                           everyPlane,
 	"TestPauseOfTheElectionMovesItsFastInstanceAlone":           noPlane,
+	"TestHungElectionOfABackupIsReplaced":                       noPlane,
 	"TestKilledSupervisorComesBack":                             noPlane,
 	"TestUpgradeIsSeenByNobody":                                 everyPlane,
 	"TestBrokenUpgradeIsRefused":                                noPlane,

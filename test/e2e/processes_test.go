@@ -222,6 +222,29 @@ func TestPauseOfTheElectionMovesItsFastInstanceAlone(t *testing.T) {
 	})
 }
 
+func TestHungElectionOfABackupIsReplaced(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		c := newCluster(t, "", 2, 0)
+		c.start()
+		first, second := c.d[0], c.d[1]
+		c.ok(second.WaitState(t.Context(), "VI_1", "BACKUP", patience))
+		began := time.Now()
+		hung, err := second.Signal(lab.Election, syscall.SIGSTOP)
+		c.ok(err)
+		c.ok(second.Process().WaitLog(t.Context(), lab.Slack*6*time.Second, "which is MASTER of nothing, has not moved", 1))
+		t.Logf("noticed after %v", time.Since(began))
+		c.restarted(second, lab.Election, 1)
+		c.ok(second.WaitStatus(t.Context(), patience, func(s *status.Status) error {
+			if s.Election.PID == hung || s.Election.Restarts != 1 || s.Instances[0].State != "BACKUP" {
+				return fmt.Errorf("election %+v, was process %d; instance %+v", s.Election, hung, s.Instances[0])
+			}
+			return nil
+		}))
+		c.stayed(first, second, began, interval)
+	})
+}
+
 func TestKilledSupervisorComesBack(t *testing.T) {
 	t.Parallel()
 	onPlanes(t, func(t *testing.T, _ string) {
