@@ -46,12 +46,11 @@ func (l *loop) accepted(i *instance, now vrrp.Time, a vrrp.Accepted) {
 		i.forms[form]++
 	}
 	d := lb.Director{MAC: l.sender, Address: a.Source}
-	if i.notices.peer(now, d) {
-		i.changed = true
-	}
+	peer, news := i.notices.peer(now, d)
+	i.changed = i.changed || news
 	i.repeat.forget()
 	if a.Obeyed && l.frame != nil {
-		i.repeat.keep(l.frame, form, i.notices.peers[d])
+		i.repeat.keep(l.frame, form, peer)
 	}
 }
 

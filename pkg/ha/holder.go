@@ -53,17 +53,17 @@ type holder struct {
 	wish wish
 
 	// What follows belongs to who is at work. The maps are made when something is put into them: most stay empty.
-	began   bool                    // it has looked around
-	ended   bool                    // and let go of everything
-	held    map[spot]VirtualAddress // put there by us
-	foreign map[netip.Addr]bool     // put there by somebody else: never touched
-	routes  map[Route]int           // put there by us, with the index of their interface
-	theirs  map[Route]bool          // there already, or one that differs in its way only: told
-	owed    bool                    // a route was removed, and it is too early to put it back
-	mac     macvlan                 // made by us
-	slot    int                     // see record
-	failed  map[string]string       // errors told already, by what they are about
-	missing map[spot]bool           // removed by somebody else, not put back yet
+	began   bool                     // it has looked around
+	ended   bool                     // and let go of everything
+	held    map[spot]*VirtualAddress // put there by us
+	foreign map[netip.Addr]bool      // put there by somebody else: never touched
+	routes  map[Route]int            // put there by us, with the index of their interface
+	theirs  map[Route]bool           // there already, or one that differs in its way only: told
+	owed    bool                     // a route was removed, and it is too early to put it back
+	mac     macvlan                  // made by us
+	slot    int                      // see record
+	failed  map[string]string        // errors told already, by what they are about
+	missing map[spot]bool            // removed by somebody else, not put back yet
 	fight   fight
 	removed map[spot]bool // by us and not added again; the loop looks at it when the holder has ended
 	adopted bool          // held is from a former run: its lifetimes are old
@@ -278,7 +278,7 @@ func (h *holder) recall(w wish, rec record) {
 				v = o
 			}
 		}
-		put(&h.held, spot{k.Index, a.Prefix}, v)
+		put(&h.held, spot{k.Index, a.Prefix}, &v)
 	}
 	for _, r := range rec.Routes {
 		put(&h.routes, r.Route, r.Index) // those that are not there are not found when they shall be removed
@@ -288,7 +288,7 @@ func (h *holder) recall(w wish, rec record) {
 // keepAlive renews what is held from now on, with the lifetime of w.
 func (h *holder) keepAlive(w wish) {
 	for s, v := range h.held {
-		h.host.lifetimes.keep(s, renewalMessage(w, s, v), renewal(w.deadMan), true)
+		h.host.lifetimes.keep(s, renewalMessage(w, s, *v), renewal(w.deadMan), true)
 	}
 }
 
@@ -333,11 +333,11 @@ func (h *holder) letGo(s spot) {
 // they went with the old one, unless that only changed its name.
 func (h *holder) drop(w wish) {
 	for _, s := range sorted(h.held) {
-		at := slices.IndexFunc(w.instance.VirtualAddresses, func(v VirtualAddress) bool { return v == h.held[s] })
+		at := slices.IndexFunc(w.instance.VirtualAddresses, func(v VirtualAddress) bool { return v == *h.held[s] })
 		switch {
 		case at < 0:
 			h.remove(s, "not in the configuration any more")
-		case h.index(w, h.held[s]) != s.index:
+		case h.index(w, *h.held[s]) != s.index:
 			h.letGo(s)
 			_ = h.host.handle.AddrDel(device(s.index), &netlink.Addr{IPNet: ipNet(s.prefix)})
 		case !w.hold:
@@ -383,7 +383,7 @@ func (h *holder) look(w wish) {
 		if present[s.place()] == s.prefix {
 			continue
 		}
-		name := w.instance.device(h.held[s])
+		name := w.instance.device(*h.held[s])
 		h.letGo(s)
 		if name == w.instance.VirtualMAC || w.links[name].Up { // else it went with the link
 			put(&h.missing, s, true)
@@ -432,7 +432,7 @@ func (h *holder) add(w wish, s spot, v VirtualAddress) {
 	case err != nil:
 		h.fail(s.prefix.String(), fmt.Errorf("add virtual address %s to %s: %w", s.prefix, w.instance.device(v), err))
 	default:
-		put(&h.held, s, v)
+		put(&h.held, s, &v)
 		h.host.lifetimes.keep(s, renewalMessage(w, s, v), renewal(w.deadMan), false)
 		delete(h.failed, s.prefix.String())
 		delete(h.removed, s)
@@ -478,7 +478,7 @@ func (h *holder) record(w wish) error {
 		Interval: i.VRRP.Interval, Slot: h.slot}
 	addresses := map[spot]string{}
 	for s, v := range h.held {
-		addresses[s] = i.device(v)
+		addresses[s] = i.device(*v)
 	}
 	for _, v := range i.VirtualAddresses {
 		if !h.foreign[v.Prefix.Addr()] {

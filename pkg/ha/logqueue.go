@@ -10,7 +10,7 @@ import (
 // logQueue writes log lines from a goroutine of its own, so that a log that blocks (a full pipe) never stops an
 // election. What does not fit is counted and told.
 type logQueue struct {
-	entries chan logEntry
+	entries chan *logEntry
 	lost    atomic.Uint64
 	quit    chan struct{}
 	done    chan struct{}
@@ -22,7 +22,7 @@ type logEntry struct {
 }
 
 func newLogQueue() *logQueue {
-	q := &logQueue{entries: make(chan logEntry, 1024), quit: make(chan struct{}), done: make(chan struct{})}
+	q := &logQueue{entries: make(chan *logEntry, 1024), quit: make(chan struct{}), done: make(chan struct{})}
 	go q.run()
 	return q
 }
@@ -51,7 +51,7 @@ func (q *logQueue) run() {
 	}
 }
 
-func (q *logQueue) write(e logEntry) {
+func (q *logQueue) write(e *logEntry) {
 	_ = e.to.Handle(context.Background(), e.record) // nowhere to tell that the log fails
 	if n := q.lost.Swap(0); n > 0 {
 		r := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines lost: the log is slower than what there is to say", 0)
@@ -78,7 +78,7 @@ func (h queueHandler) Enabled(ctx context.Context, l slog.Level) bool { return h
 
 func (h queueHandler) Handle(_ context.Context, r slog.Record) error {
 	select {
-	case h.queue.entries <- logEntry{to: h.next, record: r.Clone()}:
+	case h.queue.entries <- &logEntry{to: h.next, record: r.Clone()}:
 	default:
 		h.queue.lost.Add(1)
 	}

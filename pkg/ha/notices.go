@@ -24,7 +24,7 @@ type notices struct {
 	log        *slog.Logger
 	said       map[saying]bool
 	mismatches map[saying]*noticed
-	peers      map[lb.Director]*heard
+	peers      []*heard // few
 	lines      int // logged since
 	since      vrrp.Time
 }
@@ -40,10 +40,13 @@ type noticed struct {
 }
 
 // heard is when a peer was heard last.
-type heard struct{ at vrrp.Time }
+type heard struct {
+	lb.Director
+	at vrrp.Time
+}
 
 func newNotices(log *slog.Logger) *notices {
-	return &notices{log: log, said: map[saying]bool{}, mismatches: map[saying]*noticed{}, peers: map[lb.Director]*heard{}}
+	return &notices{log: log}
 }
 
 // differences are the refusals whose cause is the configuration of one of the two boxes.
@@ -86,7 +89,7 @@ func (n *notices) differs(now vrrp.Time, s saying, text string) (changed bool) {
 	if len(n.mismatches) >= maxMismatches {
 		return false
 	}
-	n.mismatches[s] = &noticed{text: text, heard: now}
+	put(&n.mismatches, s, &noticed{text: text, heard: now})
 	return true
 }
 
@@ -103,7 +106,7 @@ func (n *notices) say(now vrrp.Time, s saying, text string) {
 	if n.said[s] || len(n.said) >= maxSaid || !n.mayLog(now) {
 		return
 	}
-	n.said[s] = true
+	put(&n.said, s, true)
 	n.log.Warn(text, "sender", s.sender, "reason", s.kind)
 	if len(n.said) == maxSaid {
 		n.log.Warn("too many senders of bad adverts: new ones are not logged any more, all are counted; somebody forges adverts here")
@@ -131,22 +134,18 @@ func (n *notices) expire(now vrrp.Time, after time.Duration) (changed bool) {
 }
 
 // peer takes note of the sender of an accepted advert. The one heard longest ago makes room for a new one.
-func (n *notices) peer(now vrrp.Time, d lb.Director) (changed bool) {
-	_, known := n.peers[d]
-	if !known && len(n.peers) >= maxPeers {
-		oldest, first := lb.Director{}, true
-		for p, heard := range n.peers {
-			if first || heard.at < n.peers[oldest].at {
-				oldest, first = p, false
-			}
+func (n *notices) peer(now vrrp.Time, d lb.Director) (p *heard, news bool) {
+	at := slices.IndexFunc(n.peers, func(p *heard) bool { return p.Director == d })
+	if at < 0 {
+		if len(n.peers) >= maxPeers {
+			oldest := slices.MinFunc(n.peers, func(a, b *heard) int { return cmp.Compare(a.at, b.at) })
+			n.peers = slices.DeleteFunc(n.peers, func(p *heard) bool { return p == oldest })
 		}
-		delete(n.peers, oldest)
+		at, news = len(n.peers), true
+		n.peers = append(n.peers, &heard{Director: d})
 	}
-	if !known {
-		n.peers[d] = &heard{}
-	}
-	n.peers[d].at = now
-	return !known
+	n.peers[at].at = now
+	return n.peers[at], news
 }
 
 // mismatchList is the current mismatches in a fixed order.
@@ -162,8 +161,8 @@ func (n *notices) mismatchList() []Mismatch {
 // peerList is the peers in a fixed order.
 func (n *notices) peerList() []lb.Director {
 	var list []lb.Director
-	for d := range n.peers {
-		list = append(list, d)
+	for _, p := range n.peers {
+		list = append(list, p.Director)
 	}
 	slices.SortFunc(list, func(a, b lb.Director) int {
 		return cmp.Or(a.Address.Compare(b.Address), slices.Compare(a.MAC[:], b.MAC[:]))
