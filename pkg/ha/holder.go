@@ -100,6 +100,13 @@ func (h *holder) set(change func(*wish)) {
 	h.wake()
 }
 
+// same gives it an equal instance in place of its own, and nothing to do.
+func (h *holder) same(i *Instance) {
+	h.mu.Lock()
+	h.wish.instance = i
+	h.mu.Unlock()
+}
+
 // nudge has it look again at what is wished.
 func (h *holder) nudge() { h.set(func(*wish) {}) }
 

@@ -81,6 +81,9 @@ func (l *loop) apply(cfg Config) {
 			}
 			if !same {
 				l.change(i, c, now)
+			} else {
+				i.cfg = c // so that the former configuration is needed no more
+				i.holder.same(c)
 			}
 		}
 	}

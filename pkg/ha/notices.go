@@ -25,7 +25,7 @@ type notices struct {
 	said       map[saying]bool
 	mismatches map[saying]*noticed
 	peers      []*heard // few
-	lines      int // logged since
+	lines      int      // logged since
 	since      vrrp.Time
 }
 

@@ -134,6 +134,7 @@ func (e *elector) listen(c *conn) {
 			if json.Unmarshal(m.body, &s) != nil {
 				continue
 			}
+			compact(&s.HA)
 			e.settings = &s
 			e.level.Set(s.Level)
 			if e.runtime != nil {
@@ -159,6 +160,15 @@ func (e *elector) listen(c *conn) {
 		case kindGo:
 			e.start()
 		}
+	}
+}
+
+// compact gives back what a decoder of JSON reserves for slices that may grow: for a thousand instances a megabyte.
+func compact(c *ha.Config) {
+	c.Instances = slices.Clone(c.Instances)
+	for n := range c.Instances {
+		i := &c.Instances[n]
+		i.VirtualAddresses, i.VRRP.Addresses = slices.Clone(i.VirtualAddresses), slices.Clone(i.VRRP.Addresses)
 	}
 }
 

@@ -212,6 +212,7 @@ func (o *outbox) take() (m message, ok, done bool) {
 		return m, false, o.closed
 	}
 	m = o.queue[0]
+	o.queue[0] = message{} // a report is large
 	o.queue = o.queue[1:]
 	return m, true, false
 }
