@@ -18,7 +18,10 @@ func (l *loop) step(i *instance, now vrrp.Time, event vrrp.Event) {
 
 // give does it for an event that does not end the absorbing, and sets no timer.
 func (l *loop) give(i *instance, now vrrp.Time, event vrrp.Event) {
-	for _, a := range i.sync.machines.Step(now, i.member, event) {
+	actions := l.actions
+	l.actions = nil // an action may lead to another step
+	actions = i.sync.machines.Append(actions[:0], now, i.member, event)
+	for _, a := range actions {
 		o := i.sync.members[a.Member]
 		l.touch(o)
 		switch a := a.Action.(type) {
@@ -35,6 +38,7 @@ func (l *loop) give(i *instance, now vrrp.Time, event vrrp.Event) {
 			l.act(o, now, a)
 		}
 	}
+	l.actions = actions
 }
 
 // accepted counts an advert and keeps it if a repeat of it needs no second look.

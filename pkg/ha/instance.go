@@ -29,6 +29,7 @@ type instance struct {
 
 	due     vrrp.Time // when the loop calls it next
 	heapAt  int       // where it is in the timers; -1: nowhere
+	place   vrrp.Time // what it is there for: due, or earlier
 	startAt vrrp.Time // end of StartupDelay; 0: over, or there is none
 
 	claimed bool         // the holder has looked around

@@ -20,6 +20,13 @@ const drainLimit = 4096
 // standstill is a pause of the process that is worth asking whether the box was suspended.
 const standstill = 50 * time.Millisecond
 
+// Adverts that follow one another within dense are waited for, all that come while gathering: a part of the shortest interval
+// that no decision needs.
+const (
+	dense     = 200 * time.Microsecond
+	gathering = 400 * time.Microsecond
+)
+
 // loop owns the machines and their timers. All of it runs on one thread.
 type loop struct {
 	runtime  *Runtime
@@ -43,7 +50,8 @@ type loop struct {
 	unclaimed int  // instances whose holder has not looked around yet
 	left      int  // instances whose holder has not ended
 	differing bool
-	touched   []*instance // by the actions of this turn
+	touched   []*instance         // by the actions of this turn
+	actions   []vrrp.MemberAction // room for those of one step
 	reporter  reporter
 	late      late
 
@@ -52,6 +60,7 @@ type loop struct {
 	timers    timers
 	ports     map[portKey]*port
 	portFDs   map[int32]*port
+	emptied   bool               // the queue of adverts that was read last, in this turn or the one before
 	shut      map[portKey]string // why a port could not be opened
 	poller    *poller
 	bell      int
@@ -134,6 +143,9 @@ func (l *loop) run(ctx context.Context) error {
 			return err
 		}
 		l.rest(now, l.awake())
+		if len(ready) > 0 {
+			l.gather(now)
+		}
 		l.stepBack()
 		for _, e := range ready {
 			switch p := l.portFDs[e.Fd]; {
@@ -148,6 +160,19 @@ func (l *loop) run(ctx context.Context) error {
 				l.expired()
 			}
 		}
+	}
+}
+
+// gather waits for more adverts where they come so densely that each would cost a turn: it is asked after a wait that began at
+// before. A flood that fills the queues is not waited for.
+func (l *loop) gather(before vrrp.Time) {
+	if !l.emptied || l.woke-before > dense {
+		return
+	}
+	l.emptied = false
+	if rest := min(gathering, l.next()-l.woke); rest > 0 {
+		_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(rest)}, nil) // a signal ends it early: what came is enough
+		l.awake()
 	}
 }
 
@@ -186,6 +211,7 @@ func (l *loop) receive(p *port, limit int) {
 		n, err := l.inbound.receive(p.fd)
 		if err != nil {
 			if !passing(err) {
+				l.emptied = true
 				return // empty
 			}
 			taken++
@@ -199,8 +225,8 @@ func (l *loop) receive(p *port, limit int) {
 			}
 		}
 		taken += n
-		if n < batchSize {
-			return // empty a moment ago; epoll tells if not
+		if l.emptied = n < batchSize; l.emptied {
+			return // a moment ago; epoll tells if not
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -557,6 +558,7 @@ func TestTimersComeInTheirOrder(t *testing.T) {
 		switch n % 3 {
 		case 0:
 			timers.set(i, vrrp.Time(n*104729%1000))
+			timers.set(i, i.due+vrrp.Time(n%7*100)) // put off
 		case 1:
 			timers.cut(i)
 			timers.cut(i) // twice is once
@@ -587,4 +589,28 @@ func (b *box) startWith(cfg Config, opts Options) *running {
 	})
 	b.t.Cleanup(r.crash)
 	return r
+}
+
+func TestDenseAdvertsAreWaitedForTogether(t *testing.T) {
+	for _, c := range []struct {
+		name            string
+		emptied         bool
+		slept, deadline time.Duration
+		least, most     time.Duration // of the wait
+	}{
+		{"one after another", true, dense / 2, time.Hour, gathering, time.Hour},
+		{"a decision is due before", true, dense / 2, gathering / 4, gathering / 4, time.Hour},
+		{"seldom", true, 2 * dense, time.Hour, 0, 0},
+		{"a flood", false, dense / 2, time.Hour, 0, 0},
+		{"a decision is due", true, dense / 2, 0, 0, 0},
+	} {
+		l := newLoop(New(Config{}, slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
+		woke := l.woke
+		l.timers.set(&instance{heapAt: -1}, woke+c.deadline)
+		l.emptied = c.emptied
+		l.gather(woke - c.slept)
+		if waited := l.woke - woke; waited < c.least || waited > c.most {
+			t.Errorf("%s: waited for %v", c.name, waited)
+		}
+	}
 }

@@ -3,19 +3,22 @@ package ha
 import "github.com/xdirector/xdirector/pkg/vrrp"
 
 // timers is a heap of the instances that want to be called at a moment, the first of them on top. An event costs the
-// logarithm of their number, waiting costs nothing.
+// logarithm of their number, waiting costs nothing. One that is put off, as with each advert that a BACKUP hears, costs nothing
+// either: it keeps its place, and is moved when that is the first.
 type timers []*instance
 
 // set has the instance called at due, instead of what was set before.
 func (t *timers) set(i *instance, due vrrp.Time) {
-	if i.heapAt < 0 {
+	i.due = due
+	switch {
+	case i.heapAt < 0:
 		i.heapAt = len(*t)
 		*t = append(*t, i)
-	} else if i.due == due {
+	case due >= i.place:
 		return
 	}
-	i.due = due
-	t.down(t.up(i.heapAt))
+	i.place = due
+	t.up(i.heapAt)
 }
 
 // cut has it not called at all.
@@ -38,13 +41,17 @@ func (t timers) first() *instance {
 	if len(t) == 0 {
 		return nil
 	}
+	for t[0].place != t[0].due {
+		t[0].place = t[0].due
+		t.down(0)
+	}
 	return t[0]
 }
 
 func (t timers) up(at int) int {
 	for at > 0 {
 		parent := (at - 1) / 2
-		if t[parent].due <= t[at].due {
+		if t[parent].place <= t[at].place {
 			break
 		}
 		t.swap(at, parent)
@@ -59,10 +66,10 @@ func (t timers) down(at int) {
 		if child >= len(t) {
 			return
 		}
-		if right := child + 1; right < len(t) && t[right].due < t[child].due {
+		if right := child + 1; right < len(t) && t[right].place < t[child].place {
 			child = right
 		}
-		if t[at].due <= t[child].due {
+		if t[at].place <= t[child].place {
 			return
 		}
 		t.swap(at, child)

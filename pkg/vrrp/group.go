@@ -26,8 +26,13 @@ type MemberAction struct {
 
 // Step tells one member what happened at now, and returns what must be done for all of them, in that order.
 func (g Group) Step(now Time, member int, event Event) []MemberAction {
+	return g.Append(nil, now, member, event)
+}
+
+// Append is Step for a caller who has room for the actions: they are appended to out. With that a Tick that sends an advert like
+// the one before, and what has no effect but on a timer, allocate nothing.
+func (g Group) Append(out []MemberAction, now Time, member int, event Event) []MemberAction {
 	m := g[member]
-	var out []MemberAction
 	switch e := event.(type) {
 	case Start:
 		out = g.align(out, now) // it begins with the wishes of all

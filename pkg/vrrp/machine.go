@@ -56,6 +56,9 @@ type Machine struct {
 	offered  Time // its place, or since when it has it
 	stopping bool
 
+	advertised Action   // the last Send; another one is made only when it differs
+	actions    []Action // room for those of a Tick
+
 	adjust     int // of the priority, by all members of the sync group
 	groupHold  heldBy
 	groupYield bool // a member of the sync group yields
@@ -82,6 +85,7 @@ func (m *Machine) set(cfg Config) {
 	m.cfg = cfg
 	m.cfg.Addresses = slices.Clone(cfg.Addresses)
 	m.cfg.Peers = slices.Clone(cfg.Peers)
+	m.advertised = nil
 }
 
 // State returns the state. While a handover is under way it is MASTER until a successor is heard, see Stop.
@@ -119,10 +123,11 @@ func (m *Machine) Step(now Time, event Event) []Action {
 	if c, ok := event.(Configure); ok {
 		m.adjust = c.Config.Adjust
 	}
-	return m.step(now, event, false)
+	return slices.Clone(m.step(now, event, false))
 }
 
-// step is Step for a member of a sync group; vetoed: the group would not agree if this member became MASTER by itself.
+// step is Step for a member of a sync group; vetoed: the group would not agree if this member became MASTER by itself. The actions
+// are valid until the next call.
 func (m *Machine) step(now Time, event Event, vetoed bool) []Action {
 	switch e := event.(type) {
 	case Start:
@@ -196,7 +201,7 @@ func (m *Machine) begin(out []Action, now Time, reason string, vetoed bool) []Ac
 }
 
 func (m *Machine) tick(now Time, vetoed bool) []Action {
-	var out []Action
+	out := m.actions[:0]
 	if m.timer.due(now) {
 		switch {
 		case m.handing:
@@ -226,7 +231,8 @@ func (m *Machine) tick(now Time, vetoed bool) []Action {
 	if m.gone.due(now) {
 		out = m.forgetRival(out)
 	}
-	return m.burst(out, now)
+	m.actions = m.burst(out, now)
+	return m.actions
 }
 
 // expire is the end of a BACKUP's patience.
@@ -286,7 +292,11 @@ func (m *Machine) advertise(out []Action, now Time) []Action {
 	m.timer = at(now + m.cfg.Interval)
 	// The most impatient other router has priority 255, if it is a second owner.
 	m.doubt = now + m.downAdverts()*m.cfg.Interval + m.skewUnit(m.cfg.Interval)/256
-	return append(out, Send{m.advert(m.Priority())})
+	priority := m.Priority()
+	if last, ok := m.advertised.(Send); !ok || last.Advert.Priority != priority {
+		m.advertised = Send{m.advert(priority)}
+	}
+	return append(out, m.advertised)
 }
 
 func (m *Machine) advert(priority uint8) Advert {
