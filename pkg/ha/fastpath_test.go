@@ -261,6 +261,17 @@ func TestASuspendedBoxTakesNoMasterForSilentAndNeverAbsorbsForLonger(t *testing.
 	}
 }
 
+func TestABoxThatWasSuspendedWithoutAnyTimerKnowsItSoon(t *testing.T) {
+	f := newFastLoop(t, nil)
+	slept := f.asleep
+	f.asleep -= time.Hour
+	f.reporter.opened, f.reporter.news = true, true
+	f.report(f.clock())
+	if f.asleep < slept-time.Second {
+		t.Errorf("suspended for %s less than before", slept-f.asleep)
+	}
+}
+
 func TestATimerOfThePlaneThatIsNotTheLastWordChangesNothing(t *testing.T) {
 	f := newFastLoop(t, nil)
 	f.hear(f.advert(150))

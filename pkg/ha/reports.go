@@ -73,6 +73,7 @@ func (l *loop) report(now vrrp.Time) (stopped bool) {
 	if !r.opened || now < r.next && (!r.news || now < r.free) {
 		return false
 	}
+	l.look() // where nobody has a timer, none is late that would tell of a suspended box
 	rep := Report{Stopped: stopped, Lateness: l.late.report(), Denied: l.denied, Instances: make([]InstanceReport, 0, len(l.instances))}
 	for _, i := range l.instances {
 		i.changed = false
