@@ -80,6 +80,61 @@ func TestEveryVRIDOfAnInterfaceFailsOverTogether(t *testing.T) {
 	})
 }
 
+// electionMemory is what the process of the election may need with a thousand instances: PSS in bytes.
+const electionMemory = 20 << 20
+
+// TestTheElectionOfAThousandInstancesIsSmall: all of its memory is locked in place, so what it needs once it may keep.
+func TestTheElectionOfAThousandInstancesIsSmall(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, _ string) {
+		const networks, each = 4, 250
+		c := newCluster(t, "", 2, 0)
+		c.ok(c.lab.AddNetworks(networks - 1))
+		small := func(d *lab.Director, state string) {
+			t.Helper()
+			c.ok(d.WaitStatus(t.Context(), patience, func(s *status.Status) error {
+				if n := slices.IndexFunc(s.Instances, func(i status.Instance) bool { return i.State != state }); n >= 0 || len(s.Instances) != networks*each {
+					return fmt.Errorf("%d instances, not all %s", len(s.Instances), state)
+				}
+				return nil
+			}))
+			var pss int64
+			c.ok(lab.Wait(t.Context(), patience, func() (err error) { // a change of all makes garbage
+				if pss, _, err = lab.Memory(d.Process().PIDsWith("election")); pss >= electionMemory {
+					err = fmt.Errorf("the election of a thousand instances, %s, needs %d kB, want less than %d", state, pss>>10, electionMemory>>10)
+				}
+				return err
+			}))
+			t.Logf("%s: %d kB", state, pss>>10)
+		}
+		configure := func(n int, priority uint8) {
+			t.Helper()
+			var config lab.Config
+			for k := range networks * each {
+				network, vrid := k/each, k%each+1
+				config.Instances = append(config.Instances, lab.Instance{Name: fmt.Sprintf("R%d", k), Interface: fmt.Sprintf("eth%d", network), VRID: uint8(vrid),
+					Version: 3, Priority: priority, Interval: time.Second, Addresses: []string{fmt.Sprintf("10.%d.6.%d/32", 77+network, vrid)}})
+			}
+			c.ok(c.d[n].Configure(config))
+		}
+		for n, d := range c.d {
+			configure(n, uint8(200-100*n))
+			c.ok(d.Start())
+			small(d, []string{"MASTER", "BACKUP"}[n])
+		}
+		for n, d := range c.d {
+			configure(n, uint8(210-100*n))
+			c.ok(d.Reload(t.Context()))
+			small(d, []string{"MASTER", "BACKUP"}[n])
+		}
+		c.d[0].Kill()
+		small(c.d[1], "MASTER")
+		c.ok(c.d[0].Start())
+		small(c.d[0], "MASTER")
+		small(c.d[1], "BACKUP")
+	})
+}
+
 // allAnnounced waits until a director has announced every address, and says when the first and the last one came.
 func (c *cluster) allAnnounced(d *lab.Director, from time.Time) (first, last time.Time) {
 	c.t.Helper()

@@ -95,6 +95,7 @@ var scenarios = map[string][]string{
 	"TestCleanupRemovesWhatAKilledDirectorLeft":                 everyPlane,
 	"TestMasterAloneAnswersForTheAddresses":                     noPlane,
 	"TestEveryVRIDOfAnInterfaceFailsOverTogether":               noPlane,
+	"TestTheElectionOfAThousandInstancesIsSmall":                noPlane,
 	"TestOnlyValidAdvertsChangeAState":                          noPlane,
 	"TestVirtualMACServesOnBothDirectorsAndAcceptsNothingElse":  everyPlane,
 	"TestReloadThatRemovesAMasterWithAVirtualMACLosesNoRequest": {native},
