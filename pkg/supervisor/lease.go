@@ -70,6 +70,7 @@ type guard struct {
 
 	mu      sync.Mutex
 	process *os.Process
+	before  uint64           // the lease when it was started: another one's
 	packets []ha.ReadyPacket // not sent yet, those of the shortest interval first
 	fastest time.Duration    // interval of the first one when they came
 	graced  uint64           // the lease for whose end it woke late, and gave grace
@@ -80,7 +81,8 @@ type guard struct {
 type silence struct {
 	interval time.Duration // of the slowest instance that was handed over
 	sent     int           // packets
-	killed   bool          // there is nothing more to hand over
+	killed   bool          // with nothing more to hand over
+	gone     bool          // it is being started already
 }
 
 // startGuard returns when everything that the guard will need is open.
@@ -106,10 +108,10 @@ func startGuard(l *lease) (*guard, error) {
 func (g *guard) over(p *os.Process) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.process = p
 	if len(g.packets) == 0 {
 		atomic.StoreUint64(g.lease.word, 0) // it was the one's before
 	}
+	g.process, g.before = p, atomic.LoadUint64(g.lease.word)
 }
 
 // arm gives the packets to be sent; none: no instance is MASTER.
@@ -200,28 +202,31 @@ func (g *guard) expire(sender *ha.Sender) {
 	for n < len(g.packets) && g.due(g.packets[n], until) <= now {
 		n++
 	}
-	packets, process, killed := g.packets[:n], g.process, n == len(g.packets)
-	if until == 0 || time.Duration(until) > now || n == 0 && !killed {
+	packets, process, last := g.packets[:n], g.process, n == len(g.packets)
+	// One that is being started after a death has yet to begin, and will know what was handed over.
+	gone := until == g.before
+	killed := last && process != nil && !gone
+	if until == 0 || time.Duration(until) > now || n == 0 && !last {
 		g.mu.Unlock()
 		return // it has moved at this moment
 	}
 	g.packets = g.packets[n:]
 	g.mu.Unlock()
-	did := silence{sent: n, killed: killed}
+	did := silence{sent: n, killed: killed, gone: gone}
 	if n > 0 {
 		did.interval = packets[n-1].Interval
 		if before := atomic.LoadUint64(g.lease.handed); uint64(did.interval) > before {
 			atomic.StoreUint64(g.lease.handed, uint64(did.interval))
 		}
 	}
-	if killed && process != nil {
+	if killed {
 		_ = process.Kill()
 	}
 	if err := sender.Send(packets); err != nil {
 		did.sent = 0
 	}
-	if killed {
-		atomic.StoreUint64(g.lease.word, 0)
+	if last {
+		atomic.CompareAndSwapUint64(g.lease.word, until, 0)
 	}
 	select {
 	case g.expired <- did:

@@ -64,7 +64,7 @@ func renew(g *guard, d time.Duration) { atomic.StoreUint64(g.lease.word, uint64(
 
 func TestElectionThatRenewsNoMoreIsKilledAndHandedOver(t *testing.T) {
 	g, ended := watched(t)
-	const lease = 100 * time.Millisecond
+	const lease = 300 * time.Millisecond
 	renew(g, lease)
 	g.arm(packet())
 	ticker := time.NewTicker(lease / 10)
@@ -79,7 +79,7 @@ func TestElectionThatRenewsNoMoreIsKilledAndHandedOver(t *testing.T) {
 		t.Fatalf("killed though it renewed its lease: %v", err)
 	default:
 	}
-	if did := <-g.expired; did != (silence{50 * time.Millisecond, 1, true}) {
+	if did := <-g.expired; did != (silence{interval: 50 * time.Millisecond, sent: 1, killed: true}) {
 		t.Errorf("%+v, want 1 packet sent", did)
 	}
 	if after := time.Since(last); after < lease/2 || after > 3*lease {
@@ -100,7 +100,7 @@ func TestSlowerInstancesAreHandedOverWhenTheirOwnIntervalsAreGone(t *testing.T) 
 	began := time.Now()
 	renew(g, 2*fast)
 	g.arm(packets(slow, fast, slow))
-	if did := <-g.expired; did != (silence{fast, 1, false}) {
+	if did := <-g.expired; did != (silence{interval: fast, sent: 1}) {
 		t.Errorf("%+v, want that the fast one alone is handed over", did)
 	}
 	if upTo := atomic.LoadUint64(g.lease.handed); upTo != uint64(fast) {
@@ -121,7 +121,7 @@ func TestSlowerInstancesAreHandedOverWhenTheirOwnIntervalsAreGone(t *testing.T) 
 	renew(g, 2*slow)
 	g.arm(packets(slow, slow))
 	last := time.Now()
-	if did := <-g.expired; did != (silence{slow, 2, true}) {
+	if did := <-g.expired; did != (silence{interval: slow, sent: 2, killed: true}) {
 		t.Errorf("%+v, want that the rest is handed over", did)
 	}
 	if after := time.Since(last); after < 3*slow/2 || after > 6*slow {
@@ -139,7 +139,7 @@ func TestASilentElectionIsHandedOverOneIntervalAfterAnother(t *testing.T) {
 	began := time.Now()
 	renew(g, 2*fast)
 	g.arm(packets(fast, slow))
-	for _, want := range []silence{{fast, 1, false}, {slow, 1, true}} {
+	for _, want := range []silence{{interval: fast, sent: 1}, {interval: slow, sent: 1, killed: true}} {
 		did := <-g.expired
 		if after, due := time.Since(began), 2*want.interval; did != want || after < due-fast/2 || after > 3*due {
 			t.Errorf("%+v after %v, want %+v after %v", did, after, want, due)
@@ -167,6 +167,25 @@ func TestASilenceThatTheGuardHasSleptThroughIsLookedAtAgain(t *testing.T) {
 	if wait := g.wait(late); wait != 2*until-late {
 		t.Errorf("it waits for %v, want to the end of the new lease", wait)
 	}
+}
+
+func TestOneThatIsStartedAfterADeathIsNotKilledForTheLeaseOfTheDeadOne(t *testing.T) {
+	g, ended := watched(t)
+	renew(g, 100*time.Millisecond)
+	g.arm(packet())
+	g.over(g.process) // as if it were another one
+	if did := <-g.expired; did != (silence{interval: 50 * time.Millisecond, sent: 1, gone: true}) {
+		t.Errorf("%+v, want that it is handed over", did)
+	}
+	if word := atomic.LoadUint64(g.lease.word); word != 0 {
+		t.Errorf("the new one begins with the lease %d", word)
+	}
+	renew(g, 50*time.Millisecond)
+	g.arm(packet())
+	if did := <-g.expired; !did.killed {
+		t.Errorf("%+v, want that it is killed for its own lease", did)
+	}
+	<-ended
 }
 
 func TestABackupThatStandsStillIsKilled(t *testing.T) {

@@ -211,6 +211,8 @@ func (s *supervisor) begin(c *child) {
 // silent tells what was done about an election that didn't move.
 func (s *supervisor) silent(did silence) {
 	switch {
+	case did.gone:
+		s.log.Error("no election has run for two advert intervals: handed over in its name; packets go on", "interval", did.interval, "adverts", did.sent)
 	case !did.killed:
 		s.log.Error("the election has not moved for two advert intervals: its fastest instances are handed over in its name; packets and the others go on",
 			"interval", did.interval, "adverts", did.sent)
