@@ -32,7 +32,7 @@ const (
 	pictureDelay = 20 * time.Millisecond // from a change to the picture that shows it: many changes, one picture
 	afterglow    = time.Second           // frames for our own MAC are forwarded so long after our addresses are gone
 	loopStuck    = 5 * time.Second       // without a turn of the loop: unhealthy
-	reportLate   = 12 * time.Second      // without a report of the election, of which one comes every five seconds: unhealthy
+	reportLate   = 30 * time.Second      // without a report of the election, of which one comes every eleven seconds at least: unhealthy
 )
 
 // Options are what a Director is made of besides its configuration file.
