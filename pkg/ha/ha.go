@@ -156,27 +156,27 @@ func LatenessBounds() []time.Duration {
 		10 * time.Millisecond, 30 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond, time.Second}
 }
 
-// InstanceReport is the picture of one instance.
+// InstanceReport is the picture of one instance. A report of a thousand is sent as JSON: what is nothing is left out.
 type InstanceReport struct {
 	Name            string
 	Interface       string
 	State           vrrp.State
-	Since           time.Time // wall clock of the last transition
-	Reason          string    // cause of the last transition, in plain words
-	Source          netip.Addr
-	Master          netip.Addr // source of the MASTER's adverts, ours while MASTER; invalid: not known
-	MasterPriority  uint8
-	Transitions     map[vrrp.State]uint64
-	AdvertsSent     uint64
-	AdvertsReceived uint64 // accepted
-	AdvertsRefused  map[vrrp.Reason]uint64
-	AdvertsByForm   map[string]uint64 // accepted ones of version 3 over IPv4, by form of the checksum: rfc5798, rfc9568
-	AdvertsAbsorbed uint64            // by the plane, not among the received ones
-	Mismatches      []Mismatch
-	Peers           []lb.Director // senders of accepted adverts since the start
-	Priority        uint8         // in use: the configured one with what is tracked
-	Tracked         string        // what changes the priority or keeps the instance down, in plain words; empty: nothing
-	Restored        uint64        // virtual addresses that somebody else removed, put back
+	Since           time.Time              // wall clock of the last transition
+	Reason          string                 `json:",omitempty"` // cause of the last transition, in plain words
+	Source          netip.Addr             `json:",omitzero"`
+	Master          netip.Addr             `json:",omitzero"` // source of the MASTER's adverts, ours while MASTER; invalid: not known
+	MasterPriority  uint8                  `json:",omitempty"`
+	Transitions     map[vrrp.State]uint64  `json:",omitempty"`
+	AdvertsSent     uint64                 `json:",omitempty"`
+	AdvertsReceived uint64                 `json:",omitempty"` // accepted
+	AdvertsRefused  map[vrrp.Reason]uint64 `json:",omitempty"`
+	AdvertsByForm   map[string]uint64      `json:",omitempty"` // accepted ones of version 3 over IPv4, by form of the checksum: rfc5798, rfc9568
+	AdvertsAbsorbed uint64                 `json:",omitempty"` // by the plane, not among the received ones
+	Mismatches      []Mismatch             `json:",omitempty"`
+	Peers           []lb.Director          `json:",omitempty"` // senders of accepted adverts since the start
+	Priority        uint8                  // in use: the configured one with what is tracked
+	Tracked         string                 `json:",omitempty"` // what changes the priority or keeps the instance down, in plain words; empty: nothing
+	Restored        uint64                 `json:",omitempty"` // virtual addresses that somebody else removed, put back
 }
 
 // Mismatch is a difference to another router on the same virtual router.

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -258,14 +259,18 @@ func encodeReport(r ha.Report, size int) []byte {
 	r.Instances = []ha.InstanceReport{}
 	rest := encode(r)
 	const start = `{"Instances":[` // the first field: a test compares with json.Marshal
-	b := append(make([]byte, 0, size), start...)
+	b := bytes.NewBuffer(append(make([]byte, 0, size), start...))
+	encoder := json.NewEncoder(b)
 	for i := range instances {
 		if i > 0 {
-			b = append(b, ',')
+			b.WriteByte(',')
 		}
-		b = append(b, encode(&instances[i])...)
+		if err := encoder.Encode(&instances[i]); err != nil {
+			panic("encode report: " + err.Error()) // plain values all of them: a test encodes them
+		}
+		b.Truncate(b.Len() - 1) // the end of the line
 	}
-	return append(b, rest[len(start):]...)
+	return append(b.Bytes(), rest[len(start):]...)
 }
 
 func encode(v any) []byte {
