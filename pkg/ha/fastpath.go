@@ -9,7 +9,7 @@ import (
 
 // The plane absorbs for us only until absorbLease from the last sign of life, which comes every renewInterval.
 const (
-	renewInterval = 200 * time.Millisecond
+	renewInterval = 500 * time.Millisecond
 	absorbLease   = 3 * renewInterval
 )
 
