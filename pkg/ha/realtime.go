@@ -73,6 +73,8 @@ func realtime(log *slog.Logger) (denied []string) {
 		}
 		_ = os.WriteFile(file, fmt.Append(nil, slack.Nanoseconds()), 0)
 	}
+	// Where the kernel makes huge pages of everything, what is given back of one would soon be there again, and locked.
+	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) // else a few megabytes more
 	if len(denied) > 0 {
 		log.Warn("the kernel did not permit all that makes the election punctual", "denied", strings.Join(denied, " | "))
 	}
