@@ -92,11 +92,11 @@ func newCluster(t *testing.T, plane string, directors, servers int) *cluster {
 	return c
 }
 
-// calm gives a scenario in which nobody may take over more time, where the machine is an emulated one: the steps between two
-// elections, of two intervals at most, take it 100 ms.
-func (c *cluster) calm() {
+// calm gives a scenario in which nobody may take over another interval where the machine is an emulated one, which may
+// stand still for longer than the usual one.
+func (c *cluster) calm(interval time.Duration) {
 	if inVM() {
-		c.interval = calmInterval
+		c.interval = interval
 	}
 }
 

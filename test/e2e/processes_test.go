@@ -63,7 +63,7 @@ func (c *cluster) stayed(d, peer *lab.Director, from time.Time, interval time.Du
 func TestKilledAgentAloneIsMissedByNobody(t *testing.T) {
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 2, 3)
-		c.calm()
+		c.calm(calmInterval)
 		c.start(c.service())
 		first, second := c.d[0], c.d[1]
 		load := c.load()
@@ -308,7 +308,7 @@ func (c *cluster) pid(d *lab.Director, part lab.Part) int {
 func TestUpgradeIsSeenByNobody(t *testing.T) {
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 2, 3)
-		c.calm()
+		c.calm(time.Second)
 		first, second := c.d[0], c.d[1]
 		c.ok(first.Install(nil))
 		c.start(c.service())
