@@ -23,9 +23,11 @@ import (
 
 // reportPause is the shortest time between two reports, and reportShare the part of one CPU that encoding them may
 // take: an advert must not wait for that.
+// Work that took long because others had the CPU keeps no report back for longer than reportLongest.
 const (
-	reportPause = 20 * time.Millisecond
-	reportShare = 10
+	reportPause   = 20 * time.Millisecond
+	reportShare   = 10
+	reportLongest = time.Second
 )
 
 // A supervisor that is gone is back after comeback at the latest, with RestartSec=100ms; its election resumes what has
@@ -290,7 +292,7 @@ func (p *pace) begin() { p.began = time.Now() }
 
 func (p *pace) end() {
 	now := time.Now()
-	p.free = now.Add(max(reportPause, reportShare*now.Sub(p.began)))
+	p.free = now.Add(min(max(reportPause, reportShare*now.Sub(p.began)), reportLongest))
 }
 
 // next is the newest of a channel in which a newer one replaces an older, not before the pace permits it; false: ctx has ended.
