@@ -21,7 +21,7 @@ const (
 	fifoPriority = 40
 	// oomScore lets the OOM killer take the agent, and most others, before the election.
 	oomScore   = -900
-	processors = 8
+	processors = 16
 	// fuse ends a process whose real-time thread has not waited for anything for so long: it would keep a CPU from
 	// everybody, and the supervisor starts another one. A loop that works rests in time, see rest.
 	fuse      = 3 * time.Second

@@ -27,13 +27,14 @@ const fuse = 3
 
 // watcherSlack is how much later than asked for the kernel may wake Go's watcher: the thread with which Go's scheduler
 // looks after every wait in the kernel a few dozen times, 20 us apart, whether it has ended. It would use more CPU than all
-// the rest. It must not be much: the watcher takes a processor from who waits in the kernel, and many holders do that at one
-// time. With a second, 500 instances on a busy box were announced for eight, and their addresses removed for more than 15.
-const watcherSlack = 5 * time.Millisecond
+// the rest. What it is for, to take a processor from who waits in the kernel or calculates for long, is needed where those
+// are few: see processors.
+const watcherSlack = time.Second
 
-// processors are enough of Go's for all that waits in the kernel at one time. That they are said at all keeps Go from looking
-// every second how many CPUs there are.
-const processors = 8
+// processors are more of Go's than goroutines ever wait in the kernel at one time: with 4 of them and a slow watcher, 500
+// instances that came to a busy box were announced for eight seconds. That they are said at all keeps Go from looking every
+// second how many CPUs there are.
+const processors = 16
 
 // hurry puts this process before ordinary ones, where that is permitted.
 func hurry() {
