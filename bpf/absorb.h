@@ -105,6 +105,10 @@ static __always_inline int absorb(struct advert *a, __u64 seen)
 	return __sync_val_compare_and_swap(&a->words->seen, seen, a->now) == seen;
 }
 
+/* So much earlier the next repeat may pass, until those of all routers pass at the beginning of a second of the clock: then
+ * user space wakes once for many. */
+#define ALIGNMENT (SECOND / 8)
+
 static __always_inline enum advert_fate repeat_fate(struct advert *a, __u64 seen)
 {
 	int absorbed = absorb(a, seen);
@@ -116,5 +120,8 @@ static __always_inline enum advert_fate repeat_fate(struct advert *a, __u64 seen
 	if (!absorbed && gap < MILLISECOND)
 		return ADVERT_RATE;
 	a->timer->passed = a->now;
-	return absorbed ? ADVERT_SAMPLED : ADVERT_PASSED;
+	if (!absorbed)
+		return ADVERT_PASSED;
+	a->timer->passed -= a->now % SECOND < ALIGNMENT ? a->now % SECOND : ALIGNMENT;
+	return ADVERT_SAMPLED;
 }

@@ -3,6 +3,7 @@ package ha
 import (
 	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/xdirector/xdirector/pkg/vrrp"
@@ -18,6 +19,8 @@ const (
 	// reportPause is the shortest time between two reports, for each instance in them: who takes over a thousand virtual
 	// routers at once has more to do than to tell of each alone.
 	reportPause = 200 * time.Microsecond
+	// reportPart is how many instances are reported in one turn: less than a millisecond, in which no advert is sent.
+	reportPart = 64
 )
 
 // reporter says when a report is due.
@@ -27,6 +30,10 @@ type reporter struct {
 	next   vrrp.Time // at the latest
 	free   vrrp.Time // not before
 	expire vrrp.Time // mismatches are looked through then
+
+	begun  bool // a report is being made, of the instances in parts
+	report Report
+	parts  []*instance // that are not in it yet
 }
 
 // reportDue is when report must be called, if nothing else happens.
@@ -34,7 +41,10 @@ func (l *loop) reportDue() vrrp.Time {
 	due := vrrp.Time(math.MaxInt64)
 	if l.reporter.opened { // until then holders call: a loop that didn't sleep would keep the only CPU from them
 		due = l.reporter.next + reportEase
-		if l.reporter.news {
+		switch {
+		case l.reporter.begun:
+			due = 0
+		case l.reporter.news:
 			due = min(due, l.reporter.free)
 		}
 	}
@@ -70,17 +80,28 @@ func (l *loop) report(now vrrp.Time) (stopped bool) {
 			go lockMemory(l.log)
 		}
 	}
-	if !r.opened || now < r.next && (!r.news || now < r.free) {
+	switch {
+	case !r.opened || !r.begun && now < r.next && (!r.news || now < r.free):
+		return false
+	case !r.begun || stopped:
+		l.look() // where nobody has a timer, none is late that would tell of a suspended box
+		r.begun, r.news, r.next = true, false, now+reportInterval
+		r.report, r.parts = Report{Instances: make([]InstanceReport, 0, len(l.instances))}, slices.Clone(l.instances)
+	}
+	part := r.parts
+	if !stopped { // then no adverts are left to wait
+		part = part[:min(reportPart, len(part))]
+	}
+	for _, i := range part {
+		i.changed = false
+		r.report.Instances = append(r.report.Instances, i.report())
+	}
+	if r.parts = r.parts[len(part):]; len(r.parts) > 0 {
 		return false
 	}
-	l.look() // where nobody has a timer, none is late that would tell of a suspended box
-	rep := Report{Stopped: stopped, Lateness: l.late.report(), Denied: l.denied, Instances: make([]InstanceReport, 0, len(l.instances))}
-	for _, i := range l.instances {
-		i.changed = false
-		rep.Instances = append(rep.Instances, i.report())
-	}
-	r.news, r.next, r.free = false, now+reportInterval, now+time.Duration(len(l.instances))*reportPause
-	l.runtime.publish(rep)
+	r.report.Stopped, r.report.Lateness, r.report.Denied = stopped, l.late.report(), l.denied
+	l.runtime.publish(r.report)
+	r.begun, r.report, r.parts, r.free = false, Report{}, nil, now+time.Duration(len(l.instances))*reportPause
 	return stopped
 }
 

@@ -39,7 +39,13 @@ type options struct {
 	intervals   []time.Duration
 	sizes       []int
 	window      time.Duration // of a measurement of CPU
+	changes     []string      // of the MASTER
 	busy        time.Duration // of adverts every 10 ms on a busy machine
+}
+
+// wants says whether a change was chosen.
+func (o options) wants(c change) bool {
+	return len(o.changes) == 0 || slices.Contains(o.changes, c.name)
 }
 
 // part is one kind of measurement: it returns what goes to the JSON.
@@ -61,6 +67,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.DurationVar(&o.busy, "busy", time.Minute, "how long adverts every 10 ms must stand a busy machine; the promise is for 10m")
 	chosen := flags.String("parts", "outage,cost,absorb,scale,busy", "which measurements")
 	intervals := flags.String("intervals", "1s,100ms,10ms", "between adverts, for outage")
+	changes := flags.String("changes", "", "which changes of the MASTER, for outage; \"preemption\" needs \"clean stop\" before it; empty: all")
 	sizes := flags.String("sizes", "1,255,1000", "numbers of virtual routers, for cost")
 	asJSON := flags.Bool("json", false, "print the results as JSON too")
 	if err := flags.Parse(args); err != nil {
@@ -72,6 +79,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return fmt.Errorf("-intervals: %q is no duration of 10ms or more", s)
 		}
 		o.intervals = append(o.intervals, d)
+	}
+	if *changes != "" {
+		o.changes = strings.Split(*changes, ",")
 	}
 	for _, s := range strings.Split(*sizes, ",") {
 		var n int

@@ -25,7 +25,7 @@ type loss struct {
 	garp   time.Duration // from the last advert of the old MASTER, or its priority 0, to the first gratuitous ARP
 	gap    time.Duration // without an answer to a ping
 	failed int           // requests that were opened after that advert
-	open   int           // requests that were open then
+	open   int           // requests that were open then, or were reset because they were at the gratuitous ARP
 	paused int           // requests that failed while the load itself stood still
 	total  int
 }
@@ -112,8 +112,8 @@ func measureOutage(ctx context.Context, o options, out io.Writer) (any, error) {
 	}
 	title := fmt.Sprintf("Outage of a virtual address: VRRPv3, BACKUP of priority %d; a ping every millisecond, %d new connections per second, each within %v.\n"+
 		"garp: from the last advert of the old MASTER (its priority 0 where there is one) to the first gratuitous ARP of the new one. failed: requests opened\n"+
-		"after that advert. xdirector forwards to 3 real servers; keepalived's boxes serve themselves. Wanted: %s none failed at clean stop, preemption and\n"+
-		"agent killed; else garp within 3 x interval + skew + 5 ms + 2 %%.", backup, rate, requestLimit, xdirector)
+		"after that advert, but for resets of those that were open at the gratuitous ARP: they count as open then. xdirector forwards\n"+
+		"to 3 real servers; keepalived's boxes serve themselves. Wanted: %s none failed at clean stop, preemption and agent killed; else garp within 3 x interval + skew + 5 ms + 2 %%.", backup, rate, requestLimit, xdirector)
 	return results, table(out, title, rows)
 }
 
@@ -134,6 +134,9 @@ func outageAt(ctx context.Context, o options, interval time.Duration) ([]outageR
 	}
 	for range o.repetitions {
 		for n, c := range all {
+			if !o.wants(c) {
+				continue
+			}
 			for _, p := range pairs {
 				if p.name == keepalived && c.to < 0 {
 					continue // it has no agent
@@ -222,7 +225,7 @@ func (p *pair) measure(ctx context.Context, c change, interval time.Duration) (l
 		switch {
 		case r.Pause > maxPause:
 			l.paused++
-		case r.Start.Before(since):
+		case r.Start.Before(since), r.Outcome == lab.Reset && r.Start.Before(garp) && r.End.After(garp):
 			l.open++
 		default:
 			l.failed++

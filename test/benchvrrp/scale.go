@@ -41,7 +41,7 @@ func measureScale(ctx context.Context, o options, out io.Writer) (any, error) {
 		rows = append(rows, []string{r.Program, r.Interval, fmt.Sprintf("%.0f", r.First), fmt.Sprintf("%.0f", r.Spread),
 			fmt.Sprintf("%.3f", r.Quiet), fmt.Sprintf("%.3f", r.Reload), r.Verdict})
 	}
-	title := fmt.Sprintf("%d virtual routers on %d interfaces: failover of all when everything is killed, and a reload that changes every tenth priority.\n"+
+	title := fmt.Sprintf("%d virtual routers on %d interfaces: failover of all when everything is killed between two adverts, and a reload that changes every tenth priority.\n"+
 		"Wanted: under 1 s from the first to the last gratuitous ARP; no advert later than 1.05 intervals.", maxRouters, maxRouters/perNetwork)
 	return results, table(out, title, rows)
 }
@@ -84,6 +84,9 @@ func scaleOf(ctx context.Context, o options, name string, interval time.Duration
 	}
 	r.Reload = longest(wires[0], from.Add(-interval), interval)
 
+	if err := pause(ctx, wires[0], interval); err != nil {
+		return scaleResult{}, err
+	}
 	at := time.Now()
 	p.process(0).Kill()
 	var first, last time.Time
@@ -115,6 +118,19 @@ func scaleOf(ctx context.Context, o options, name string, interval time.Duration
 		r.Verdict = verdict(last.Sub(first) < time.Second && r.Reload <= max(1.05, r.Quiet))
 	}
 	return r, err
+}
+
+// pause waits until nobody has sent an advert for a quarter of an interval. A MASTER that is killed among its adverts is missed an
+// interval later by some than by others: that says nothing about the failover.
+func pause(ctx context.Context, wires []*lab.Wire, interval time.Duration) error {
+	return lab.Wait(ctx, patience, func() error {
+		for _, w := range wires {
+			if len(w.Frames(time.Now().Add(-interval/4))) > 0 {
+				return errors.New("adverts come without a pause")
+			}
+		}
+		return nil
+	})
 }
 
 // reload changes the priority of every tenth virtual router of the MASTER, and keeps it the highest.
