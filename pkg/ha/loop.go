@@ -133,8 +133,9 @@ func (l *loop) run(ctx context.Context) error {
 			l.renew(now)
 		}
 		l.flush()
-		l.tell(now)
-		if l.report(now) {
+		stopped := l.report(now)
+		l.tell(now) // last: it says when we shall be back
+		if stopped {
 			l.endLease()
 			return nil
 		}
