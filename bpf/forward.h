@@ -10,7 +10,8 @@ struct decision {
 	__u32 verdict;
 	__u32 drop_reason;     /* with VERDICT_DROP */
 	__u32 server_id;       /* 0: no real server has to do with it */
-	__u32 creates_flow;
+	__u16 creates_flow;
+	__u16 unstored;	       /* a new flow that found no place */
 	struct server *server; /* with VERDICT_TX, VERDICT_REDIRECT, VERDICT_PASS_LOCAL */
 };
 
@@ -52,6 +53,8 @@ static __always_inline void count(const struct decision *decision, __u64 bytes)
 		frame->verdicts[decision->verdict]++;
 	if (frame && decision->verdict == VERDICT_DROP && decision->drop_reason < DROP_COUNT)
 		frame->drops[decision->drop_reason]++;
+	if (frame && decision->unstored)
+		frame->unstored++;
 
 	if (!decision->server_id)
 		return;

@@ -10,7 +10,7 @@
 #include "include/bpf_helpers.h"
 
 enum layout_version {
-	LAYOUT_VERSION = 2,
+	LAYOUT_VERSION = 3,
 };
 
 #define INTERFACES_MAX 64
@@ -115,6 +115,7 @@ struct server_counters {
 struct interface_counters {
 	__u64 verdicts[VERDICT_COUNT];
 	__u64 drops[DROP_COUNT];
+	__u64 unstored; /* new flows that found no place */
 };
 
 /* `rings`, by service id: words in lines, since an array rounds every value up to 8 bytes. Word 0 is the number of
@@ -123,26 +124,36 @@ struct ring_line {
 	__u32 word[RING_LINE_WORDS];
 };
 
-/* `flows` */
-enum flow_flag {
-	FLOW_CLOSING = 1, /* a FIN or RST was seen */
+/* `flows`: see flow.h. */
+enum flow_phase {
+	FLOW_OPENING, /* nothing but SYN was seen */
+	FLOW_OPEN,
+	FLOW_CLOSING, /* a FIN or RST was seen */
+	FLOW_UDP,
+	FLOW_PHASE_COUNT,
 };
 
-struct flow_key {
-	__be32 source;
-	__be32 destination;
-	__be16 source_port;
-	__be16 destination_port;
-	__u8 protocol;
-	__u8 padding[3];
+/* The bits of a flow's state, from the lowest: server id, the server's generation, the unit of time in which the flow is
+ * forgotten, its phase; the rest is zero. */
+enum flow_bits {
+	FLOW_SERVER_BITS = 18,
+	FLOW_GENERATION_BITS = 14,
+	FLOW_EXPIRES_SHIFT = 32,
+	FLOW_EXPIRES_BITS = 24,
+	FLOW_PHASE_SHIFT = 56,
+	FLOW_PHASE_MASK = 3,
+	FLOW_SEED_WORDS = 11,
+	FLOW_WAYS = 8,	    /* places in a set */
+	FLOW_FIRST_SET = 6, /* so many flows go to the first set; then the emptier one takes the next */
 };
 
-struct flow {
-	__u32 server;
-	__u32 generation;
-	__u64 last_seen; /* ticks, at most a second old */
-	__u32 flags;
-	__u32 padding;
+struct flow_place {
+	__u64 print;
+	__u64 state;
+};
+
+struct flow_set {
+	struct flow_place place[FLOW_WAYS];
 };
 
 /* `clients`: persistence */
@@ -268,14 +279,17 @@ struct advert_counters {
 	__u64 by_fate[ADVERT_FATE_COUNT];
 };
 
-/* `layout`: one entry, written last when the maps are made. The fields after the version have no meaning of their
- * own: they show the generated Go the types that no other map mentions. */
+/* `layout`: one entry, written last when the maps are made. The fields after the seed have no meaning of their own:
+ * they show the generated Go the types that no other map mentions. */
 struct layout {
 	enum layout_version version;
+	__u32 padding;
+	__u64 flow_seed[FLOW_SEED_WORDS]; /* of the prints in `flows` */
 	enum verdict verdict;
 	enum drop_reason drop_reason;
 	enum server_flag server_flag;
-	enum flow_flag flow_flag;
+	enum flow_phase flow_phase;
+	enum flow_bits flow_bits;
 	enum box_fact_kind box_fact_kind;
 	enum advert_fate advert_fate;
 	enum router_flag router_flag;
@@ -291,11 +305,11 @@ struct suspects {
 };
 
 _Static_assert(sizeof(struct service_key) == 8, "service_key has no hidden padding");
-_Static_assert(sizeof(struct flow_key) == 16, "flow_key has no hidden padding");
 _Static_assert(sizeof(struct client_key) == 8, "client_key has no hidden padding");
 _Static_assert(sizeof(struct box_fact) == 12, "box_fact has no hidden padding");
 _Static_assert(sizeof(struct server) == 32, "two servers share a cache line");
-_Static_assert(sizeof(struct flow) == 24, "flow has no hidden padding");
+_Static_assert(sizeof(struct flow_set) == 128, "a set is two cache lines");
+_Static_assert(SERVERS_MAX <= 1 << FLOW_SERVER_BITS, "a flow's state holds every server id");
 
 _Static_assert(sizeof(struct router_key) == 8, "router_key has no hidden padding");
 _Static_assert(sizeof(struct router) == 24, "router has no hidden padding");
@@ -380,10 +394,11 @@ struct {
 
 /* User space sets the size of these two when it makes them. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1024);
-	__type(key, struct flow_key);
-	__type(value, struct flow);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct flow_set);
 	PINNED;
 } flows SEC(".maps");
 

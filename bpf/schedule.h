@@ -5,6 +5,8 @@
 #include "maps.h"
 #include "flow.h"
 
+volatile const __u32 ticks_per_second; /* set by the loader */
+
 static __always_inline struct server *live_server(__u32 id)
 {
 	struct server *server = bpf_map_lookup_elem(&servers, &id);
@@ -12,9 +14,18 @@ static __always_inline struct server *live_server(__u32 id)
 	return server && server->flags & SERVER_LIVE ? server : 0;
 }
 
+/* The live server that was meant when its id had this generation; 0: it is gone. */
+static __always_inline struct server *same_server(__u32 id, __u32 generation)
+{
+	struct server *server = live_server(id);
+
+	return server && server->generation == generation ? server : 0;
+}
+
 /* The id of the server at this service's turn; 0: it has none. User space made the ring of live servers only, and
- * swaps it before a server goes. */
-static __always_inline __u32 next_in_ring(const struct service *service)
+ * swaps it before a server goes. A flow that
+ * can't be remembered (not 0) has no turn: its print says where all its packets go. */
+static __always_inline __u32 next_in_ring(const struct service *service, const struct flow_hash *unremembered)
 {
 	__u32 id = service->id, index = 0, length, place;
 	struct ring_line *line;
@@ -31,7 +42,7 @@ static __always_inline __u32 next_in_ring(const struct service *service)
 	length = line->word[0];
 	if (!length)
 		return 0;
-	place = __sync_fetch_and_add(turn, 1) % length + 1;
+	place = (unremembered ? unremembered->print : __sync_fetch_and_add(turn, 1)) % length + 1;
 	index = place / RING_LINE_WORDS;
 	line = bpf_map_lookup_elem(ring, &index);
 	return line ? line->word[place % RING_LINE_WORDS] : 0;
@@ -43,12 +54,10 @@ static __always_inline __u32 clients_server(const struct service *service, __be3
 {
 	struct client_key key = {.service = service->id, .address = address};
 	struct client *client = bpf_map_lookup_elem(&clients, &key);
-	struct server *server;
 
 	if (!client || (__s64)(now - client->expires) >= 0)
 		return 0;
-	server = live_server(client->server);
-	return server && server->generation == client->generation ? client->server : 0;
+	return same_server(client->server, client->generation) ? client->server : 0;
 }
 
 static __always_inline void bind_client(const struct service *service, __be32 address, __u32 id, __u32 generation,
@@ -65,11 +74,10 @@ static __always_inline void bind_client(const struct service *service, __be32 ad
 }
 
 /* An old flow of a client that has moved on must not pull it back. */
-static __always_inline void keep_client(const struct service *service, __be32 address, const struct flow *flow,
-					__u64 now)
+static __always_inline void keep_client(const struct service *service, __be32 address, __u64 flow, __u64 now)
 {
 	__u32 bound = clients_server(service, address, now);
 
-	if (!bound || bound == flow->server)
-		bind_client(service, address, flow->server, flow->generation, now);
+	if (!bound || bound == server_of(flow))
+		bind_client(service, address, server_of(flow), generation_of(flow), now);
 }

@@ -13,42 +13,52 @@
 #include "vrrp.h"
 
 /* The next packet of a known flow; verdict of the flow's server. */
-static __always_inline struct decision follow(struct flow *flow, struct server *server, const struct service *service,
-					      const struct packet *packet, __u64 now)
+static __always_inline struct decision follow(const struct known_flow *flow, struct server *server,
+					      const struct service *service, const struct packet *packet, __u64 now)
 {
-	if (closes(packet) && !(flow->flags & FLOW_CLOSING))
-		flow->flags |= FLOW_CLOSING;
-	/* Once a second is enough for ages, and keeps the cache line shared between CPUs. */
-	if (idle(flow, now) >= ticks_per_second) {
-		flow->last_seen = now;
-		if (service->persistence)
-			keep_client(service, packet->source, flow, now);
-	}
-	return send_to(server, flow->server);
+	if (touch_flow(flow, packet, units(now)) && service->persistence)
+		keep_client(service, packet->source, flow->state, now);
+	return send_to(server, server_of(flow->state));
 }
 
-/* The first packet of a flow. One in the middle of a connection is scheduled too: after a change of MASTER, or when
- * its real server went down, the answer of the new one ends it at once instead of leaving the client to wait. */
-static __always_inline struct decision begin(const struct flow_key *key, const struct service *service,
-					     const struct packet *packet, __u64 now)
+/* What a flow is by its first packet. */
+static __always_inline __u32 first_phase(const struct packet *packet)
+{
+	if (packet->protocol == PROTOCOL_UDP)
+		return FLOW_UDP;
+	if (closes(packet))
+		return FLOW_CLOSING;
+	return opens(packet) ? FLOW_OPENING : FLOW_OPEN;
+}
+
+/* The first packet of a flow, or of a known one that begins anew. One in the middle of a connection is scheduled too:
+ * after a change of MASTER, or when its real server went down, the answer of the new one ends it at once instead of
+ * leaving the client to wait. */
+static __always_inline struct decision begin(const struct flow_hash *hash, const struct known_flow *flow,
+					     const struct service *service, const struct packet *packet, __u64 now)
 {
 	struct decision decision;
 	struct server *server = 0;
+	struct room room;
+	__u64 state;
 	__u32 id = 0;
 
 	if (packet->tcp_flags & TCP_RST)
 		return drop(DROP_NO_FLOW);
+	room = flow->place ? own_room(flow) : room_for(hash, units(now));
 	if (service->persistence)
 		id = clients_server(service, packet->source, now);
 	if (!id)
-		id = next_in_ring(service);
+		id = next_in_ring(service, room.place ? 0 : hash);
 	if (id)
 		server = live_server(id);
 	if (!server)
 		return opens(packet) ? pass(VERDICT_PASS_REFUSED) : drop(DROP_NO_REAL_SERVER);
 
 	decision = send_to(server, id);
-	decision.creates_flow = store_flow(key, packet, id, server->generation, now);
+	state = state_of(id, server->generation, first_phase(packet), units(now));
+	decision.creates_flow = store_flow(hash, &room, state);
+	decision.unstored = !decision.creates_flow;
 	if (service->persistence)
 		bind_client(service, packet->source, id, server->generation, now);
 	return decision;
@@ -57,9 +67,9 @@ static __always_inline struct decision begin(const struct flow_key *key, const s
 static __always_inline struct decision decide(const struct packet *packet)
 {
 	struct service *service = find_service(packet);
+	struct known_flow flow;
+	struct flow_hash hash;
 	struct server *server;
-	struct flow_key key;
-	struct flow *flow;
 	__u64 now;
 
 	if (!service)
@@ -72,14 +82,14 @@ static __always_inline struct decision decide(const struct packet *packet)
 		return drop(DROP_FRAGMENT);
 
 	now = bpf_jiffies64();
-	key = key_of(packet);
-	flow = find_flow(&key, packet, now);
-	if (flow) {
-		server = live_server(flow->server);
-		if (server && server->generation == flow->generation)
-			return follow(flow, server, service, packet, now);
+	hash = hash_of(packet);
+	flow = find_flow(&hash);
+	if (flow.place && remaining(flow.state, units(now)) > 0 && !(opens(packet) && phase_of(flow.state) == FLOW_CLOSING)) {
+		server = same_server(server_of(flow.state), generation_of(flow.state));
+		if (server)
+			return follow(&flow, server, service, packet, now);
 	}
-	return begin(&key, service, packet, now);
+	return begin(&hash, &flow, service, packet, now);
 }
 
 SEC("xdp")

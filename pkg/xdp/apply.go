@@ -357,7 +357,7 @@ func (p *Plane) removeServers(gone func(lb.ServerKey) bool) error {
 		if !gone(key) {
 			continue
 		}
-		generation := t.generations[entry.id] + 1
+		generation := (t.generations[entry.id] + 1) & generationMask
 		if err := p.maps.Servers.Put(entry.id, xdirectorServer{Generation: generation}); err != nil {
 			return fmt.Errorf("remove real server %s of %s: %w", key.Address, key.Service, err)
 		}

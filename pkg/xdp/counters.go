@@ -1,12 +1,9 @@
 package xdp
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/xdirector/xdirector/pkg/lb"
 )
@@ -69,7 +66,7 @@ func (p *Plane) Counters() (lb.Counters, error) {
 		if err := p.maps.Traffic.Lookup(entry.id, &perCPU); err != nil {
 			return read, fmt.Errorf("read counters of real server %s of %s: %w", key.Address, key.Service, err)
 		}
-		traffic := lb.Traffic{Flows: p.flowCounts[entry.id]}
+		traffic := lb.Traffic{Flows: p.flowCounts[entry.id]} // of an id given since: there can be none
 		for _, c := range perCPU {
 			traffic.Packets += c.Packets
 			traffic.Bytes += c.Bytes
@@ -117,7 +114,7 @@ func (p *Plane) countFlows() error {
 		p.mu.Unlock()
 		return errClosed
 	}
-	table, generations := p.maps.Flows, slices.Clone(p.tables.generations)
+	table, generations := p.flows, slices.Clone(p.tables.generations)
 	p.mu.Unlock()
 
 	start := time.Now()
@@ -128,42 +125,13 @@ func (p *Plane) countFlows() error {
 	if err != nil {
 		return err
 	}
-	hz, err := ticksPerSecond()
-	if err != nil {
-		return err
-	}
-	counts := map[uint32]uint64{}
-	keys := make([]xdirectorFlowKey, flowsPerBatch)
-	flows := make([]xdirectorFlow, flowsPerBatch)
-	var cursor ebpf.MapBatchCursor
-	for {
-		n, err := table.BatchLookup(&cursor, keys, flows, nil)
-		for i, flow := range flows[:n] {
-			current := int(flow.Server) < len(generations) && generations[flow.Server] == flow.Generation
-			if current && !hasExpired(keys[i], flow, now, hz) {
-				counts[flow.Server]++
-			}
+	counts := make([]uint64, len(generations))
+	table.sweep(uint32(now>>p.flowClock.shift), func(flow flowState) {
+		if id := flow.server(); int(id) < len(generations) && generations[id] == flow.generation() {
+			counts[id]++
 		}
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("count flows: %w", err)
-		}
-	}
+	})
 	p.flowCounts = counts
 	p.flowCountsDue = time.Now().Add(flowCountBudget * time.Since(start))
 	return nil
-}
-
-// hasExpired says what has_expired of bpf/flow.h says.
-func hasExpired(key xdirectorFlowKey, flow xdirectorFlow, now, hz uint64) bool {
-	timeout := tcpTimeout
-	switch {
-	case lb.Protocol(key.Protocol) == lb.UDP:
-		timeout = udpTimeout
-	case flow.Flags&uint32(xdirectorFlowFlagFLOW_CLOSING) != 0:
-		timeout = closingTimeout
-	}
-	return int64(now-flow.LastSeen) >= int64(hz)*int64(timeout/time.Second)
 }

@@ -26,20 +26,20 @@ const (
 	noSlot           = math.MaxUint32
 	clientsPerFlows  = 4 // the table of persistent clients holds one for so many flows
 	tcpTimeout       = 15 * time.Minute
+	openingTimeout   = time.Minute     // before anything but SYN
 	closingTimeout   = 2 * time.Minute // after a FIN or RST
 	udpTimeout       = 5 * time.Minute
-	flowCountBudget  = 50 // counting flows may take one part in so many of the time
-	flowsPerBatch    = 4096
+	flowCountBudget  = 50  // counting flows may take one part in so many of the time
 	ringsPerBatch    = 256 // each is an open file for a moment
 	ringWriters      = 16
-	maxFlowTableSize = 1 << 28
+	maxFlowTableSize = 1 << 26
 )
 
 // Config says where the plane works.
 type Config struct {
 	Interfaces    []string // names; at least one, all must exist
 	PinPath       string   // absolute; see Open
-	FlowTableSize uint32   // flows that are remembered, 1 or more; each costs about 100 bytes of kernel memory
+	FlowTableSize uint32   // flows that are remembered without loss, 1 or more; each costs 32 to 64 bytes of kernel memory
 }
 
 // Mode is the way a program is attached to an interface.
@@ -68,11 +68,14 @@ type Plane struct {
 	clock  *ebpf.Program
 	nics   []*nic
 	tables *tables
+	flows  *flowTable
+	seed   flowSeed
 	reason string                // why an earlier mode was not taken
 	warned map[netip.Addr]string // real servers that can't be reached in native mode, and what was said about them
 
-	counting      sync.Mutex        // held while flows are counted; taken before mu
-	flowCounts    map[uint32]uint64 // by server id
+	flowClock     flowClock
+	counting      sync.Mutex // held while flows are counted; taken before mu
+	flowCounts    []uint64   // by server id
 	flowCountsDue time.Time
 }
 
@@ -101,6 +104,9 @@ func open(cfg Config, log *slog.Logger, system func() ([]net.Interface, error)) 
 		return nil, err
 	}
 	var err error
+	if p.flowClock, err = newFlowClock(); err != nil {
+		return nil, fmt.Errorf("open xdp plane: %w", err)
+	}
 	if p.lock, err = p.pins.lock(); err != nil {
 		return nil, fmt.Errorf("open xdp plane: %w", err)
 	}
@@ -125,6 +131,14 @@ func (p *Plane) prepare() error {
 	if p.tables, err = readTables(&p.maps); err != nil {
 		return err
 	}
+	if p.flows, err = mapFlows(p.maps.Flows); err != nil {
+		return err
+	}
+	var layout xdirectorLayout
+	if err := p.maps.Layout.Lookup(uint32(0), &layout); err != nil {
+		return fmt.Errorf("read layout: %w", err)
+	}
+	p.seed = layout.FlowSeed
 	spec, err := p.spec()
 	if err != nil {
 		return err
@@ -183,7 +197,7 @@ func (p *Plane) openMaps() (fresh bool, err error) {
 	if err := p.loadMaps(); err != nil {
 		return true, err
 	}
-	if err := p.maps.Layout.Put(uint32(0), xdirectorLayout{Version: xdirectorLayoutVersionLAYOUT_VERSION}); err != nil {
+	if err := p.maps.Layout.Put(uint32(0), xdirectorLayout{Version: xdirectorLayoutVersionLAYOUT_VERSION, FlowSeed: newFlowSeed()}); err != nil {
 		return true, fmt.Errorf("write layout version: %w", err)
 	}
 	return true, nil
@@ -211,18 +225,16 @@ func (p *Plane) spec() (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read built-in program: %w", err)
 	}
-	spec.Maps[xdirectorMapFlows].MaxEntries = p.config.FlowTableSize
+	sets := flowSets(p.config.FlowTableSize)
+	spec.Maps[xdirectorMapFlows].MaxEntries = sets
 	spec.Maps[xdirectorMapClients].MaxEntries = max(1, p.config.FlowTableSize/clientsPerFlows)
 
-	hz, err := ticksPerSecond()
-	if err != nil {
-		return nil, err
-	}
 	for name, value := range map[string]any{
-		xdirectorVarTicksPerSecond: uint32(hz),
-		xdirectorVarTcpTimeout:     hz * uint64(tcpTimeout/time.Second),
-		xdirectorVarClosingTimeout: hz * uint64(closingTimeout/time.Second),
-		xdirectorVarUdpTimeout:     hz * uint64(udpTimeout/time.Second),
+		xdirectorVarTicksPerSecond: uint32(p.flowClock.hz),
+		xdirectorVarFlowSeed:       p.seed,
+		xdirectorVarFlowSetsMask:   sets - 1,
+		xdirectorVarFlowTimeouts:   p.flowClock.timeouts(),
+		xdirectorVarFlowUnitShift:  p.flowClock.shift,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set constant %s: %w", name, err)
@@ -288,6 +300,9 @@ func (p *Plane) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err := p.maps.Close()
+	if p.flows != nil {
+		err = errors.Join(err, p.flows.close())
+	}
 	if p.clock != nil {
 		err = errors.Join(err, p.clock.Close())
 	}
@@ -299,7 +314,7 @@ func (p *Plane) Close() error {
 			err = errors.Join(err, n.program.Close())
 		}
 	}
-	p.nics, p.clock, p.maps = nil, nil, xdirectorMaps{}
+	p.nics, p.clock, p.flows, p.maps = nil, nil, nil, xdirectorMaps{}
 	p.unlock()
 	if err != nil {
 		return fmt.Errorf("close xdp plane: %w", err)

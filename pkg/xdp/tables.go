@@ -115,7 +115,7 @@ func (t *tables) readServers(m *ebpf.Map, services map[uint32]lb.ServiceKey) err
 			t.servers[server] = &serverEntry{id: id, written: true, value: value}
 		} else {
 			// Its service went and the agent died before this entry followed.
-			value = xdirectorServer{Generation: value.Generation + 1}
+			value = xdirectorServer{Generation: (value.Generation + 1) & generationMask}
 			if err := m.Put(id, value); err != nil {
 				return fmt.Errorf("remove server %d that belongs to no service: %w", id, err)
 			}

@@ -95,29 +95,39 @@ type xdirectorEvent struct {
 	Padding uint32
 }
 
-type xdirectorFlow struct {
-	_          structs.HostLayout
-	Server     uint32
-	Generation uint32
-	LastSeen   uint64
-	Flags      uint32
-	Padding    uint32
-}
-
-type xdirectorFlowFlag uint32
+type xdirectorFlowBits uint32
 
 const (
-	xdirectorFlowFlagFLOW_CLOSING xdirectorFlowFlag = 1
+	xdirectorFlowBitsFLOW_SERVER_BITS     xdirectorFlowBits = 18
+	xdirectorFlowBitsFLOW_GENERATION_BITS xdirectorFlowBits = 14
+	xdirectorFlowBitsFLOW_EXPIRES_SHIFT   xdirectorFlowBits = 32
+	xdirectorFlowBitsFLOW_EXPIRES_BITS    xdirectorFlowBits = 24
+	xdirectorFlowBitsFLOW_PHASE_SHIFT     xdirectorFlowBits = 56
+	xdirectorFlowBitsFLOW_PHASE_MASK      xdirectorFlowBits = 3
+	xdirectorFlowBitsFLOW_SEED_WORDS      xdirectorFlowBits = 11
+	xdirectorFlowBitsFLOW_WAYS            xdirectorFlowBits = 8
+	xdirectorFlowBitsFLOW_FIRST_SET       xdirectorFlowBits = 6
 )
 
-type xdirectorFlowKey struct {
-	_               structs.HostLayout
-	Source          uint32
-	Destination     uint32
-	SourcePort      uint16
-	DestinationPort uint16
-	Protocol        uint8
-	Padding         [3]uint8
+type xdirectorFlowPhase uint32
+
+const (
+	xdirectorFlowPhaseFLOW_OPENING     xdirectorFlowPhase = 0
+	xdirectorFlowPhaseFLOW_OPEN        xdirectorFlowPhase = 1
+	xdirectorFlowPhaseFLOW_CLOSING     xdirectorFlowPhase = 2
+	xdirectorFlowPhaseFLOW_UDP         xdirectorFlowPhase = 3
+	xdirectorFlowPhaseFLOW_PHASE_COUNT xdirectorFlowPhase = 4
+)
+
+type xdirectorFlowPlace struct {
+	_     structs.HostLayout
+	Print uint64
+	State uint64
+}
+
+type xdirectorFlowSet struct {
+	_     structs.HostLayout
+	Place [8]xdirectorFlowPlace
 }
 
 type xdirectorInterface struct {
@@ -131,15 +141,19 @@ type xdirectorInterfaceCounters struct {
 	_        structs.HostLayout
 	Verdicts [9]uint64
 	Drops    [6]uint64
+	Unstored uint64
 }
 
 type xdirectorLayout struct {
 	_           structs.HostLayout
 	Version     xdirectorLayoutVersion
+	Padding     uint32
+	FlowSeed    [11]uint64
 	Verdict     xdirectorVerdict
 	DropReason  xdirectorDropReason
 	ServerFlag  xdirectorServerFlag
-	FlowFlag    xdirectorFlowFlag
+	FlowPhase   xdirectorFlowPhase
+	FlowBits    xdirectorFlowBits
 	BoxFactKind xdirectorBoxFactKind
 	AdvertFate  xdirectorAdvertFate
 	RouterFlag  xdirectorRouterFlag
@@ -151,7 +165,7 @@ type xdirectorLayout struct {
 type xdirectorLayoutVersion uint32
 
 const (
-	xdirectorLayoutVersionLAYOUT_VERSION xdirectorLayoutVersion = 2
+	xdirectorLayoutVersionLAYOUT_VERSION xdirectorLayoutVersion = 3
 )
 
 type xdirectorPeerKey struct {
@@ -319,12 +333,13 @@ const (
 	xdirectorMapWords          = "words"
 	xdirectorProgReadClock     = "read_clock"
 	xdirectorProgXdirector     = "xdirector"
-	xdirectorVarClosingTimeout = "closing_timeout"
+	xdirectorVarFlowSeed       = "flow_seed"
+	xdirectorVarFlowSetsMask   = "flow_sets_mask"
+	xdirectorVarFlowTimeouts   = "flow_timeouts"
+	xdirectorVarFlowUnitShift  = "flow_unit_shift"
 	xdirectorVarOwnInterface   = "own_interface"
 	xdirectorVarOwnSlot        = "own_slot"
-	xdirectorVarTcpTimeout     = "tcp_timeout"
 	xdirectorVarTicksPerSecond = "ticks_per_second"
-	xdirectorVarUdpTimeout     = "udp_timeout"
 )
 
 // loadXdirector returns the embedded CollectionSpec for xdirector.
@@ -404,12 +419,13 @@ type xdirectorMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdirectorVariableSpecs struct {
-	ClosingTimeout *ebpf.VariableSpec `ebpf:"closing_timeout"`
+	FlowSeed       *ebpf.VariableSpec `ebpf:"flow_seed"`
+	FlowSetsMask   *ebpf.VariableSpec `ebpf:"flow_sets_mask"`
+	FlowTimeouts   *ebpf.VariableSpec `ebpf:"flow_timeouts"`
+	FlowUnitShift  *ebpf.VariableSpec `ebpf:"flow_unit_shift"`
 	OwnInterface   *ebpf.VariableSpec `ebpf:"own_interface"`
 	OwnSlot        *ebpf.VariableSpec `ebpf:"own_slot"`
-	TcpTimeout     *ebpf.VariableSpec `ebpf:"tcp_timeout"`
 	TicksPerSecond *ebpf.VariableSpec `ebpf:"ticks_per_second"`
-	UdpTimeout     *ebpf.VariableSpec `ebpf:"udp_timeout"`
 }
 
 // xdirectorObjects contains all objects after they have been loaded into the kernel.
@@ -485,12 +501,13 @@ func (m *xdirectorMaps) Close() error {
 //
 // It can be passed to loadXdirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdirectorVariables struct {
-	ClosingTimeout *ebpf.Variable `ebpf:"closing_timeout"`
+	FlowSeed       *ebpf.Variable `ebpf:"flow_seed"`
+	FlowSetsMask   *ebpf.Variable `ebpf:"flow_sets_mask"`
+	FlowTimeouts   *ebpf.Variable `ebpf:"flow_timeouts"`
+	FlowUnitShift  *ebpf.Variable `ebpf:"flow_unit_shift"`
 	OwnInterface   *ebpf.Variable `ebpf:"own_interface"`
 	OwnSlot        *ebpf.Variable `ebpf:"own_slot"`
-	TcpTimeout     *ebpf.Variable `ebpf:"tcp_timeout"`
 	TicksPerSecond *ebpf.Variable `ebpf:"ticks_per_second"`
-	UdpTimeout     *ebpf.Variable `ebpf:"udp_timeout"`
 }
 
 // xdirectorPrograms contains all programs after they have been loaded into the kernel.

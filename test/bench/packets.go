@@ -187,7 +187,7 @@ func (c *benchCase) counted(plane *xdp.Plane) (flows, adverts uint64, err error)
 	return flows, counters.Adverts[c.router][c.fate], nil
 }
 
-// frame is a TCP packet with ACK, of which the driver fills in addresses and source, or the advert.
+// frame is a TCP packet with ACK, or SYN, of which the driver fills in addresses and source, or the advert.
 func (c *benchCase) frame() []byte {
 	if c.advert != nil {
 		return c.advert
@@ -200,5 +200,8 @@ func (c *benchCase) frame() []byte {
 	copy(ip[16:], benchService().Address.AsSlice())
 	binary.BigEndian.PutUint16(tcp[2:], c.port)
 	tcp[12], tcp[13] = 5<<4, 0x10
+	if c.creates { // nothing follows: so a full table has room for the next one
+		tcp[13] = 0x02
+	}
 	return frame
 }
