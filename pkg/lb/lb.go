@@ -150,8 +150,16 @@ type InterfaceCounters struct {
 	Drops    map[string]uint64 // by reason, for example "no_real_server"
 }
 
+// FlowTable says how full the table of flows is.
+type FlowTable struct {
+	Size     uint64 // flows that it holds without loss
+	Flows    uint64 // that it holds now
+	Unstored uint64 // packets of new flows that found no place since the plane lives: a hash chose their real server
+}
+
 // Counters is one reading of a plane.
 type Counters struct {
+	FlowTable   FlowTable // zero on IPVS, whose table has no limit
 	RealServers map[ServerKey]Traffic
 	Interfaces  map[string]InterfaceCounters // by interface name; empty on IPVS
 	Adverts     map[string]map[string]uint64 // by Router.Name and what was done: passed, absorbed, sampled, or a reason to drop; empty on IPVS

@@ -74,12 +74,17 @@ func (p *Plane) Counters() (lb.Counters, error) {
 		}
 		read.RealServers[key] = traffic
 	}
+	read.FlowTable = lb.FlowTable{Size: uint64(p.config.FlowTableSize)}
+	for _, flows := range p.flowCounts {
+		read.FlowTable.Flows += flows
+	}
 	for _, n := range p.nics {
-		counters, err := p.readInterface(n)
+		counters, unstored, err := p.readInterface(n)
 		if err != nil {
 			return read, err
 		}
 		read.Interfaces[n.name] = counters
+		read.FlowTable.Unstored += unstored
 	}
 	adverts, err := p.readAdverts()
 	if err != nil {
@@ -89,11 +94,11 @@ func (p *Plane) Counters() (lb.Counters, error) {
 	return read, nil
 }
 
-func (p *Plane) readInterface(n *nic) (lb.InterfaceCounters, error) {
-	read := lb.InterfaceCounters{Verdicts: map[string]uint64{}, Drops: map[string]uint64{}}
+func (p *Plane) readInterface(n *nic) (read lb.InterfaceCounters, unstored uint64, err error) {
+	read = lb.InterfaceCounters{Verdicts: map[string]uint64{}, Drops: map[string]uint64{}}
 	var perCPU []xdirectorInterfaceCounters
 	if err := p.maps.Frames.Lookup(n.slot, &perCPU); err != nil {
-		return read, fmt.Errorf("read counters of %s: %w", n.name, err)
+		return read, 0, fmt.Errorf("read counters of %s: %w", n.name, err)
 	}
 	for _, c := range perCPU {
 		for verdict, frames := range c.Verdicts {
@@ -102,8 +107,9 @@ func (p *Plane) readInterface(n *nic) (lb.InterfaceCounters, error) {
 		for reason, frames := range c.Drops {
 			read.Drops[dropNames[reason]] += frames
 		}
+		unstored += c.Unstored
 	}
-	return read, nil
+	return read, unstored, nil
 }
 
 // countFlows counts the flows of each server that have not timed out, unless that was done a short while ago. It holds

@@ -48,8 +48,10 @@ func newFlowClock() (flowClock, error) {
 	if err != nil {
 		return flowClock{}, err
 	}
-	return flowClock{hz: hz, shift: uint32(bits.Len64((hz - 1) / 2))}, nil
+	return newFlowClockOf(hz), nil
 }
+
+func newFlowClockOf(hz uint64) flowClock { return flowClock{hz: hz, shift: uint32(bits.Len64(hz / 2))} }
 
 // units rounds up.
 func (c flowClock) units(d time.Duration) uint32 {

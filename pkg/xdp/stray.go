@@ -42,7 +42,7 @@ func (p *Plane) suspect(s lb.State) {
 }
 
 func (p *Plane) countBalanced(n *nic) (uint64, error) {
-	read, err := p.readInterface(n)
+	read, _, err := p.readInterface(n)
 	return read.Verdicts[verdictNames[xdirectorVerdictVERDICT_PASS_BALANCED]], err
 }
 
