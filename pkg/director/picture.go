@@ -49,6 +49,7 @@ func (d *Director) publish() {
 	for _, service := range d.cfg.Services {
 		s.Services = append(s.Services, d.servicePicture(service, s.Plane, counters))
 	}
+	s.FlowTable = status.FlowTable(counters.FlowTable)
 	for name, mode := range d.plane.modes {
 		c := counters.Interfaces[name]
 		s.Interfaces = append(s.Interfaces, status.Interface{Name: name, Mode: string(mode), Verdicts: c.Verdicts, Drops: c.Drops})

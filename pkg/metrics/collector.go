@@ -26,6 +26,7 @@ type collector struct {
 	lateness, electionRestarts, electionDenied, fastPath, maintenance           *prometheus.Desc
 	serverUp, serverWeight, serverTransitions, checkDuration, checks            *prometheus.Desc
 	packets, bytes, flowsCreated, flows, verdicts, drops                        *prometheus.Desc
+	flowTableSize, flowTableFlows, flowTableUnstored                            *prometheus.Desc
 	plane, reloadSuccess, reloadTime, build                                     *prometheus.Desc
 }
 
@@ -68,6 +69,10 @@ func newCollector(latest func() *status.Status) *collector {
 		verdicts:     desc("verdicts_total", "Frames that the XDP program saw on the interface, by what became of them.", "interface", "verdict"),
 		drops:        desc("drops_total", "Frames that the XDP program dropped on the interface, by the reason.", "interface", "reason"),
 
+		flowTableSize:     desc("flow_table_size", "Flows that the XDP plane's table holds without loss (dataplane.flow_table_size)."),
+		flowTableFlows:    desc("flow_table_flows", "Flows in the XDP plane's table that have not timed out."),
+		flowTableUnstored: desc("flow_table_unstored_total", "Packets of new flows that found no place in the XDP plane's table: a hash chose their real server."),
+
 		plane:         desc("plane_info", "Always 1: the plane that forwards the service's packets, and why this one.", "service", "plane", "reason"),
 		reloadSuccess: desc("config_reload_success", "1 if the last load of the configuration file was accepted, 0 if it was refused and the one before is in use."),
 		reloadTime:    desc("config_reload_timestamp_seconds", "Time of the last accepted load of the configuration file, in seconds since 1970."),
@@ -84,6 +89,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		c.lateness, c.electionRestarts, c.electionDenied, c.fastPath, c.maintenance,
 		c.serverUp, c.serverWeight, c.serverTransitions, c.checkDuration, c.checks,
 		c.packets, c.bytes, c.flowsCreated, c.flows, c.verdicts, c.drops,
+		c.flowTableSize, c.flowTableFlows, c.flowTableUnstored,
 		c.plane, c.reloadSuccess, c.reloadTime, c.build,
 	} {
 		ch <- d
@@ -112,6 +118,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, i := range s.Interfaces {
 		out.counters(c.verdicts, i.Verdicts, i.Name)
 		out.counters(c.drops, i.Drops, i.Name)
+	}
+	if s.FlowTable.Size > 0 {
+		out.gauge(c.flowTableSize, float64(s.FlowTable.Size))
+		out.gauge(c.flowTableFlows, float64(s.FlowTable.Flows))
+		out.counter(c.flowTableUnstored, s.FlowTable.Unstored)
 	}
 	out.gauge(c.reloadSuccess, truth(s.Reload.Success))
 	if !s.Reload.Time.IsZero() {

@@ -19,9 +19,17 @@ type Status struct {
 	Reload    Reload     `json:"reload"`
 
 	Interfaces []Interface `json:"interfaces"`
+	FlowTable  FlowTable   `json:"flow_table"` // zero on IPVS, whose table grows
 
 	Election    Election `json:"election"`
 	Maintenance bool     `json:"maintenance,omitempty"` // the operator has taken this box out of all elections
+}
+
+// FlowTable is how full the XDP plane's table of known flows is.
+type FlowTable struct {
+	Size     uint64 `json:"size"` // flows that it holds without loss
+	Flows    uint64 `json:"flows"`
+	Unstored uint64 `json:"unstored"` // packets of new flows that found no place: a hash chose their real server
 }
 
 // Election is the process that runs the elections.

@@ -27,8 +27,9 @@ func newFlowSeed() (seed flowSeed) {
 	for i := range seed {
 		var word [8]byte
 		rand.Read(word[:]) // never fails
-		seed[i] = binary.NativeEndian.Uint64(word[:]) | 1
+		seed[i] = binary.NativeEndian.Uint64(word[:])
 	}
+	seed[len(seed)-1] |= 1 // a factor: an even one would lose bits
 	return seed
 }
 
