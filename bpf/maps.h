@@ -84,9 +84,15 @@ struct service_key {
 	__u8 padding;
 };
 
+enum service_flag {
+	SERVICE_HASHES = 1, /* the ring is a table that the hash of a client's address points into */
+};
+
 struct service {
 	__u32 id;
 	__u32 persistence; /* seconds; 0: none */
+	__u32 flags;
+	__u32 padding;
 };
 
 enum server_flag {
@@ -287,6 +293,7 @@ struct layout {
 	__u64 flow_seed[FLOW_SEED_WORDS]; /* of the prints in `flows` */
 	enum verdict verdict;
 	enum drop_reason drop_reason;
+	enum service_flag service_flag;
 	enum server_flag server_flag;
 	enum flow_phase flow_phase;
 	enum flow_bits flow_bits;

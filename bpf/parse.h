@@ -184,6 +184,12 @@ static __always_inline int opens(const struct packet *packet)
 	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
+/* The first packet of a flow, as far as it can tell. */
+static __always_inline int begins(const struct packet *packet)
+{
+	return packet->protocol == PROTOCOL_UDP || opens(packet);
+}
+
 static __always_inline int closes(const struct packet *packet)
 {
 	return (packet->tcp_flags & (TCP_FIN | TCP_RST)) != 0;

@@ -22,14 +22,26 @@ static __always_inline struct server *same_server(__u32 id, __u32 generation)
 	return server && server->generation == generation ? server : 0;
 }
 
-/* The id of the server at this service's turn; 0: it has none. User space made the ring of live servers only, and
- * swaps it before a server goes. A flow that
- * can't be remembered (not 0) has no turn: its print says where all its packets go. */
-static __always_inline __u32 next_in_ring(const struct service *service, const struct flow_hash *unremembered)
+/* The same on every director, since nothing secret is in it: the finalizer of MurmurHash3 (Appleby, 2011). */
+static __always_inline __u64 hash_of_client(__be32 address)
 {
-	__u32 id = service->id, index = 0, length, place;
+	__u64 hash = address;
+
+	hash ^= hash >> 33;
+	hash *= 0xff51afd7ed558ccd;
+	hash ^= hash >> 33;
+	hash *= 0xc4ceb9fe1a85ec53;
+	return hash ^ hash >> 33;
+}
+
+/* The id of the server that a new flow gets; 0: there is none. User space made the ring of live servers only, and swaps
+ * it before a server goes. Without a turn a flow goes where its print says, with all its packets. */
+static __always_inline __u32 next_in_ring(const struct service *service, __be32 client,
+					  const struct flow_hash *hash, int has_turn)
+{
+	__u32 id = service->id, index = 0, length;
 	struct ring_line *line;
-	__u64 *turn;
+	__u64 *turn, place;
 	void *ring;
 
 	ring = bpf_map_lookup_elem(&rings, &id);
@@ -42,7 +54,13 @@ static __always_inline __u32 next_in_ring(const struct service *service, const s
 	length = line->word[0];
 	if (!length)
 		return 0;
-	place = (unremembered ? unremembered->print : __sync_fetch_and_add(turn, 1)) % length + 1;
+	if (service->flags & SERVICE_HASHES)
+		place = hash_of_client(client);
+	else if (has_turn)
+		place = __sync_fetch_and_add(turn, 1);
+	else
+		place = hash->print;
+	place = place % length + 1;
 	index = place / RING_LINE_WORDS;
 	line = bpf_map_lookup_elem(ring, &index);
 	return line ? line->word[place % RING_LINE_WORDS] : 0;

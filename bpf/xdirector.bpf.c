@@ -31,9 +31,9 @@ static __always_inline __u32 first_phase(const struct packet *packet)
 	return opens(packet) ? FLOW_OPENING : FLOW_OPEN;
 }
 
-/* The first packet of a flow, or of a known one that begins anew. One in the middle of a connection is scheduled too:
- * after a change of MASTER, or when its real server went down, the answer of the new one ends it at once instead of
- * leaving the client to wait. */
+/* The first packet of a flow, or of a known one that begins anew. It has its turn only if it will be remembered. One in the
+ * middle of a connection is scheduled too: after a change of MASTER, or when its real server went down, the answer of the
+ * new one ends it at once instead of leaving the client to wait. It has no turn: its SYN may have found no place. */
 static __always_inline struct decision begin(const struct flow_hash *hash, const struct known_flow *flow,
 					     const struct service *service, const struct packet *packet, __u64 now)
 {
@@ -49,7 +49,7 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 	if (service->persistence)
 		id = clients_server(service, packet->source, now);
 	if (!id)
-		id = next_in_ring(service, room.place ? 0 : hash);
+		id = next_in_ring(service, packet->source, hash, room.place && begins(packet));
 	if (id)
 		server = live_server(id);
 	if (!server)

@@ -62,7 +62,8 @@ func (d *decoder) protocol(v value) (lb.Protocol, bool) {
 }
 
 func (d *decoder) scheduler(v value) (lb.Scheduler, bool) {
-	s, ok := d.choice([]string{string(lb.RoundRobin), string(lb.WeightedRoundRobin)}, "lc", "wlc", "sh", "mh")(v)
+	known := []string{string(lb.RoundRobin), string(lb.WeightedRoundRobin), string(lb.SourceHashing), string(lb.MaglevHashing)}
+	s, ok := d.choice(known, "lc", "wlc")(v)
 	return lb.Scheduler(s), ok
 }
 

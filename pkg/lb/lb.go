@@ -47,7 +47,12 @@ type Scheduler string
 const (
 	RoundRobin         Scheduler = "rr"
 	WeightedRoundRobin Scheduler = "wrr"
+	SourceHashing      Scheduler = "sh"
+	MaglevHashing      Scheduler = "mh"
 )
+
+// Hashes says that the address of a client, and nothing else, decides which real server its new flows get.
+func (s Scheduler) Hashes() bool { return s == SourceHashing || s == MaglevHashing }
 
 // MAC is an Ethernet address.
 type MAC [6]byte
@@ -163,41 +168,6 @@ type Counters struct {
 	RealServers map[ServerKey]Traffic
 	Interfaces  map[string]InterfaceCounters // by interface name; empty on IPVS
 	Adverts     map[string]map[string]uint64 // by Router.Name and what was done: passed, absorbed, sampled, or a reason to drop; empty on IPVS
-}
-
-// Schedule returns the order in which new flows visit the schedulable real servers of a service, as indexes into
-// its RealServers. Round robin ignores weights other than 0. Weighted round robin is the order of the Linux
-// kernel's ip_vs_wrr: the weight threshold falls from the largest weight by their greatest common divisor. An empty
-// result means that no real server can take a new flow.
-func Schedule(s Service) []int {
-	var live []int
-	divisor, largest := uint16(0), uint16(0)
-	for i, r := range s.RealServers {
-		if r.Schedulable() && r.NextHop.Known() {
-			live = append(live, i)
-			divisor = gcd(divisor, r.Weight)
-			largest = max(largest, r.Weight)
-		}
-	}
-	if s.Scheduler == RoundRobin || len(live) == 0 {
-		return live
-	}
-	var order []int
-	for threshold := int(largest); threshold > 0; threshold -= int(divisor) {
-		for _, i := range live {
-			if int(s.RealServers[i].Weight) >= threshold {
-				order = append(order, i)
-			}
-		}
-	}
-	return order
-}
-
-func gcd(a, b uint16) uint16 {
-	for b != 0 {
-		a, b = b, a%b
-	}
-	return a
 }
 
 // Plane names what forwards a service's packets.

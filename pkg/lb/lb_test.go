@@ -1,7 +1,9 @@
 package lb_test
 
 import (
+	"math"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,7 +17,7 @@ var hop = lb.NextHop{Interface: 2, MAC: lb.MAC{2, 0, 0, 0, 0, 1}}
 func servers(weights ...uint16) []lb.RealServer {
 	var list []lb.RealServer
 	for i, w := range weights {
-		list = append(list, lb.RealServer{Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), Weight: w, Up: true, NextHop: hop})
+		list = append(list, lb.RealServer{Address: netip.AddrFrom4([4]byte{10, 0, byte((i + 1) >> 8), byte(i + 1)}), Weight: w, Up: true, NextHop: hop})
 	}
 	return list
 }
@@ -74,6 +76,115 @@ func TestScheduleOfTheLargestWeightsStaysSmall(t *testing.T) {
 	order := lb.Schedule(lb.Service{Scheduler: lb.WeightedRoundRobin, RealServers: servers(65535, 65534)})
 	if len(order) != 65535+65534 {
 		t.Errorf("length %d, want %d", len(order), 65535+65534)
+	}
+}
+
+func hashed(scheduler lb.Scheduler, servers []lb.RealServer) lb.Service {
+	return lb.Service{Scheduler: scheduler, RealServers: servers}
+}
+
+// owners is a schedule by address, which means the same whatever the order of the real servers.
+func owners(s lb.Service) []netip.Addr {
+	var list []netip.Addr
+	for _, i := range lb.Schedule(s) {
+		list = append(list, s.RealServers[i].Address)
+	}
+	return list
+}
+
+func TestHashTablesAreTheSameWhateverTheOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		scheduler := rapid.SampledFrom([]lb.Scheduler{lb.SourceHashing, lb.MaglevHashing}).Draw(t, "scheduler")
+		list := servers(rapid.SliceOfN(rapid.Uint16Range(0, 9), 1, 20).Draw(t, "weights")...)
+		for i := range list {
+			list[i].Up = rapid.Bool().Draw(t, "up")
+		}
+		other := rapid.Permutation(list).Draw(t, "other order")
+		if diff := cmp.Diff(owners(hashed(scheduler, list)), owners(hashed(scheduler, other)), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+			t.Fatalf("the order changes the table:\n%s", diff)
+		}
+	})
+}
+
+func TestMaglevGivesEachServerItsShare(t *testing.T) {
+	for _, weights := range [][]uint16{{1}, {1, 1, 1}, {1, 2, 3, 0}, {65535, 1}, {100, 200, 300, 400, 500}, make([]uint16, 1000)} {
+		total, live := 0, 0
+		for i := range weights {
+			if len(weights) == 1000 {
+				weights[i] = uint16(1 + i%7)
+			}
+			total += int(weights[i])
+			live += min(1, int(weights[i]))
+		}
+		table := lb.Schedule(hashed(lb.MaglevHashing, servers(weights...)))
+		if len(table) < 100*live {
+			t.Errorf("%d places for %d servers", len(table), live)
+		}
+		places := make([]int, len(weights))
+		for _, i := range table {
+			places[i]++
+		}
+		for i, w := range weights {
+			if want := float64(len(table)) * float64(w) / float64(total); math.Abs(float64(places[i])-want) > 1 {
+				t.Errorf("server %d of weight %d of %d has %d places of %d, want %.1f", i, w, total, places[i], len(table), want)
+			}
+		}
+	}
+}
+
+func TestMaglevMovesFewClientsWhenAServerGoes(t *testing.T) {
+	const n = 20
+	all := servers(slices.Repeat([]uint16{1}, n)...)
+	before := owners(hashed(lb.MaglevHashing, all))
+	for gone := range n {
+		fewer := slices.Clone(all)
+		fewer[gone].Up = false
+		after := owners(hashed(lb.MaglevHashing, fewer))
+		if len(after) != len(before) {
+			t.Fatalf("the table has %d places after server %d went down, %d before", len(after), gone, len(before))
+		}
+		moved := 0
+		for place, owner := range before {
+			if owner != all[gone].Address && owner != after[place] {
+				moved++
+			}
+		}
+		if limit := len(before) / 10; moved > limit {
+			t.Errorf("%d of %d places changed between servers that stay when server %d went down, want at most %d", moved, len(before), gone, limit)
+		}
+	}
+}
+
+func TestSameScheduleSaysWhetherItMustBeMadeAnew(t *testing.T) {
+	base := hashed(lb.MaglevHashing, servers(1, 2, 0))
+	for name, row := range map[string]struct {
+		change func(*lb.Service)
+		same   bool
+	}{
+		"nothing":             {func(*lb.Service) {}, true},
+		"another next hop":    {func(s *lb.Service) { s.RealServers[0].NextHop.MAC[5] = 9 }, true},
+		"another persistence": {func(s *lb.Service) { s.Persistence = 1 }, true},
+		"no next hop":         {func(s *lb.Service) { s.RealServers[0].NextHop = lb.NextHop{} }, false},
+		"a weight":            {func(s *lb.Service) { s.RealServers[1].Weight = 3 }, false},
+		"a weight of 0":       {func(s *lb.Service) { s.RealServers[2].Weight = 3 }, false},
+		"down":                {func(s *lb.Service) { s.RealServers[1].Up = false }, false},
+		"the scheduler":       {func(s *lb.Service) { s.Scheduler = lb.RoundRobin }, false},
+		"the order":           {func(s *lb.Service) { slices.Reverse(s.RealServers) }, false},
+		"one server less":     {func(s *lb.Service) { s.RealServers = s.RealServers[:2] }, false},
+	} {
+		other := base
+		other.RealServers = slices.Clone(base.RealServers)
+		row.change(&other)
+		if got := lb.SameSchedule(base, other); got != row.same {
+			t.Errorf("%s: %v, want %v", name, got, row.same)
+		}
+	}
+}
+
+func BenchmarkMaglevOfManyServers(b *testing.B) {
+	s := hashed(lb.MaglevHashing, servers(slices.Repeat([]uint16{1}, 600)...))
+	for b.Loop() {
+		lb.Schedule(s)
 	}
 }
 

@@ -80,7 +80,7 @@ func TestFlowOfAServerRemovedBeforeARestartDoesNotHitTheNextOwnerOfItsID(t *test
 	apply(t, p, state(persistent(service(webKey, server(2)))))
 	p = reopen(t, p, nil)
 	apply(t, p, state(persistent(service(webKey, server(3), server(2)))))
-	if got := sentTo(t, p, packet{flags: ack}); got != 2 {
+	if got := sentTo(t, p, packet{flags: syn}); got != 2 {
 		t.Errorf("the old flow went to server %d, want 2: scheduled afresh, and it is at its turn", got)
 	}
 }

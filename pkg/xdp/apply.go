@@ -219,7 +219,7 @@ func (p *Plane) writeServices(w *wish) error {
 
 func (p *Plane) writeService(service wishedService) error {
 	entry := p.tables.services[service.key]
-	value := xdirectorService{Id: entry.id, Persistence: service.persistence}
+	value := xdirectorService{Id: entry.id, Persistence: service.persistence, Flags: service.flags}
 	if entry.written && entry.value == value {
 		return nil
 	}

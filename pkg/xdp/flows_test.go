@@ -124,6 +124,43 @@ func TestFlowThatFindsNoPlaceGoesToOneServerAllTheSame(t *testing.T) {
 	}
 }
 
+func TestConnectionSeenFromItsMiddleIsAnEstablishedOne(t *testing.T) {
+	p := smallTable(t, 64)
+	for n := range 10 {
+		sentTo(t, p, flowPacket(n, ack))
+	}
+	age(t, p, tcpTimeout-time.Minute)
+	if flows, unstored := flowsAndUnstored(t, p); flows != 10 || unstored != 0 {
+		t.Errorf("%d flows are known, %d found no place; want 10 and none", flows, unstored)
+	}
+}
+
+// Its SYN may have found no place, and gone where its print says.
+func TestFlowGoesToOneServerAlsoWhenItFindsAPlaceLater(t *testing.T) {
+	const size = 64
+	p := smallTable(t, size)
+	for n := range 4 * size {
+		sentTo(t, p, flowPacket(n, ack))
+	}
+	_, before := flowsAndUnstored(t, p)
+	var servers [50]int
+	for n := range servers {
+		servers[n] = sentTo(t, p, flowPacket(1<<20+n, syn))
+	}
+	if _, after := flowsAndUnstored(t, p); after-before != uint64(len(servers)) {
+		t.Fatalf("%d of %d found no place", after-before, len(servers))
+	}
+	age(t, p, tcpTimeout+time.Second)
+	for n, want := range servers {
+		if got := sentTo(t, p, flowPacket(1<<20+n, ack)); got != want {
+			t.Errorf("flow %d went to server %d, then to %d", n, want, got)
+		}
+	}
+	if flows, _ := flowsAndUnstored(t, p); flows != uint64(len(servers)) {
+		t.Errorf("%d flows are known, want %d", flows, len(servers))
+	}
+}
+
 func TestForgottenFlowsMakeRoom(t *testing.T) {
 	const size = 64
 	p := smallTable(t, size)

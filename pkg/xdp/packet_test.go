@@ -135,7 +135,7 @@ var packetTable = []packetRow{
 	{name: "don't fragment", packet: packet{flags: syn, fragment: 0x4000}, verdict: "tx", server: 1, egress: eth0MAC},
 	{name: "4 bytes of IP options", packet: packet{flags: syn, options: make([]byte, 4)}, verdict: "tx", server: 1, egress: eth0MAC},
 	{name: "40 bytes of IP options", packet: packet{flags: syn, options: make([]byte, 40)}, verdict: "tx", server: 1, egress: eth0MAC},
-	{name: "middle of an unknown connection", packet: packet{flags: ack}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "middle of an unknown connection", packet: packet{toPort: 82, flags: ack}, verdict: "redirect", server: 3, egress: eth1MAC},
 	{name: "UDP", packet: packet{protocol: lb.UDP, toPort: 53}, verdict: "tx", server: 1, egress: eth0MAC},
 	{name: "server behind another interface", packet: packet{flags: syn, toPort: 82}, verdict: "redirect", server: 3, egress: eth1MAC},
 	{name: "this box is the server", packet: packet{flags: syn, toPort: 81}, verdict: "pass_local"},
@@ -156,7 +156,7 @@ var packetTable = []packetRow{
 	{name: "another SYN in a connection reopened after FIN", packet: packet{flags: syn},
 		before: []packet{{flags: syn}, {flags: fin | ack}, {flags: syn}}, verdict: "tx", server: 2, egress: eth0MAC},
 	{name: "SYN after a flow that began with FIN", packet: packet{flags: syn}, before: []packet{{flags: fin | ack}},
-		verdict: "tx", server: 2, egress: eth0MAC},
+		verdict: "tx", server: 1, egress: eth0MAC},
 }
 
 // shut is the state of a BACKUP.

@@ -38,6 +38,8 @@ type serviceEntry struct {
 	value     xdirectorService
 	ringKnown bool // false after adoption: the ring is written anew
 	ring      []uint32
+	of        lb.Service // that schedule was made of
+	schedule  []int
 }
 
 type serverEntry struct {

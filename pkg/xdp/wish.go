@@ -18,6 +18,7 @@ type wish struct {
 type wishedService struct {
 	key         lb.ServiceKey
 	persistence uint32
+	flags       uint32
 	servers     []lb.RealServer // with the next hops that are really used
 	ring        []int           // indexes into servers
 }
@@ -80,8 +81,22 @@ func newWishedService(service lb.Service, t *tables, macs map[int]lb.MAC) (wishe
 		wished.servers = append(wished.servers, r)
 	}
 	service.RealServers = wished.servers
-	wished.ring = lb.Schedule(service)
+	wished.ring = scheduleOf(service, t.services[service.Key])
+	if service.Scheduler.Hashes() {
+		wished.flags = uint32(xdirectorServiceFlagSERVICE_HASHES)
+	}
 	return wished, nil
+}
+
+// scheduleOf makes no schedule anew that it has made before.
+func scheduleOf(service lb.Service, entry *serviceEntry) []int {
+	switch {
+	case entry == nil:
+		return lb.Schedule(service)
+	case !lb.SameSchedule(entry.of, service):
+		entry.of, entry.schedule = service, lb.Schedule(service)
+	}
+	return entry.schedule
 }
 
 func usableHop(hop lb.NextHop, entry *serverEntry, macs map[int]lb.MAC) lb.NextHop {
