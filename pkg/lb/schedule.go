@@ -131,14 +131,15 @@ type claimant struct {
 	next, skip                   int
 }
 
-// claimants is a heap: the first one has the least places for its weight, counting the one it would get.
+// claimants is a heap: the first one has the least places for its weight, counting half of the one it would get (Sainte-Laguë's
+// method for seats in a parliament, which favours neither large nor small weights).
 type claimants []*claimant
 
 func (c claimants) Len() int { return len(c) }
 
 func (c claimants) Less(i, j int) bool {
 	a, b := c[i], c[j]
-	return cmp.Or(cmp.Compare((a.places+1)*b.weight, (b.places+1)*a.weight), cmp.Compare(a.rank, b.rank)) < 0
+	return cmp.Or(cmp.Compare((2*a.places+1)*b.weight, (2*b.places+1)*a.weight), cmp.Compare(a.rank, b.rank)) < 0
 }
 
 func (c claimants) Swap(i, j int) { c[i], c[j] = c[j], c[i] }

@@ -151,6 +151,7 @@ type xdirectorLayout struct {
 	FlowSeed    [11]uint64
 	Verdict     xdirectorVerdict
 	DropReason  xdirectorDropReason
+	ServiceFlag xdirectorServiceFlag
 	ServerFlag  xdirectorServerFlag
 	FlowPhase   xdirectorFlowPhase
 	FlowBits    xdirectorFlowBits
@@ -158,6 +159,7 @@ type xdirectorLayout struct {
 	AdvertFate  xdirectorAdvertFate
 	RouterFlag  xdirectorRouterFlag
 	Event       xdirectorEvent
+	_           [4]byte
 	Capture     xdirectorCapture
 	RingLine    xdirectorRingLine
 }
@@ -249,7 +251,15 @@ type xdirectorService struct {
 	_           structs.HostLayout
 	Id          uint32
 	Persistence uint32
+	Flags       uint32
+	Padding     uint32
 }
+
+type xdirectorServiceFlag uint32
+
+const (
+	xdirectorServiceFlagSERVICE_HASHES xdirectorServiceFlag = 1
+)
 
 type xdirectorServiceKey struct {
 	_        structs.HostLayout
