@@ -31,6 +31,7 @@ volatile const __u32 flow_timeouts[FLOW_PHASE_COUNT]; /* units */
 
 struct flow_hash {
 	__u64 print;
+	__u64 spread; /* as good as random in every bit, for what is chosen by hash */
 	__u32 set[2];
 };
 
@@ -57,6 +58,7 @@ static __always_inline struct flow_hash hash_of(const struct packet *packet)
 	mix ^= mix >> 29;
 	mix *= flow_seed[10];
 	mix ^= mix >> 32;
+	hash.spread = mix;
 	hash.set[0] = mix & flow_sets_mask;
 	hash.set[1] = mix >> 32 & flow_sets_mask;
 	return hash;

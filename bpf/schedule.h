@@ -35,7 +35,7 @@ static __always_inline __u64 hash_of_client(__be32 address)
 }
 
 /* The id of the server that a new flow gets; 0: there is none. User space made the ring of live servers only, and swaps
- * it before a server goes. Without a turn a flow goes where its print says, with all its packets. */
+ * it before a server goes. Without a turn a flow goes where its hash says, with all its packets. */
 static __always_inline __u32 next_in_ring(const struct service *service, __be32 client,
 					  const struct flow_hash *hash, int has_turn)
 {
@@ -59,7 +59,7 @@ static __always_inline __u32 next_in_ring(const struct service *service, __be32 
 	else if (has_turn)
 		place = __sync_fetch_and_add(turn, 1);
 	else
-		place = hash->print;
+		place = hash->spread;
 	place = place % length + 1;
 	index = place / RING_LINE_WORDS;
 	line = bpf_map_lookup_elem(ring, &index);

@@ -151,6 +151,19 @@ func TestKernelWrittenInPlaceKeepsTheSharesOfTheWeights(t *testing.T) {
 	}
 }
 
+func TestKernelHashesAClientToOneServer(t *testing.T) {
+	for _, scheduler := range []lb.Scheduler{lb.SourceHashing, lb.MaglevHashing} {
+		t.Run(string(scheduler), func(t *testing.T) {
+			l := newLAN(t, 3)
+			p := l.openOn(t)
+			l.apply(t, p, service(tcpKey, scheduler, real(1, 1), real(2, 2), real(3, 1)))
+			if got := l.askTimes(t, 9); strings.Trim(got, got[:1]) != "" {
+				t.Errorf("flows of one client went to real servers %s", got)
+			}
+		})
+	}
+}
+
 func TestKernelPersistentClientStaysUntilItsServerIsDown(t *testing.T) {
 	l := newLAN(t, 3)
 	p := l.openOn(t)

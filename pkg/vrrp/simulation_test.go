@@ -233,6 +233,9 @@ func (l *lan) repair() {
 	l.loss = 0
 	// Who offers its place waits no longer than for an answer within stopGrace.
 	l.delay = min(l.delay, stopGrace/2)
+	for n := range l.wire { // what is on the way too
+		l.wire[n].at = min(l.wire[n].at, l.now+l.delay)
+	}
 	for _, b := range l.boxes {
 		l.wake(b)
 	}
