@@ -134,7 +134,8 @@ func (l *loop) run(ctx context.Context) error {
 		}
 		l.flush()
 		stopped := l.report(now)
-		l.tell(now) // last: it says when we shall be back
+		l.tell(now)
+		l.promise(now)
 		if stopped {
 			l.endLease()
 			return nil
@@ -367,16 +368,12 @@ func (l *loop) tell(now vrrp.Time) {
 		}
 		s.sent = true
 	}
-	switch {
-	case s.word == nil:
-	case s.fastest > 0 && s.sent:
+	if s.word != nil && s.fastest > 0 && s.sent {
 		until := l.clock() - l.asleep + SilentIntervals*s.fastest
 		atomic.StoreUint64(s.word, uint64(until))
 		if s.alarm > 0 {
 			_ = unix.TimerfdSettime(s.alarm, unix.TFD_TIMER_ABSTIME, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(until))}, nil) // else it rings earlier
 		}
-	case s.fastest == 0 && l.reporter.opened:
-		atomic.StoreUint64(s.word, uint64(max(now, l.next())-l.asleep+idleLease))
 	}
 	s.sent = false
 	if !s.untold || now < s.readyAt {
@@ -390,6 +387,13 @@ func (l *loop) tell(now vrrp.Time) {
 	}
 	s.untold, s.readyAt = false, now+time.Duration(len(list))*reportPause
 	l.runtime.publishReady(list)
+}
+
+// promise says when the loop will be back while no instance is MASTER. Nothing may be left to do then before it waits.
+func (l *loop) promise(now vrrp.Time) {
+	if s := &l.lease; s.word != nil && s.fastest == 0 && l.reporter.opened {
+		atomic.StoreUint64(s.word, uint64(max(now, l.next())-l.asleep+idleLease))
+	}
 }
 
 // endLease says that nobody needs to look any more.
