@@ -99,7 +99,7 @@ func TestTheElectionOfAThousandInstancesIsSmall(t *testing.T) {
 				return nil
 			}))
 			var pss int64
-			c.ok(lab.Wait(t.Context(), patience, func() (err error) { // a change of all makes garbage
+			c.ok(lab.Wait(t.Context(), 3*patience, func() (err error) { // a change of all makes garbage
 				if pss, _, err = lab.Memory(d.Process().PIDsWith("election")); pss >= electionMemory {
 					err = fmt.Errorf("the election of a thousand instances, %s, needs %d kB, want less than %d", state, pss>>10, electionMemory>>10)
 				}
