@@ -114,10 +114,12 @@ now=$(date '+%F %T')
 election=$(part election) agent=$(part agent) main=$(main_pid)
 group=/sys/fs/cgroup$(systemctl show -P ControlGroup xdirector)
 begin_load
-until grep -q '^oom_kill [1-9]' "$group/memory.events"; do # what can be reclaimed goes first
-	echo $(($(cat "$group/memory.current") - 1048576)) >"$group/memory.max"
+until grep -q '^oom_kill [1-9]' "$group/memory.events"; do
+	echo 64M >"$group/memory.reclaim" 2>/dev/null || true # less than that can be had, and all of it is
+	read -r used <"$group/memory.current"
+	echo $((used - 1048576)) >"$group/memory.max" # returns when enough has gone
+	echo max >"$group/memory.max"                 # at once, for the next agent starts already
 done
-echo max >"$group/memory.max"
 wait_for 10 logged 'the agent has ended.*ran out of memory'
 wait_for 20 agent_answers
 end_load
