@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strings"
 	"time"
 
@@ -26,6 +27,9 @@ const (
 	// everybody, and the supervisor starts another one. A loop that works rests in time, see rest.
 	fuse      = 3 * time.Second
 	restAfter = fuse / 6
+	// With tidyAbove bytes a thousand instances have their memory tidied once a minute: it takes another CPU a few milliseconds.
+	tidyInterval = 10 * time.Second
+	tidyAbove    = 3 << 19
 	// slack is how much later than asked for the kernel may wake the other threads. Go's scheduler has one that looks after every
 	// system call a few times whether it ended, 50 us apart if it can: more work than all that one instance has to do.
 	slack = 5 * time.Millisecond
@@ -104,17 +108,33 @@ func mayLock() error {
 	return nil
 }
 
-// lockMemory keeps all memory of the process in place, once the beginning is over: what is locked is never given back, and a
-// thousand instances begin with many times the memory that they need later.
-func lockMemory(log *slog.Logger) {
-	if mayLock() != nil {
-		return // told at the start
+// keepMemory keeps all memory of the process in place from the end of the beginning on, as long as the process lives. What a wave
+// of changes needed is given back: a thousand instances begin with many times the memory that they need later.
+func keepMemory(log *slog.Logger) {
+	if !lockMemory(log) {
+		return
 	}
+	idle := []metrics.Sample{{Name: "/memory/classes/heap/free:bytes"}} // in use once, and no longer
+	for range time.Tick(tidyInterval) {
+		if metrics.Read(idle); idle[0].Value.Uint64() >= tidyAbove && !lockMemory(log) {
+			return
+		}
+	}
+}
+
+// lockMemory locks what is in use, and what ever will be. The kernel takes nothing back that is locked.
+func lockMemory(log *slog.Logger) bool {
+	if mayLock() != nil {
+		return false // told at the start
+	}
+	_ = unix.Munlockall()
 	debug.FreeOSMemory()
 	// Without MCL_ONFAULT everything that Go has reserved becomes resident.
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
 		log.Warn("memory is not locked, so a box short of it may page the election out", "error", err)
+		return false
 	}
+	return true
 }
 
 // may says whether the thread has a capability.

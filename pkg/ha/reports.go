@@ -77,7 +77,7 @@ func (l *loop) report(now vrrp.Time) (stopped bool) {
 	if !r.opened && l.unclaimed == 0 {
 		r.opened, r.news = true, true
 		if l.runtime.options.Realtime {
-			go lockMemory(l.log)
+			go keepMemory(l.log)
 		}
 	}
 	switch {

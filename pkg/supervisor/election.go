@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
@@ -75,6 +76,7 @@ func Elect(handler func(format string, level slog.Leveler) slog.Handler) error {
 		return err
 	}
 	debug.SetGCPercent(gcPercent)
+	runtime.MemProfileRate = 0 // nobody reads the profile, and its table is locked in place
 	hurry()
 	out := newOutbox()
 	sent := make(chan struct{})
