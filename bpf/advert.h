@@ -94,7 +94,7 @@ static __always_inline int read_advert(struct xdp_md *ctx, struct advert *a)
 
 static __always_inline const __u8 *source_of(const struct advert *a)
 {
-	return a->family == 4 ? (__u8 *)&ipv4_of(a)->source : ipv6_of(a)->source;
+	return a->family == 4 ? (__u8 *)&ipv4_of(a)->source : (__u8 *)&ipv6_of(a)->source;
 }
 
 /* Into 16 zeroes. */
@@ -103,7 +103,7 @@ static __always_inline void copy_source(__u8 *to, const struct advert *a)
 	if (a->family == 4)
 		__builtin_memcpy(to, &ipv4_of(a)->source, 4);
 	else
-		__builtin_memcpy(to, ipv6_of(a)->source, 16);
+		__builtin_memcpy(to, &ipv6_of(a)->source, 16);
 }
 
 static __always_inline int same_address(const struct advert *a, const __u8 *left, const __u8 *right)
@@ -131,7 +131,7 @@ static __always_inline int is_addressed_to_us(const struct advert *a)
 			return 1;
 		destination = (__u8 *)&ipv4_of(a)->destination;
 	} else {
-		destination = ipv6_of(a)->destination;
+		destination = (void *)&ipv6_of(a)->destination;
 		word = (const __u32 *)destination;
 		if (word[0] == bpf_htonl(0xff020000) && !word[1] && !word[2] && word[3] == bpf_htonl(0x12))
 			return 1;

@@ -22,7 +22,6 @@
 volatile const __u64 flow_seed[FLOW_SEED_WORDS];
 volatile const __u32 flow_sets_mask;			 /* number of sets less one; the number is a power of two */
 volatile const __u32 flow_unit_shift;			 /* a unit of expiry is so many bits of ticks */
-volatile const __u32 flow_timeouts[FLOW_PHASE_COUNT]; /* units */
 
 #define FLOW_FREE 0
 #define FLOW_BUSY 1
@@ -43,20 +42,28 @@ struct known_flow {
 
 static __always_inline struct flow_hash hash_of(const struct packet *packet)
 {
-	__u64 source = packet->source, destination = packet->destination, protocol = packet->protocol;
+	const __u32 *source = packet->source.word, *destination = packet->destination.word;
 	__u64 ports = (__u64)packet->source_port << 16 | packet->destination_port;
+	__u64 kind = packet->family << 8 | packet->protocol;
+	const volatile __u64 *first = flow_seed, *second = flow_seed + FLOW_SEED_TERMS;
 	__u64 a, b, mix;
 	struct flow_hash hash;
 
-	a = flow_seed[0] + flow_seed[1] * source + flow_seed[2] * destination + flow_seed[3] * ports + flow_seed[4] * protocol;
-	b = flow_seed[5] + flow_seed[6] * source + flow_seed[7] * destination + flow_seed[8] * ports + flow_seed[9] * protocol;
+	a = first[0] + first[1] * source[0] + first[2] * destination[0] + first[3] * ports + first[4] * kind;
+	b = second[0] + second[1] * source[0] + second[2] * destination[0] + second[3] * ports + second[4] * kind;
+	if (packet->family == 6) { /* of IPv4 these are zero */
+		for (int i = 1; i < 4; i++) {
+			a += first[3 + 2 * i] * source[i] + first[4 + 2 * i] * destination[i];
+			b += second[3 + 2 * i] * source[i] + second[4 + 2 * i] * destination[i];
+		}
+	}
 	hash.print = (a & 0xffffffff00000000) | b >> 32;
 	if (hash.print <= FLOW_BUSY)
 		hash.print = FLOW_BUSY + 1;
 	/* Sums of products put flows that differ little into a pattern, and patterns fill sets unevenly. */
 	mix = a ^ (b << 32 | b >> 32);
 	mix ^= mix >> 29;
-	mix *= flow_seed[10];
+	mix *= flow_seed[FLOW_SEED_WORDS - 1];
 	mix ^= mix >> 32;
 	hash.spread = mix;
 	hash.set[0] = mix & flow_sets_mask;
@@ -90,9 +97,9 @@ static __always_inline __s32 remaining(__u64 state, __u32 now)
 	return (__s32)(((__u32)(state >> FLOW_EXPIRES_SHIFT) - now) << (32 - FLOW_EXPIRES_BITS)) >> (32 - FLOW_EXPIRES_BITS);
 }
 
-static __always_inline __u64 state_of(__u32 server, __u32 generation, __u32 phase, __u32 now)
+static __always_inline __u64 state_of(const struct service *service, __u32 server, __u32 generation, __u32 phase, __u32 now)
 {
-	__u64 expires = (now + flow_timeouts[phase & FLOW_PHASE_MASK]) & ((1 << FLOW_EXPIRES_BITS) - 1);
+	__u64 expires = (now + service->timeouts[phase & FLOW_PHASE_MASK]) & ((1 << FLOW_EXPIRES_BITS) - 1);
 
 	return (__u64)phase << FLOW_PHASE_SHIFT | expires << FLOW_EXPIRES_SHIFT |
 	       (__u32)(generation << FLOW_SERVER_BITS) | server;
@@ -103,38 +110,40 @@ static __always_inline struct flow_set *set_at(__u32 index)
 	return bpf_map_lookup_elem(&flows, &index);
 }
 
-static __always_inline int look_in(struct flow_set *set, __u64 print, struct known_flow *found)
+/* The way of a flow; negative: it isn't there. */
+static __always_inline int look_in(const struct flow_set *set, __u64 print, __u64 *state)
 {
 	for (int i = 0; i < FLOW_WAYS; i++) {
-		struct flow_place *place = &set->place[i];
+		const struct flow_place *place = &set->place[i];
 
 		if (look_at(place->print) != print)
 			continue;
-		found->state = look_at(place->state);
-		if (look_at(place->print) != print)
-			continue;
-		found->place = place;
-		return 1;
+		*state = look_at(place->state);
+		if (look_at(place->print) == print)
+			return i;
 	}
-	return 0;
+	return -1;
 }
 
-/* The flow of this tuple, forgotten or not. */
-static __always_inline struct known_flow find_flow(const struct flow_hash *hash)
+/* The flow of this tuple, forgotten or not. zero is for the verifier, see blur: what follows is the same for all places. */
+static __always_inline struct known_flow find_flow(const struct flow_hash *hash, __u32 zero)
 {
 	struct known_flow found = {};
 	struct flow_set *set = set_at(hash->set[0]);
+	int way = set ? look_in(set, hash->print, &found.state) : -1;
 
-	if (set && look_in(set, hash->print, &found))
-		return found;
-	set = set_at(hash->set[1]);
-	if (set)
-		look_in(set, hash->print, &found);
+	if (way < 0) {
+		set = set_at(hash->set[1]);
+		way = set ? look_in(set, hash->print, &found.state) : -1;
+	}
+	if (way >= 0)
+		found.place = &set->place[(way | zero) & (FLOW_WAYS - 1)];
 	return found;
 }
 
 /* What a packet of a known flow changes about it. True once in a unit: then its timeout began again. */
-static __always_inline int touch_flow(const struct known_flow *flow, const struct packet *packet, __u32 now)
+static __always_inline int touch_flow(const struct known_flow *flow, const struct service *service, const struct packet *packet,
+				      __u32 now)
 {
 	__u32 phase = phase_of(flow->state);
 	__u64 state;
@@ -143,7 +152,9 @@ static __always_inline int touch_flow(const struct known_flow *flow, const struc
 		phase = FLOW_CLOSING;
 	else if (phase == FLOW_OPENING && !opens(packet))
 		phase = FLOW_OPEN;
-	state = state_of(server_of(flow->state), generation_of(flow->state), phase, now);
+	else if (phase == FLOW_UDP_FIRST)
+		phase = FLOW_UDP;
+	state = state_of(service, server_of(flow->state), generation_of(flow->state), phase, now);
 	return state != flow->state && __sync_bool_compare_and_swap(&flow->place->state, flow->state, state);
 }
 
@@ -156,60 +167,79 @@ struct room {
 
 /* What a set offers to a new flow. */
 struct offer {
-	__s32 way; /* free, or of a flow that is forgotten; negative: there is none */
-	__u32 held; /* places that are not free */
+	__u64 best; /* rank and, in the lower bits, way; the lower the better */
+	__u64 held; /* places that are not free */
 };
 
-/* Of all flows that were never more than a SYN the one that is forgotten next. */
-struct oldest {
-	__s32 place; /* FLOW_WAYS * number of the set + way; negative: there is none */
-	__s32 remaining;
-};
+#define RANK_SHIFT 8
+#define RANK_NONE (1ULL << 40) /* and above: the place can't be had */
 
-static __always_inline struct offer look_for_room(const struct flow_set *set, __u32 number, __u32 now, struct oldest *oldest)
+/* Comparisons without a jump, or the verifier would follow each of the ways that all places together can go. The compiler must
+ * not see through. */
+static __always_inline __u64 is_zero(__u64 x)
 {
-	struct offer offer = {.way = -1};
+	__u64 set = x | -x;
 
-	for (int i = 0; i < FLOW_WAYS; i++) {
-		__u64 print = look_at(set->place[i].print), state = look_at(set->place[i].state);
-		__s32 left = remaining(state, now);
+	asm volatile("" : "+r"(set));
+	return (set >> 63) ^ 1;
+}
 
-		if (print == FLOW_FREE || (print != FLOW_BUSY && left <= 0)) {
-			offer.way = i;
-			continue;
-		}
-		offer.held++;
-		if (print != FLOW_BUSY && phase_of(state) == FLOW_OPENING && left < oldest->remaining) {
-			oldest->place = number * FLOW_WAYS + i;
-			oldest->remaining = left;
-		}
+static __always_inline __u64 is_less(__u64 a, __u64 b)
+{
+	__u64 difference = a - b;
+
+	asm volatile("" : "+r"(difference));
+	return difference >> 63;
+}
+
+/* 0: free, or of a flow that is forgotten. A young flow ranks by the time that it has left. */
+static __always_inline __u64 rank_of(__u64 print, __u64 state, __u32 now)
+{
+	__u64 left = (__u32)remaining(state, now), forgotten = is_zero(left) | (left >> 31 & 1);
+	__u64 busy = is_zero(print ^ FLOW_BUSY), free = is_zero(print) | (forgotten & ~busy);
+	__u64 young = 1 << FLOW_OPENING | 1 << FLOW_UDP_FIRST;
+	__u64 kept = (~(young >> phase_of(state)) & 1) | busy;
+
+	return (left | kept << 32) & (free - 1);
+}
+
+static __always_inline struct offer look_for_room(const struct flow_set *set, __u32 now)
+{
+	struct offer offer = {.best = ~0ULL >> 1};
+
+	for (__u64 way = 0; way < FLOW_WAYS; way++) {
+		__u64 rank = rank_of(look_at(set->place[way].print), look_at(set->place[way].state), now);
+		__u64 here = rank << RANK_SHIFT | way;
+
+		offer.held += is_zero(rank) ^ 1;
+		offer.best ^= (offer.best ^ here) & -is_less(here, offer.best);
 	}
 	return offer;
 }
 
 /*
  * Where a new flow may lie: FLOW_WAYS * number of the set + way; negative: nowhere. An established flow never goes for
- * another one; of those that are no more than a SYN the oldest does, if nothing is free. A function of its own, so that
- * the verifier looks at it once.
+ * another one; of the young ones the oldest does, if nothing is free. A function of its own, so that the verifier looks at it
+ * once.
  */
 __attribute__((noinline)) int find_room(__u32 first_set, __u32 second_set, __u32 now)
 {
-	struct oldest oldest = {.place = -1, .remaining = 1 << (FLOW_EXPIRES_BITS - 1)};
 	struct flow_set *set = set_at(first_set);
 	struct offer first, second;
 
 	if (!set)
 		return -1;
-	first = look_for_room(set, 0, now, &oldest);
-	if (first.way >= 0 && first.held < FLOW_FIRST_SET)
-		return first.way;
+	first = look_for_room(set, now);
+	if (first.held < FLOW_FIRST_SET)
+		return first.best & (FLOW_WAYS - 1);
 	set = set_at(second_set);
 	if (!set)
 		return -1;
-	second = look_for_room(set, 1, now, &oldest);
-	if (second.way >= 0 && (first.way < 0 || second.held < first.held))
-		return FLOW_WAYS + second.way;
-	return first.way >= 0 ? first.way : oldest.place;
+	second = look_for_room(set, now);
+	/* Free places rank first, and of two sets that have some the emptier one gets it. */
+	if (second.held < first.held || second.best >> RANK_SHIFT < first.best >> RANK_SHIFT)
+		first.best = second.best + FLOW_WAYS;
+	return first.best < RANK_NONE ? (int)(first.best & (2 * FLOW_WAYS - 1)) : -1;
 }
 
 static __always_inline struct room room_for(const struct flow_hash *hash, __u32 now)
@@ -220,14 +250,14 @@ static __always_inline struct room room_for(const struct flow_hash *hash, __u32 
 
 	if (place < 0)
 		return room;
-	set = set_at(hash->set[place / FLOW_WAYS & 1]);
+	set = set_at(place & FLOW_WAYS ? hash->set[1] : hash->set[0]);
 	if (!set)
 		return room;
 	room.place = &set->place[place & (FLOW_WAYS - 1)];
 	room.print = look_at(room.place->print);
 	room.state = look_at(room.place->state);
 	/* Another CPU may have taken it meanwhile. */
-	if (room.print != FLOW_FREE && remaining(room.state, now) > 0 && phase_of(room.state) != FLOW_OPENING)
+	if (rank_of(room.print, room.state, now) << RANK_SHIFT >= RANK_NONE)
 		room.place = 0;
 	return room;
 }

@@ -67,24 +67,26 @@ static __always_inline void count(const struct decision *decision, __u64 bytes)
 }
 
 /* Both addresses in 2-byte steps: that much alignment a frame has on every machine. */
-static __always_inline void rewrite(struct ethernet_header *ethernet, const struct server *server)
+static __always_inline int rewrite(struct xdp_md *ctx, const struct server *server)
 {
+	struct cursor cursor = {(void *)(long)ctx->data, (void *)(long)ctx->data_end};
 	const __u16 *from = (const __u16 *)server->destination;
-	__u16 *to = (__u16 *)ethernet;
+	__u16 *to = take(&cursor, sizeof(struct ethernet_header));
 
+	if (!to)
+		return 0;
 	for (int i = 0; i < 6; i++)
 		to[i] = from[i];
+	return 1;
 }
 
-static __always_inline int act(const struct decision *decision, const struct packet *packet)
+static __always_inline int act(struct xdp_md *ctx, const struct decision *decision)
 {
 	switch (decision->verdict) {
 	case VERDICT_TX:
-		rewrite(packet->ethernet, decision->server);
-		return XDP_TX;
+		return rewrite(ctx, decision->server) ? XDP_TX : XDP_ABORTED;
 	case VERDICT_REDIRECT:
-		rewrite(packet->ethernet, decision->server);
-		return bpf_redirect(decision->server->interface, 0);
+		return rewrite(ctx, decision->server) ? bpf_redirect(decision->server->interface, 0) : XDP_ABORTED;
 	case VERDICT_DROP:
 		return XDP_DROP;
 	default:

@@ -8,14 +8,17 @@
 
 #include "include/kernel.h"
 #include "include/bpf_helpers.h"
+#include "address.h"
 
 enum layout_version {
-	LAYOUT_VERSION = 3,
+	LAYOUT_VERSION = 4,
 };
 
 #define INTERFACES_MAX 64
-#define SERVICES_MAX 4096
-#define SERVERS_MAX 16384
+#define SERVICES_MAX 16384
+#define SERVERS_MAX 65536
+#define DIRECTORY_BITS 16 /* of the number of places in each half of `vips` and `ports` */
+#define PROBES 16	  /* a look-up there ends after so many places */
 #define BOX_FACTS_MAX 65536
 #define ROUTERS_MAX 1024
 #define PEERS_MAX 65536
@@ -76,23 +79,82 @@ struct interface {
 	__u32 index; /* 0: the slot is free */
 };
 
-/* `services` */
-struct service_key {
-	__be32 address;
-	__be16 port;
-	__u8 protocol;
-	__u8 padding;
+/*
+ * `vips` and `ports` say which service a packet belongs to, without a helper call: see service.h. Each has two halves, of which
+ * `settings` names the one in use. User space writes the other one whole and then changes over: all services at once.
+ */
+struct vip {
+	struct address address;
+	__u32 family; /* 4 or 6; 0: the place is free */
+	__u32 levels; /* bit n: some of its services are in `ports` by the upper 16 - n bits of the port */
+	__u32 id;
+	__u32 slot; /* of the virtual router that holds it, in `words`; 0: none */
+};
+
+/* The value is a service id. */
+struct port {
+	__u64 key; /* see port_key; 0: the place is free */
+	__u64 service;
+};
+
+/* `prefixes`: virtual addresses that are whole networks; looked at when no single address matches. IPv4 lies in the last word,
+ * behind ::ffff. */
+struct prefix_key {
+	__u32 length;
+	__be32 word[4];
+};
+
+/* `settings`: one entry */
+struct settings {
+	__u32 half;	/* of `vips` and `ports` */
+	__u32 prefixes; /* not 0: there are some */
+	__u32 zero;	/* see blur */
+	__u32 spare;
 };
 
 enum service_flag {
-	SERVICE_HASHES = 1, /* the ring is a table that the hash of a client's address points into */
+	SERVICE_USED = 1,
+	SERVICE_HASHES = 2,  /* the ring is a table that the hash of a client's address points into */
+	SERVICE_REFUSES = 4, /* a packet that is no SYN and has no flow */
+	SERVICE_GROUPED = 8, /* its clients may be bound by another service of its group */
 };
 
+enum flow_phase {
+	FLOW_OPENING, /* one packet was seen, or nothing but SYN */
+	FLOW_OPEN,
+	FLOW_CLOSING, /* a FIN or RST was seen */
+	FLOW_UDP,
+	FLOW_UDP_FIRST, /* one packet was seen */
+	FLOW_PHASE_COUNT,
+	FLOW_PHASES = 8, /* so many values it can have */
+};
+
+/* `services`, by id; id 0 is never used. What a packet needs comes first. */
 struct service {
-	__u32 id;
-	__u32 persistence; /* seconds; 0: none */
 	__u32 flags;
-	__u32 padding;
+	__u32 timeouts[FLOW_PHASES];	  /* units */
+	__u32 persistence;		  /* seconds; 0: none */
+	__u32 scope;			  /* in which a client is bound; services of a group share one */
+	struct address client_mask;	  /* of the bits that count of a client's address */
+	__u32 new_flows;		  /* so many are stored in a unit of time */
+	/* What the packet came for. */
+	struct address address;
+	__u32 prefix;	  /* as user space has it: 0 is one address */
+	__u16 first_port; /* host byte order */
+	__u16 last_port;  /* 0: it is the first one */
+	__u8 protocol;
+	__u8 family;
+	__u8 padding[2];
+	__u32 vip; /* id */
+	__u32 unused[8];
+};
+
+/* `turns`, by service id: what packets change about a service */
+struct turn {
+	__u64 next;    /* counts the flows that were scheduled in turn */
+	__u64 stored;  /* a unit of time and, in the lower 32 bits, how many flows were stored in it */
+	__u64 flooded; /* the unit, plus one, in which they were too many last; 0: never */
+	__u64 spare;
 };
 
 enum server_flag {
@@ -107,9 +169,11 @@ struct server {
 	__u8 source[6];
 	__u32 interface; /* egress interface index */
 	__u32 generation; /* raised whenever the id is given up, so that old flows don't hit a new server */
-	__be32 address;
 	__u32 service; /* id */
 	__u32 flags;
+	__u32 spare;
+	struct address address;
+	__u32 unused[4];
 };
 
 struct server_counters {
@@ -124,20 +188,14 @@ struct interface_counters {
 	__u64 unstored; /* new flows that found no place */
 };
 
-/* `rings`, by service id: words in lines, since an array rounds every value up to 8 bytes. Word 0 is the number of
- * places, the words after it are server ids. Length and places change together when the whole ring is swapped. */
+/* `rings`, by service id: words in lines, since an array rounds every value up to 8 bytes. The first two are numbers of places:
+ * of the ring, and of the Maglev table behind it, which a service that schedules in turn needs for what has no turn. The words
+ * after them are server ids. All change together when the whole ring is swapped. */
 struct ring_line {
 	__u32 word[RING_LINE_WORDS];
 };
 
 /* `flows`: see flow.h. */
-enum flow_phase {
-	FLOW_OPENING, /* nothing but SYN was seen */
-	FLOW_OPEN,
-	FLOW_CLOSING, /* a FIN or RST was seen */
-	FLOW_UDP,
-	FLOW_PHASE_COUNT,
-};
 
 /* The bits of a flow's state, from the lowest: server id, the server's generation, the unit of time in which the flow is
  * forgotten, its phase; the rest is zero. */
@@ -147,8 +205,9 @@ enum flow_bits {
 	FLOW_EXPIRES_SHIFT = 32,
 	FLOW_EXPIRES_BITS = 24,
 	FLOW_PHASE_SHIFT = 56,
-	FLOW_PHASE_MASK = 3,
-	FLOW_SEED_WORDS = 11,
+	FLOW_PHASE_MASK = FLOW_PHASES - 1,
+	FLOW_SEED_TERMS = 11, /* of a print's half: the ports, what kind of packet it is, addresses, and one without a factor */
+	FLOW_SEED_WORDS = 2 * FLOW_SEED_TERMS + 1,
 	FLOW_WAYS = 8,	    /* places in a set */
 	FLOW_FIRST_SET = 6, /* so many flows go to the first set; then the emptier one takes the next */
 };
@@ -164,14 +223,20 @@ struct flow_set {
 
 /* `clients`: persistence */
 struct client_key {
-	__u32 service;
-	__be32 address;
+	__u32 scope;
+	struct address address;
 };
 
 struct client {
 	__u32 server;
 	__u32 generation;
 	__u64 expires; /* ticks */
+};
+
+/* `members`: the real servers of a service that shares its clients with others of a group; the value is a server id. */
+struct member_key {
+	__u32 service; /* id */
+	struct address address;
 };
 
 /* Ordered: what excuses a box is written before what accuses it. */
@@ -185,7 +250,7 @@ enum box_fact_kind {
 struct box_fact {
 	__u8 mac[6];
 	__u16 kind;
-	__u32 value;
+	struct address value; /* a single number is the first word */
 };
 
 /* `routers`: our virtual routers */
@@ -311,10 +376,12 @@ struct suspects {
 	__u64 bits[64];
 };
 
-_Static_assert(sizeof(struct service_key) == 8, "service_key has no hidden padding");
-_Static_assert(sizeof(struct client_key) == 8, "client_key has no hidden padding");
-_Static_assert(sizeof(struct box_fact) == 12, "box_fact has no hidden padding");
-_Static_assert(sizeof(struct server) == 32, "two servers share a cache line");
+_Static_assert(sizeof(struct vip) == 32, "two virtual addresses share a cache line");
+_Static_assert(sizeof(struct port) == 16, "four ports share a cache line");
+_Static_assert(sizeof(struct service) == 128, "what a packet needs of a service is one cache line");
+_Static_assert(sizeof(struct client_key) == 20, "client_key has no hidden padding");
+_Static_assert(sizeof(struct box_fact) == 24, "box_fact has no hidden padding");
+_Static_assert(sizeof(struct server) == 64, "a server is a cache line");
 _Static_assert(sizeof(struct flow_set) == 128, "a set is two cache lines");
 _Static_assert(SERVERS_MAX <= 1 << FLOW_SERVER_BITS, "a flow's state holds every server id");
 
@@ -351,19 +418,54 @@ struct {
 } frames SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, SERVICES_MAX);
-	__type(key, struct service_key);
-	__type(value, struct service);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct settings);
 	PINNED;
-} services SEC(".maps");
+} settings SEC(".maps");
 
-/* How many flows each service has scheduled, by service id; shared by all CPUs, so that the order is exact. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 << DIRECTORY_BITS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct vip);
+	PINNED;
+} vips SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 << DIRECTORY_BITS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct port);
+	PINNED;
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, SERVICES_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefix_key);
+	__type(value, struct vip);
+	PINNED;
+} prefixes SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SERVICES_MAX);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct service);
+	PINNED;
+} services SEC(".maps");
+
+/* Shared by all CPUs, so that the order is exact. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SERVICES_MAX);
+	__type(key, __u32);
+	__type(value, struct turn);
 	PINNED;
 } turns SEC(".maps");
 
@@ -416,6 +518,15 @@ struct {
 	__type(value, struct client);
 	PINNED;
 } clients SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SERVERS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct member_key);
+	__type(value, __u32);
+	PINNED;
+} members SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -4,6 +4,7 @@
 
 #include "include/kernel.h"
 #include "include/bpf_endian.h"
+#include "address.h"
 
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_IPV6 0x86dd
@@ -38,12 +39,12 @@ struct ipv4_header {
 };
 
 struct ipv6_header {
-	__be32 version_class_flow;
+	__u8 version_class_flow[4];
 	__be16 payload_length;
 	__u8 next_header;
 	__u8 hop_limit;
-	__u8 source[16];
-	__u8 destination[16];
+	struct address source;
+	struct address destination;
 };
 
 /* What TCP and UDP begin with. */
@@ -72,12 +73,14 @@ struct tcp_header {
 };
 
 struct packet {
-	struct ethernet_header *ethernet;
+	__u16 destination_mac[3];
+	__u16 source_mac[3];
 	__u64 bytes; /* of the whole frame */
-	__be32 source;
-	__be32 destination;
+	struct address source;
+	struct address destination;
 	__be16 source_port;
 	__be16 destination_port;
+	__u8 family; /* 4 or 6 */
 	__u8 protocol;
 	__u8 tcp_flags; /* 0 for UDP */
 	__u8 first_fragment;
@@ -101,31 +104,77 @@ static __always_inline void *take(struct cursor *cursor, __u32 size)
 
 enum kind {
 	KIND_OTHER, /* or not parseable, or without ports */
-	KIND_FLOW,  /* TCP or UDP over IPv4 */
-	KIND_VRRP,  /* over IPv4 or IPv6; nothing else of it is read */
+	KIND_FLOW,  /* TCP or UDP */
+	KIND_VRRP,  /* nothing else of it is read */
 };
 
-static __always_inline enum kind parse_ipv6(struct cursor *cursor)
+static __always_inline enum kind parse_ports(struct cursor *cursor, struct packet *packet)
+{
+	/* A first fragment may be so short that only the ports are in it, and its rest may bring the flags. It is
+	 * enough to see whose it is: whatever its protocol says after that, it is dropped. */
+	if (packet->first_fragment && (packet->protocol == PROTOCOL_TCP || packet->protocol == PROTOCOL_UDP)) {
+		struct ports *ports = take(cursor, sizeof(*ports));
+
+		if (!ports)
+			return KIND_OTHER;
+		packet->source_port = ports->source;
+		packet->destination_port = ports->destination;
+		return KIND_FLOW;
+	}
+	if (packet->protocol == PROTOCOL_TCP) {
+		struct tcp_header *tcp = take(cursor, sizeof(*tcp));
+
+		if (!tcp)
+			return KIND_OTHER;
+		packet->source_port = tcp->source_port;
+		packet->destination_port = tcp->destination_port;
+		packet->tcp_flags = tcp->flags;
+		return KIND_FLOW;
+	}
+	if (packet->protocol == PROTOCOL_UDP) {
+		struct udp_header *udp = take(cursor, sizeof(*udp));
+
+		if (!udp)
+			return KIND_OTHER;
+		packet->source_port = udp->source_port;
+		packet->destination_port = udp->destination_port;
+		return KIND_FLOW;
+	}
+	return packet->protocol == PROTOCOL_VRRP ? KIND_VRRP : KIND_OTHER;
+}
+
+static __always_inline enum kind parse_ipv6(struct cursor *cursor, struct packet *packet)
 {
 	struct ipv6_header *ip = take(cursor, sizeof(*ip));
 
-	return ip && ip->next_header == PROTOCOL_VRRP ? KIND_VRRP : KIND_OTHER;
+	if (!ip || ip->version_class_flow[0] >> 4 != 6)
+		return KIND_OTHER;
+	packet->family = 6;
+	packet->source = ip->source;
+	packet->destination = ip->destination;
+	packet->protocol = ip->next_header;
+	return parse_ports(cursor, packet);
 }
 
 static __always_inline enum kind parse(struct xdp_md *ctx, struct packet *packet)
 {
 	struct cursor cursor = {(void *)(long)ctx->data, (void *)(long)ctx->data_end};
+	struct ethernet_header *ethernet;
 	struct ipv4_header *ip;
 	__u32 header_length;
 	__u16 fragment;
 
 	packet->bytes = cursor.end - cursor.at;
-	packet->ethernet = take(&cursor, sizeof(struct ethernet_header));
+	ethernet = take(&cursor, sizeof(*ethernet));
 	/* A VLAN tag stands here too: a tagged frame belongs to another network than the interface's own. */
-	if (!packet->ethernet)
+	if (!ethernet)
 		return KIND_OTHER;
-	if (packet->ethernet->type != bpf_htons(ETHERTYPE_IPV4))
-		return packet->ethernet->type == bpf_htons(ETHERTYPE_IPV6) ? parse_ipv6(&cursor) : KIND_OTHER;
+	for (int i = 0; i < 3; i++) {
+		packet->destination_mac[i] = ((__u16 *)ethernet->destination)[i];
+		packet->source_mac[i] = ((__u16 *)ethernet->source)[i];
+	}
+	if (ethernet->type != bpf_htons(ETHERTYPE_IPV4))
+		return ethernet->type == bpf_htons(ETHERTYPE_IPV6) ? parse_ipv6(&cursor, packet) : KIND_OTHER;
 
 	ip = take(&cursor, sizeof(*ip));
 	if (!ip || ip->version_ihl >> 4 != 4)
@@ -139,43 +188,22 @@ static __always_inline enum kind parse(struct xdp_md *ctx, struct packet *packet
 	fragment = bpf_ntohs(ip->fragment);
 	if (fragment & IPV4_OFFSET_MASK)
 		return KIND_OTHER;
+	packet->family = 4;
 	packet->first_fragment = (fragment & IPV4_MORE_FRAGMENTS) != 0;
-	packet->source = ip->source;
-	packet->destination = ip->destination;
+	packet->source.word[0] = ip->source;
+	packet->destination.word[0] = ip->destination;
 	packet->protocol = ip->protocol;
+	return parse_ports(&cursor, packet);
+}
 
-	/* A first fragment may be so short that only the ports are in it, and its rest may bring the flags. It is
-	 * enough to see whose it is: whatever its protocol says after that, it is dropped. */
-	if (packet->first_fragment && (ip->protocol == PROTOCOL_TCP || ip->protocol == PROTOCOL_UDP)) {
-		struct ports *ports = take(&cursor, sizeof(*ports));
-
-		if (!ports)
-			return KIND_OTHER;
-		packet->source_port = ports->source;
-		packet->destination_port = ports->destination;
-		return KIND_FLOW;
-	}
-	if (ip->protocol == PROTOCOL_TCP) {
-		struct tcp_header *tcp = take(&cursor, sizeof(*tcp));
-
-		if (!tcp)
-			return KIND_OTHER;
-		packet->source_port = tcp->source_port;
-		packet->destination_port = tcp->destination_port;
-		packet->tcp_flags = tcp->flags;
-		return KIND_FLOW;
-	}
-	if (ip->protocol == PROTOCOL_UDP) {
-		struct udp_header *udp = take(&cursor, sizeof(*udp));
-
-		if (!udp)
-			return KIND_OTHER;
-		packet->source_port = udp->source_port;
-		packet->destination_port = udp->destination_port;
-		packet->tcp_flags = 0;
-		return KIND_FLOW;
-	}
-	return ip->protocol == PROTOCOL_VRRP ? KIND_VRRP : KIND_OTHER;
+/* Has the verifier forget by which way a packet came here, or it would follow each one to the end. It can't know what is added
+ * to each field, and that is nothing. */
+static __always_inline void blur(struct packet *packet, __u32 zero)
+{
+	packet->family |= zero;
+	packet->protocol |= zero;
+	packet->tcp_flags |= zero;
+	packet->first_fragment |= zero;
 }
 
 /* A SYN that opens a connection. */

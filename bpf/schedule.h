@@ -23,10 +23,8 @@ static __always_inline struct server *same_server(__u32 id, __u32 generation)
 }
 
 /* The same on every director, since nothing secret is in it: the finalizer of MurmurHash3 (Appleby, 2011). */
-static __always_inline __u64 hash_of_client(__be32 address)
+static __always_inline __u64 mixed(__u64 hash)
 {
-	__u64 hash = address;
-
 	hash ^= hash >> 33;
 	hash *= 0xff51afd7ed558ccd;
 	hash ^= hash >> 33;
@@ -34,68 +32,107 @@ static __always_inline __u64 hash_of_client(__be32 address)
 	return hash ^ hash >> 33;
 }
 
-/* The id of the server that a new flow gets; 0: there is none. User space made the ring of live servers only, and swaps
- * it before a server goes. Without a turn a flow goes where its hash says, with all its packets. */
-static __always_inline __u32 next_in_ring(const struct service *service, __be32 client,
-					  const struct flow_hash *hash, int has_turn)
+static __always_inline __u64 hash_of_client(const struct address *client)
 {
-	__u32 id = service->id, index = 0, length;
+	const __u32 *word = client->word;
+	__u64 upper = word[2] | (__u64)word[3] << 32;
+	__u64 lower = word[0] | (__u64)word[1] << 32;
+
+	return mixed(upper ? mixed(upper) ^ lower : lower);
+}
+
+/* The id of the server that a new flow gets; 0: there is none. User space made the ring of live servers only, and swaps
+ * it before a server goes. Without a turn the hash of its client says where it goes, on every director the same. */
+static __always_inline __u32 next_in_ring(__u32 id, const struct service *service, struct turn *turn, const struct address *client)
+{
+	__u32 index = 0, first = 2, length;
 	struct ring_line *line;
-	__u64 *turn, place;
+	__u64 place;
 	void *ring;
 
 	ring = bpf_map_lookup_elem(&rings, &id);
 	if (!ring)
 		return 0;
 	line = bpf_map_lookup_elem(ring, &index);
-	turn = bpf_map_lookup_elem(&turns, &id);
-	if (!line || !turn)
+	if (!line)
 		return 0;
 	length = line->word[0];
 	if (!length)
 		return 0;
-	if (service->flags & SERVICE_HASHES)
+	if (turn && !(service->flags & SERVICE_HASHES)) {
+		place = __sync_fetch_and_add(&turn->next, 1);
+	} else {
 		place = hash_of_client(client);
-	else if (has_turn)
-		place = __sync_fetch_and_add(turn, 1);
-	else
-		place = hash->spread;
-	place = place % length + 1;
+		if (line->word[1]) {
+			first += length;
+			length = line->word[1];
+		}
+	}
+	place = place % length + first;
 	index = place / RING_LINE_WORDS;
 	line = bpf_map_lookup_elem(ring, &index);
 	return line ? line->word[place % RING_LINE_WORDS] : 0;
 }
 
+/* What a client is bound by: the first bits of its address. */
+static __always_inline struct client_key client_of(const struct service *service, const struct address *client)
+{
+	struct client_key key = {.scope = service->scope};
+
+	for (int i = 0; i < 4; i++)
+		key.address.word[i] = client->word[i] & service->client_mask.word[i];
+	return key;
+}
+
+/* The id that the server of another service of the group has in this one; 0: it isn't one here. */
+static __always_inline __u32 member_of(__u32 service, __u32 id, __u32 generation)
+{
+	struct server *server = bpf_map_lookup_elem(&servers, &id);
+	struct member_key key = {.service = service};
+	__u32 *own;
+
+	if (!server || server->generation != generation)
+		return 0;
+	if (server->service == service)
+		return id;
+	key.address = server->address;
+	own = bpf_map_lookup_elem(&members, &key);
+	return own ? *own : 0;
+}
+
 /* The id of the server that this client is bound to; 0: none. A server of weight 0 keeps its clients, as IPVS has it
  * by default (expire_quiescent_template=0); one that is down loses them. */
-static __always_inline __u32 clients_server(const struct service *service, __be32 address, __u64 now)
+static __always_inline __u32 clients_server(const struct client_key *key, __u32 id, const struct service *service, __u64 now)
 {
-	struct client_key key = {.service = service->id, .address = address};
-	struct client *client = bpf_map_lookup_elem(&clients, &key);
+	struct client *client = bpf_map_lookup_elem(&clients, key);
+	__u32 own;
 
 	if (!client || (__s64)(now - client->expires) >= 0)
 		return 0;
-	return same_server(client->server, client->generation) ? client->server : 0;
+	if (!(service->flags & SERVICE_GROUPED))
+		return same_server(client->server, client->generation) ? client->server : 0;
+	own = member_of(id, client->server, client->generation);
+	return own && live_server(own) ? own : 0;
 }
 
-static __always_inline void bind_client(const struct service *service, __be32 address, __u32 id, __u32 generation,
+static __always_inline void bind_client(const struct client_key *key, const struct service *service, __u32 id, __u32 generation,
 					__u64 now)
 {
-	struct client_key key = {.service = service->id, .address = address};
 	struct client client = {
 		.server = id,
 		.generation = generation,
 		.expires = now + (__u64)service->persistence * ticks_per_second,
 	};
 
-	bpf_map_update_elem(&clients, &key, &client, BPF_ANY);
+	bpf_map_update_elem(&clients, key, &client, BPF_ANY);
 }
 
 /* An old flow of a client that has moved on must not pull it back. */
-static __always_inline void keep_client(const struct service *service, __be32 address, __u64 flow, __u64 now)
+static __always_inline void keep_client(__u32 id, const struct service *service, const struct address *client, __u64 flow, __u64 now)
 {
-	__u32 bound = clients_server(service, address, now);
+	struct client_key key = client_of(service, client);
+	__u32 bound = clients_server(&key, id, service, now);
 
 	if (!bound || bound == server_of(flow))
-		bind_client(service, address, server_of(flow), generation_of(flow), now);
+		bind_client(&key, service, server_of(flow), generation_of(flow), now);
 }

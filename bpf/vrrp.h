@@ -55,9 +55,9 @@ static __always_inline void show(const struct advert *a, enum advert_fate fate)
 	bpf_ringbuf_submit(copy, 0);
 }
 
-/* Decides on one advert and counts it for its router. A function of its own, so that the packets of services don't share
- * registers and stack with it. Returns the fate; ADVERT_FATE_COUNT: it is not for us. */
-static __noinline __u32 judge_advert(struct xdp_md *ctx)
+/* Decides on one advert and counts it for its router. A function of its own, that the verifier looks at once, and so that
+ * the packets of services don't share registers and stack with it. Returns the fate; ADVERT_FATE_COUNT: it is not for us. */
+__attribute__((noinline)) int judge_advert(struct xdp_md *ctx)
 {
 	struct advert a = {.ingress = ctx->ingress_ifindex};
 	struct advert_counters *counters;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The packet side of xdirector: balances TCP and UDP over IPv4 by direct return. A frame is decided on, counted and
+ * The packet side of xdirector: balances TCP and UDP by direct return. A frame is decided on, counted and
  * acted upon, in this order and with one exit. What belongs to no service passes untouched. Adverts for our own virtual
  * routers are filtered; see vrrp.h.
  */
@@ -8,65 +8,75 @@
 #include "parse.h"
 #include "service.h"
 #include "flow.h"
+#include "flood.h"
 #include "schedule.h"
 #include "forward.h"
 #include "vrrp.h"
 
 /* The next packet of a known flow; verdict of the flow's server. */
-static __always_inline struct decision follow(const struct known_flow *flow, struct server *server,
+static __always_inline struct decision follow(const struct known_flow *flow, struct server *server, __u32 id,
 					      const struct service *service, const struct packet *packet, __u64 now)
 {
-	if (touch_flow(flow, packet, units(now)) && service->persistence)
-		keep_client(service, packet->source, flow->state, now);
+	if (touch_flow(flow, service, packet, units(now)) && service->persistence)
+		keep_client(id, service, &packet->source, flow->state, now);
 	return send_to(server, server_of(flow->state));
 }
 
-/* What a flow is by its first packet. */
+/* What a flow is by its first packet, whatever that says: it may be somebody's invention. */
 static __always_inline __u32 first_phase(const struct packet *packet)
 {
-	if (packet->protocol == PROTOCOL_UDP)
-		return FLOW_UDP;
-	if (closes(packet))
-		return FLOW_CLOSING;
-	return opens(packet) ? FLOW_OPENING : FLOW_OPEN;
+	return packet->protocol == PROTOCOL_UDP ? FLOW_UDP_FIRST : FLOW_OPENING;
 }
 
 /* The first packet of a flow, or of a known one that begins anew. It has its turn only if it will be remembered. One in the
- * middle of a connection is scheduled too: after a change of MASTER, or when its real server went down, the answer of the
- * new one ends it at once instead of leaving the client to wait. It has no turn: its SYN may have found no place. */
-static __always_inline struct decision begin(const struct flow_hash *hash, const struct known_flow *flow,
+ * middle of a connection is scheduled too, unless its service says otherwise: after a change of MASTER, or when its real server
+ * went down, the answer of the new one ends it at once instead of leaving the client to wait. It has no turn: its SYN may have
+ * found no place. */
+static __always_inline struct decision begin(const struct flow_hash *hash, const struct known_flow *flow, __u32 id,
 					     const struct service *service, const struct packet *packet, __u64 now)
 {
+	struct turn *turn = bpf_map_lookup_elem(&turns, &id);
+	struct client_key client = {};
 	struct decision decision;
 	struct server *server = 0;
-	struct room room;
+	struct room room = {};
+	__u32 chosen = 0;
 	__u64 state;
-	__u32 id = 0;
 
 	if (packet->tcp_flags & TCP_RST)
 		return drop(DROP_NO_FLOW);
-	room = flow->place ? own_room(flow) : room_for(hash, units(now));
-	if (service->persistence)
-		id = clients_server(service, packet->source, now);
-	if (!id)
-		id = next_in_ring(service, packet->source, hash, room.place && begins(packet));
-	if (id)
-		server = live_server(id);
+	if (!turn)
+		return drop(DROP_NO_REAL_SERVER);
+	if (!begins(packet) && service->flags & SERVICE_REFUSES && !was_flooded(service, turn, units(now)))
+		return pass(VERDICT_PASS_REFUSED);
+	if (flow->place)
+		room = own_room(flow);
+	else if (may_store(service, turn, units(now)))
+		room = room_for(hash, units(now));
+	if (service->persistence) {
+		client = client_of(service, &packet->source);
+		chosen = clients_server(&client, id, service, now);
+	}
+	if (!chosen)
+		chosen = next_in_ring(id, service, room.place && begins(packet) ? turn : 0, &packet->source);
+	if (chosen)
+		server = live_server(chosen);
 	if (!server)
 		return opens(packet) ? pass(VERDICT_PASS_REFUSED) : drop(DROP_NO_REAL_SERVER);
 
-	decision = send_to(server, id);
-	state = state_of(id, server->generation, first_phase(packet), units(now));
+	decision = send_to(server, chosen);
+	state = state_of(service, chosen, server->generation, first_phase(packet), units(now));
 	decision.creates_flow = store_flow(hash, &room, state);
 	decision.unstored = !decision.creates_flow;
 	if (service->persistence)
-		bind_client(service, packet->source, id, server->generation, now);
+		bind_client(&client, service, chosen, server->generation, now);
 	return decision;
 }
 
-static __always_inline struct decision decide(const struct packet *packet)
+static __always_inline struct decision decide(struct packet *packet)
 {
-	struct service *service = find_service(packet);
+	__u32 id = 0, zero = 0;
+	struct service *service = find_service(packet, &id, &zero);
 	struct known_flow flow;
 	struct flow_hash hash;
 	struct server *server;
@@ -76,20 +86,20 @@ static __always_inline struct decision decide(const struct packet *packet)
 		return pass(VERDICT_PASS_NOT_OURS);
 	if (!is_for_us(packet))
 		return pass(VERDICT_PASS_OTHER_MAC);
-	if (is_balanced(service, packet))
+	if (is_balanced(id, packet))
 		return pass(VERDICT_PASS_BALANCED);
 	if (packet->first_fragment)
 		return drop(DROP_FRAGMENT);
 
 	now = bpf_jiffies64();
 	hash = hash_of(packet);
-	flow = find_flow(&hash);
+	flow = find_flow(&hash, zero);
 	if (flow.place && remaining(flow.state, units(now)) > 0 && !(opens(packet) && phase_of(flow.state) == FLOW_CLOSING)) {
 		server = same_server(server_of(flow.state), generation_of(flow.state));
 		if (server)
-			return follow(&flow, server, service, packet, now);
+			return follow(&flow, server, id, service, packet, now);
 	}
-	return begin(&hash, &flow, service, packet, now);
+	return begin(&hash, &flow, id, service, packet, now);
 }
 
 SEC("xdp")
@@ -104,7 +114,7 @@ int xdirector(struct xdp_md *ctx)
 	else if (kind == KIND_FLOW)
 		decision = decide(&packet);
 	count(&decision, packet.bytes);
-	return act(&decision, &packet);
+	return act(ctx, &decision);
 }
 
 struct clock {

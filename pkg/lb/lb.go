@@ -4,6 +4,7 @@ package lb
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -65,16 +66,50 @@ func (m MAC) String() string {
 // IsZero says that the address is not known.
 func (m MAC) IsZero() bool { return m == MAC{} }
 
-// ServiceKey identifies a service on the wire.
+// ServiceKey identifies a service on the wire. The packets of a service with fewer ports or addresses than another one's are
+// its own.
 type ServiceKey struct {
-	Address  netip.Addr
-	Port     uint16
+	Address  netip.Addr // with Bits the first one of a network
+	Bits     uint8      // length of the prefix if all addresses of a network are meant; 0: Address alone
+	Port     uint16     // 0: all ports
+	LastPort uint16     // of a range, above Port; 0: Port alone
 	Protocol Protocol
 }
 
-// String returns "tcp 192.168.5.100:80", as ipvsadm prints it, in lower case.
+// String returns "tcp 192.168.5.100:80", as ipvsadm prints it, in lower case; of a network "tcp 192.168.5.0/24:80", of a range
+// "tcp 192.168.5.100:8000-8099", of all ports "tcp 192.168.5.100:0".
 func (k ServiceKey) String() string {
-	return k.Protocol.String() + " " + netip.AddrPortFrom(k.Address, k.Port).String()
+	address := k.Address.String()
+	if k.Address.Is6() {
+		address = "[" + address + "]"
+	}
+	if k.Bits > 0 {
+		address += fmt.Sprintf("/%d", k.Bits)
+	}
+	port := fmt.Sprint(k.Port)
+	if k.LastPort > 0 {
+		port += fmt.Sprintf("-%d", k.LastPort)
+	}
+	return k.Protocol.String() + " " + address + ":" + port
+}
+
+// Prefix returns the addresses of the service.
+func (k ServiceKey) Prefix() netip.Prefix {
+	if k.Bits > 0 {
+		return netip.PrefixFrom(k.Address, int(k.Bits)).Masked()
+	}
+	return netip.PrefixFrom(k.Address, k.Address.BitLen())
+}
+
+// Ports returns the first and the last port of the service.
+func (k ServiceKey) Ports() (first, last uint16) {
+	switch {
+	case k.Port == 0:
+		return 0, math.MaxUint16
+	case k.LastPort == 0:
+		return k.Port, k.Port
+	}
+	return k.Port, k.LastPort
 }
 
 // ServerKey identifies a real server within a service.
@@ -105,13 +140,26 @@ type RealServer struct {
 // Schedulable says whether new flows may go to the real server.
 func (r RealServer) Schedulable() bool { return r.Up && r.Weight > 0 }
 
+// Timeouts are how long a flow is known after its last packet. Zero: the plane's default, which is IPVS's but for Opening.
+type Timeouts struct {
+	Opening     time.Duration // TCP: one packet was seen, or nothing but SYN; 1 minute
+	Established time.Duration // 15 minutes
+	Closing     time.Duration // a FIN or RST was seen; 2 minutes
+	UDP         time.Duration // 5 minutes
+}
+
 // Service is one virtual address, port and protocol and the real servers behind it.
 type Service struct {
-	Name        string
-	Key         ServiceKey
-	Scheduler   Scheduler
-	Persistence time.Duration // whole seconds; 0: none
-	RealServers []RealServer
+	Name            string
+	Key             ServiceKey
+	Scheduler       Scheduler
+	Persistence     time.Duration // whole seconds; 0: none
+	PersistenceBits uint8         // so many bits of a client's address count; 0: all
+	Group           string        // services with persistence that share their clients' real servers; empty: none
+	Timeouts        Timeouts      // XDP only
+	RefuseUnknown   bool          // what has no flow and is no SYN is refused; false: it goes where Maglev says. XDP only
+	NewFlows        uint32        // so many a second are remembered; 0: the plane's default. XDP only
+	RealServers     []RealServer
 }
 
 // Director is another box that shares virtual addresses with this one: a frame from it was already balanced.

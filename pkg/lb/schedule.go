@@ -19,17 +19,12 @@ import (
 // that comes or goes moves nearly all clients. That of mh is Maglev's, which moves few but those of the server itself: see
 // maglev.
 func Schedule(s Service) []int {
-	var live []int
-	for i, r := range s.RealServers {
-		if r.Schedulable() && r.NextHop.Known() {
-			live = append(live, i)
-		}
-	}
+	live := schedulable(s)
 	if len(live) == 0 {
 		return nil
 	}
 	if s.Scheduler.Hashes() {
-		slices.SortFunc(live, func(a, b int) int { return s.RealServers[a].Address.Compare(s.RealServers[b].Address) })
+		slices.SortFunc(live, byAddress(s.RealServers))
 	}
 	switch s.Scheduler {
 	case RoundRobin:
@@ -38,6 +33,40 @@ func Schedule(s Service) []int {
 		return maglev(s.RealServers, live, maglevSize(len(s.RealServers)))
 	}
 	return byThreshold(s.RealServers, live)
+}
+
+// Unscheduled returns where flows go that can have no turn, in a service that schedules in turn: a table of Maglev hashing, the
+// same on every director. It is empty if Schedule says where they go.
+func Unscheduled(s Service) []int {
+	if s.Scheduler.Hashes() {
+		return nil
+	}
+	live := schedulable(s)
+	if len(live) == 0 {
+		return nil
+	}
+	servers := slices.Clone(s.RealServers)
+	for i := range servers {
+		if s.Scheduler == RoundRobin {
+			servers[i].Weight = 1
+		}
+	}
+	slices.SortFunc(live, byAddress(servers))
+	return maglev(servers, live, maglevSize(len(servers)))
+}
+
+func schedulable(s Service) []int {
+	var live []int
+	for i, r := range s.RealServers {
+		if r.Schedulable() && r.NextHop.Known() {
+			live = append(live, i)
+		}
+	}
+	return live
+}
+
+func byAddress(servers []RealServer) func(a, b int) int {
+	return func(a, b int) int { return servers[a].Address.Compare(servers[b].Address) }
 }
 
 // SameSchedule says that both services have the same Schedule, without making it.

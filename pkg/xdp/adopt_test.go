@@ -99,7 +99,7 @@ func TestApplyingTheSameStateAgainWritesNothing(t *testing.T) {
 	p := newTestPlane(t, wish)
 	for _, m := range []*ebpf.Map{
 		p.maps.Services, p.maps.Servers, p.maps.Boxes, p.maps.Interfaces, p.maps.Rings, p.maps.Turns, p.maps.Traffic,
-		p.maps.Suspects,
+		p.maps.Suspects, p.maps.Settings, p.maps.Members,
 	} {
 		if err := m.Freeze(); err != nil { // any write fails from here on
 			t.Fatal(err)
@@ -147,7 +147,7 @@ func TestFullTableTakesOtherServicesInsteadOfItsOwn(t *testing.T) {
 	p := newTestPlane(t, state(service(key(80), server(1), server(2)), service(key(81), server(3), server(4))))
 	p.tables.freeServices, p.tables.freeServers = nil, nil // as if that were all
 	more := state(service(key(80), server(1), server(2), server(5)), service(key(81), server(3), server(4)))
-	if err := p.Apply(t.Context(), more); err == nil || !strings.Contains(err.Error(), "at most 16383") {
+	if err := p.Apply(t.Context(), more); err == nil || !strings.Contains(err.Error(), "at most 65535") {
 		t.Errorf("one real server too many: error %v, want one with the limit", err)
 	}
 	if got := sentTo(t, p, packet{flags: syn}); got != 1 {
@@ -172,13 +172,15 @@ func TestEmptyStateLeavesEmptyTables(t *testing.T) {
 		ids = append(ids, entry.id)
 	}
 	apply(t, p, lb.State{})
-	for name, m := range map[string]*ebpf.Map{"services": p.maps.Services, "boxes": p.maps.Boxes} {
-		var key []byte
-		if err := m.NextKey(nil, &key); err == nil {
-			t.Errorf("%s is not empty", name)
-		}
+	var key []byte
+	if err := p.maps.Boxes.NextKey(nil, &key); err == nil {
+		t.Error("boxes is not empty")
 	}
 	for _, id := range ids {
+		var value xdirectorService
+		if err := p.maps.Services.Lookup(id, &value); err != nil || value != (xdirectorService{}) {
+			t.Errorf("service id %d is still there: %+v (%v)", id, value, err)
+		}
 		var ring ebpf.MapID
 		if err := p.maps.Rings.Lookup(id, &ring); err != nil {
 			t.Fatal(err)
@@ -203,7 +205,7 @@ func TestEmptyStateLeavesEmptyTables(t *testing.T) {
 
 func TestServerOfAServiceThatVanishedInACrashIsFreed(t *testing.T) {
 	p := newTestPlane(t, state(service(webKey, server(1)), service(dnsKey, server(1))))
-	if err := p.maps.Services.Delete(wireService(dnsKey)); err != nil { // and the agent died here
+	if err := p.maps.Services.Put(p.tables.services[dnsKey].id, xdirectorService{}); err != nil { // and the agent died here
 		t.Fatal(err)
 	}
 	p = reopen(t, p, nil)
@@ -416,12 +418,12 @@ func TestFitsNamesTheLimit(t *testing.T) {
 		}
 		return s
 	}
-	if err := p.Fits(many(4096, 3)); err != nil {
-		t.Errorf("4096 services with 3 real servers each: %v", err)
+	if err := p.Fits(many(16383, 4)); err != nil {
+		t.Errorf("16383 services with 4 real servers each: %v", err)
 	}
 	for want, s := range map[string]lb.State{
-		"4097 services: the XDP plane holds at most 4096":       many(4097, 1),
-		"16384 real servers: the XDP plane holds at most 16383": many(4096, 4),
+		"16384 services: the XDP plane holds at most 16383":     many(16384, 1),
+		"65536 real servers: the XDP plane holds at most 65535": many(8192, 8),
 	} {
 		if err := p.Fits(s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)

@@ -1,11 +1,15 @@
 package xdp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -60,9 +64,9 @@ func (p *Plane) Fits(s lb.State) error {
 		of         string
 		have, most int
 	}{
-		{"services", len(s.Services), int(p.maps.Services.MaxEntries())},
-		{"routers", len(s.Routers), int(p.maps.Words.MaxEntries()) - 1}, // nor slot 0
-		{"real servers", servers, int(p.maps.Servers.MaxEntries()) - 1}, // id 0 is never used
+		{"services", len(s.Services), int(p.maps.Services.MaxEntries()) - 1}, // nor id 0
+		{"routers", len(s.Routers), int(p.maps.Words.MaxEntries()) - 1},      // nor slot 0
+		{"real servers", servers, int(p.maps.Servers.MaxEntries()) - 1},      // id 0 is never used
 	} {
 		if t.have > t.most {
 			return fmt.Errorf("%d %s: the XDP plane holds at most %d; give some to other directors, or restart with dataplane.mode ipvs", t.have, t.of, t.most)
@@ -92,6 +96,7 @@ func (p *Plane) steps(w *wish, macs map[int]lb.MAC) []func() error {
 		func() error { return p.writeServers(w, macs, true) },
 		func() error { return p.writeRings(w) },
 		func() error { return p.writeServices(w) },
+		func() error { return p.list(w, false) },
 		func() error { return p.removeServices(w) },
 		func() error { return p.writeServers(w, macs, false) },
 		func() error { return p.removeServers(func(key lb.ServerKey) bool { return !wished[key] }) },
@@ -118,7 +123,7 @@ func (p *Plane) makeRoom(w *wish) error {
 func (p *Plane) hasRoom(w *wish) bool {
 	services, servers := 0, 0
 	for _, service := range w.services {
-		if p.tables.services[service.key] == nil {
+		if p.tables.services[service.Key] == nil {
 			services++
 		}
 	}
@@ -134,24 +139,29 @@ func (p *Plane) hasRoom(w *wish) bool {
 func (p *Plane) giveIDs(w *wish) error {
 	t := p.tables
 	for _, service := range w.services {
-		if t.services[service.key] == nil {
-			id, err := take(&t.freeServices, "services", p.maps.Services.MaxEntries())
+		if t.services[service.Key] == nil {
+			id, err := take(&t.freeServices, "services", p.maps.Services.MaxEntries()-1)
 			if err != nil {
-				return fmt.Errorf("add service %s: %w", service.key, err)
+				return fmt.Errorf("add service %s: %w", service.Key, err)
 			}
-			t.services[service.key] = &serviceEntry{id: id}
-			if err := p.maps.Turns.Put(id, uint64(0)); err != nil {
-				return fmt.Errorf("reset turn of service %s: %w", service.key, err)
+			t.services[service.Key] = &serviceEntry{id: id}
+			if t.vips[service.Key.Prefix()] == 0 {
+				if t.vips[service.Key.Prefix()], err = take(&t.freeVIPs, "virtual addresses", p.maps.Services.MaxEntries()-1); err != nil {
+					return fmt.Errorf("add service %s: %w", service.Key, err)
+				}
+			}
+			if err := p.maps.Turns.Put(id, xdirectorTurn{}); err != nil {
+				return fmt.Errorf("reset turn of service %s: %w", service.Key, err)
 			}
 		}
-		for _, r := range service.servers {
-			key := lb.ServerKey{Service: service.key, Address: r.Address}
+		for _, r := range service.RealServers {
+			key := lb.ServerKey{Service: service.Key, Address: r.Address}
 			if t.servers[key] != nil {
 				continue
 			}
 			id, err := take(&t.freeServers, "real servers", p.maps.Servers.MaxEntries()-1)
 			if err != nil {
-				return fmt.Errorf("add real server %s of %s: %w", r.Address, service.key, err)
+				return fmt.Errorf("add real server %s of %s: %w", r.Address, service.Key, err)
 			}
 			t.servers[key] = &serverEntry{id: id}
 			if err := p.maps.Traffic.Put(id, make([]xdirectorServerCounters, ebpf.MustPossibleCPU())); err != nil {
@@ -159,6 +169,7 @@ func (p *Plane) giveIDs(w *wish) error {
 			}
 		}
 	}
+	t.giveScopes(w.services)
 	return nil
 }
 
@@ -176,18 +187,18 @@ func take(free *[]uint32, of string, size uint32) (uint32, error) {
 // that name them, the others after the rings that no longer do.
 func (p *Plane) writeServers(w *wish, macs map[int]lb.MAC, live bool) error {
 	for _, service := range w.services {
-		for _, r := range service.servers {
+		for _, r := range service.RealServers {
 			if (r.Up && r.NextHop.Known()) != live {
 				continue
 			}
-			entry := p.tables.servers[lb.ServerKey{Service: service.key, Address: r.Address}]
+			entry := p.tables.servers[lb.ServerKey{Service: service.Key, Address: r.Address}]
 			value := xdirectorServer{
 				Destination: r.NextHop.MAC,
 				Source:      macs[r.NextHop.Interface],
 				Interface:   uint32(r.NextHop.Interface),
 				Generation:  p.tables.generations[entry.id],
 				Address:     wireAddress(r.Address),
-				Service:     p.tables.services[service.key].id,
+				Service:     p.tables.services[service.Key].id,
 				Flags:       serverUsed,
 			}
 			if live {
@@ -200,7 +211,7 @@ func (p *Plane) writeServers(w *wish, macs map[int]lb.MAC, live bool) error {
 				continue
 			}
 			if err := p.maps.Servers.Put(entry.id, value); err != nil {
-				return fmt.Errorf("write real server %s of %s: %w", r.Address, service.key, err)
+				return fmt.Errorf("write real server %s of %s: %w", r.Address, service.Key, err)
 			}
 			entry.written, entry.value = true, value
 		}
@@ -218,22 +229,130 @@ func (p *Plane) writeServices(w *wish) error {
 }
 
 func (p *Plane) writeService(service wishedService) error {
-	entry := p.tables.services[service.key]
-	value := xdirectorService{Id: entry.id, Persistence: service.persistence, Flags: service.flags}
-	if entry.written && entry.value == value {
+	entry := p.tables.services[service.Key]
+	value := p.wireService(service, entry.id)
+	if !entry.written || entry.value != value {
+		if err := p.maps.Services.Put(entry.id, value); err != nil {
+			return fmt.Errorf("write service %s: %w", service.Key, err)
+		}
+		entry.written, entry.value = true, value
+	}
+	if service.Group == "" {
 		return nil
 	}
-	if err := p.maps.Services.Put(wireService(service.key), value); err != nil {
-		return fmt.Errorf("write service %s: %w", service.key, err)
+	for _, r := range service.RealServers {
+		key := xdirectorMemberKey{Service: entry.id, Address: wireAddress(r.Address)}
+		id := p.tables.servers[lb.ServerKey{Service: service.Key, Address: r.Address}].id
+		if p.tables.members[key] == id {
+			continue
+		}
+		if err := p.maps.Members.Put(key, id); err != nil {
+			return fmt.Errorf("note real server %s of group %s: %w", r.Address, service.Group, err)
+		}
+		p.tables.members[key] = id
 	}
-	entry.written, entry.value = true, value
 	return nil
+}
+
+func (p *Plane) wireService(s wishedService, id uint32) xdirectorService {
+	units := func(d, usual time.Duration) uint32 { return p.flowClock.units(cmp.Or(d, usual)) }
+	key := s.Key
+	value := xdirectorService{
+		Flags:       serviceUsed,
+		Persistence: uint32(s.Persistence / time.Second),
+		Scope:       p.tables.scopes[s.Group],
+		ClientMask:  wireMask(cmp.Or(int(s.PersistenceBits), key.Address.BitLen())),
+		NewFlows:    p.newFlows(s.NewFlows),
+		Address:     wireAddress(key.Address),
+		Prefix:      uint32(key.Bits),
+		FirstPort:   key.Port,
+		LastPort:    key.LastPort,
+		Protocol:    uint8(key.Protocol),
+		Family:      uint8(familyOf(key.Address)),
+		Vip:         p.tables.vips[key.Prefix()],
+	}
+	value.Timeouts[xdirectorFlowPhaseFLOW_OPENING] = units(s.Timeouts.Opening, openingTimeout)
+	value.Timeouts[xdirectorFlowPhaseFLOW_OPEN] = units(s.Timeouts.Established, tcpTimeout)
+	value.Timeouts[xdirectorFlowPhaseFLOW_CLOSING] = units(s.Timeouts.Closing, closingTimeout)
+	value.Timeouts[xdirectorFlowPhaseFLOW_UDP] = units(s.Timeouts.UDP, udpTimeout)
+	value.Timeouts[xdirectorFlowPhaseFLOW_UDP_FIRST] = value.Timeouts[xdirectorFlowPhaseFLOW_UDP]
+	if s.Group == "" {
+		value.Scope = id
+	} else {
+		value.Flags |= uint32(xdirectorServiceFlagSERVICE_GROUPED)
+	}
+	if s.Scheduler.Hashes() {
+		value.Flags |= uint32(xdirectorServiceFlagSERVICE_HASHES)
+	}
+	if s.RefuseUnknown {
+		value.Flags |= uint32(xdirectorServiceFlagSERVICE_REFUSES)
+	}
+	return value
+}
+
+// newFlows is how many flows a service may store in a unit of time: by default so many that a flood needs eight seconds for the
+// whole table, and not less than a busy service has.
+func (p *Plane) newFlows(second uint32) uint32 {
+	if second == 0 {
+		second = max(leastNewFlows, p.config.FlowTableSize/8)
+	}
+	return uint32(min(math.MaxUint32, max(1, uint64(second)<<p.flowClock.shift/p.flowClock.hz)))
+}
+
+// giveScopes has the services of a group share the bindings of their clients. A scope that an earlier agent gave stays.
+func (t *tables) giveScopes(services []wishedService) {
+	t.scopes = map[string]uint32{}
+	used := map[uint32]bool{}
+	for _, s := range services {
+		if entry := t.services[s.Key]; s.Group != "" && t.scopes[s.Group] == 0 && entry.value.Scope >= firstScope && !used[entry.value.Scope] {
+			t.scopes[s.Group], used[entry.value.Scope] = entry.value.Scope, true
+		}
+	}
+	next := uint32(firstScope)
+	for _, s := range services {
+		if s.Group == "" || t.scopes[s.Group] != 0 {
+			continue
+		}
+		for used[next] {
+			next++
+		}
+		t.scopes[s.Group], used[next] = next, true
+	}
+}
+
+// list has the programs know the services of the wish; with known, only those that they knew before.
+func (p *Plane) list(w *wish, known bool) error {
+	var all []listing
+	for _, service := range w.services {
+		if entry := p.tables.services[service.Key]; entry != nil && (!known || entry.written) {
+			all = append(all, listing{key: service.Key, id: entry.id, vip: entry.value.Vip})
+		}
+	}
+	changed, err := p.directory.list(all)
+	if changed {
+		err = errors.Join(err, p.settle())
+	}
+	if err != nil {
+		return fmt.Errorf("list services: %w", err)
+	}
+	return nil
+}
+
+// settle returns when no packet is on its way that has met what was there before: the kernel waits for that when a ring is
+// swapped. Id 0 has no service.
+func (p *Plane) settle() error {
+	m, err := p.newRing(ring{})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return p.updateRings([]uint32{0}, []uint32{uint32(m.FD())})
 }
 
 // ringSwap is the new ring of one service.
 type ringSwap struct {
 	entry *serviceEntry
-	ring  []uint32 // server ids; none: no server can take a new flow
+	ring  ring // empty: no server can take a new flow
 }
 
 // writeRings swaps the rings that differ. The kernel returns only when no packet uses the old ones any more, which
@@ -241,13 +360,19 @@ type ringSwap struct {
 func (p *Plane) writeRings(w *wish) error {
 	var swaps []ringSwap
 	for _, service := range w.services {
-		swap := ringSwap{entry: p.tables.services[service.key]}
-		for _, i := range service.ring {
-			key := lb.ServerKey{Service: service.key, Address: service.servers[i].Address}
-			swap.ring = append(swap.ring, p.tables.servers[key].id)
+		ids := make([]uint32, len(service.RealServers))
+		for i, r := range service.RealServers {
+			ids[i] = p.tables.servers[lb.ServerKey{Service: service.Key, Address: r.Address}].id
 		}
-		if !swap.entry.ringKnown || !slices.Equal(swap.entry.ring, swap.ring) {
-			swaps = append(swaps, swap)
+		var next ring
+		for _, i := range service.schedule {
+			next.turns = append(next.turns, ids[i])
+		}
+		for _, i := range service.fallback {
+			next.fallback = append(next.fallback, ids[i])
+		}
+		if entry := p.tables.services[service.Key]; !entry.ringKnown || !entry.ring.equal(next) {
+			swaps = append(swaps, ringSwap{entry: entry, ring: next})
 		}
 	}
 	return p.swapRings(swaps)
@@ -297,8 +422,8 @@ func (p *Plane) updateRings(ids, descriptors []uint32) error {
 	return errors.Join(failed...)
 }
 
-func (p *Plane) newRing(ring []uint32) (*ebpf.Map, error) {
-	words := append([]uint32{uint32(len(ring))}, ring...)
+func (p *Plane) newRing(r ring) (*ebpf.Map, error) {
+	words := slices.Concat([]uint32{uint32(len(r.turns)), uint32(len(r.fallback))}, r.turns, r.fallback)
 	var lines []xdirectorRingLine
 	var indexes []uint32
 	for chunk := range slices.Chunk(words, len(xdirectorRingLine{}.Word)) {
@@ -320,31 +445,66 @@ func (p *Plane) newRing(ring []uint32) (*ebpf.Map, error) {
 	return m, nil
 }
 
-// removeServices leaves empty rings: to delete one takes as long as to swap a whole batch.
+// removeServices gives up the ids of the services that are gone. It leaves empty rings: to delete one takes as long as to swap a
+// whole batch.
 func (p *Plane) removeServices(w *wish) error {
 	wished := map[lb.ServiceKey]bool{}
+	vips := map[netip.Prefix]bool{}
 	for _, service := range w.services {
-		wished[service.key] = true
+		wished[service.Key], vips[service.Key.Prefix()] = true, true
 	}
 	t := p.tables
 	var gone []lb.ServiceKey
 	var swaps []ringSwap
 	for key, entry := range t.services {
-		if wished[key] {
-			continue
+		if !wished[key] {
+			gone, swaps = append(gone, key), append(swaps, ringSwap{entry: entry})
 		}
-		if err := p.maps.Services.Delete(wireService(key)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove service %s: %w", key, err)
-		}
-		entry.written = false
-		gone, swaps = append(gone, key), append(swaps, ringSwap{entry: entry})
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	if err := p.list(w, true); err != nil {
+		return err
 	}
 	if err := p.swapRings(swaps); err != nil {
 		return err
 	}
 	for _, key := range gone {
-		t.freeServices = append(t.freeServices, t.services[key].id)
+		entry := t.services[key]
+		if err := p.maps.Services.Put(entry.id, xdirectorService{}); err != nil {
+			return fmt.Errorf("remove service %s: %w", key, err)
+		}
+		t.freeServices = append(t.freeServices, entry.id)
 		delete(t.services, key)
+	}
+	for prefix, id := range t.vips {
+		if !vips[prefix] {
+			t.freeVIPs = append(t.freeVIPs, id)
+			delete(t.vips, prefix)
+		}
+	}
+	return p.removeMembers(w)
+}
+
+// removeMembers forgets what was in a group and no longer is.
+func (p *Plane) removeMembers(w *wish) error {
+	wished := map[xdirectorMemberKey]bool{}
+	for _, service := range w.services {
+		for _, r := range service.RealServers {
+			if entry := p.tables.services[service.Key]; entry != nil && service.Group != "" {
+				wished[xdirectorMemberKey{Service: entry.id, Address: wireAddress(r.Address)}] = true
+			}
+		}
+	}
+	for key := range p.tables.members {
+		if wished[key] {
+			continue
+		}
+		if err := p.maps.Members.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget member of a group: %w", err)
+		}
+		delete(p.tables.members, key)
 	}
 	return nil
 }
@@ -378,7 +538,7 @@ func (t *tables) wireFacts(w *wish) map[xdirectorBoxFact]struct{} {
 			if entry == nil {
 				continue
 			}
-			value = entry.id
+			value = xdirectorAddress{Word: [4]uint32{entry.id}}
 		}
 		facts[xdirectorBoxFact{Mac: fact.mac, Kind: uint16(fact.kind), Value: value}] = struct{}{}
 	}

@@ -3,6 +3,7 @@ package xdp
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -28,6 +29,8 @@ var (
 	peerMAC   = lb.MAC{2, 0, 0, 0, 0, 0xe1} // another director
 	vip       = netip.MustParseAddr("10.0.0.100")
 	client    = netip.MustParseAddr("192.0.2.1")
+	vip6      = netip.MustParseAddr("2001:db8::100")
+	client6   = netip.MustParseAddr("2001:db8:1::1")
 	peer      = netip.MustParseAddr("10.0.0.9")
 	webKey    = lb.ServiceKey{Address: vip, Port: 80, Protocol: lb.TCP}
 	dnsKey    = lb.ServiceKey{Address: vip, Port: 53, Protocol: lb.UDP}
@@ -35,6 +38,13 @@ var (
 
 func serverAddress(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, byte(n)}) }
 func serverMAC(n int) lb.MAC         { return lb.MAC{2, 0, 0, 0, 1, byte(n)} }
+
+// server6 is server n in a service of IPv6.
+func server6(n int) lb.RealServer {
+	r := server(n)
+	r.Address = netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", n))
+	return r
+}
 
 // server is real server n of weight 1, up, on eth0.
 func server(n int) lb.RealServer {
@@ -149,10 +159,15 @@ func (p packet) bytes() []byte {
 	}
 	set(&p.destination, eth0MAC)
 	set(&p.source, routerMAC)
+	p.to = orDefault(p.to, vip)
+	if p.to.Is6() {
+		p.etherType = orDefault(p.etherType, 0x86dd)
+		p.version = orDefault(p.version, 6)
+		p.from = orDefault(p.from, client6)
+	}
 	p.etherType = orDefault(p.etherType, 0x0800)
 	p.version = orDefault(p.version, 4)
 	p.from = orDefault(p.from, client)
-	p.to = orDefault(p.to, vip)
 	p.protocol = orDefault(p.protocol, lb.TCP)
 	p.fromPort = orDefault(p.fromPort, 40000)
 	p.toPort = orDefault(p.toPort, 80)
@@ -167,6 +182,13 @@ func (p packet) bytes() []byte {
 	binary.BigEndian.PutUint16(l4, p.fromPort)
 	binary.BigEndian.PutUint16(l4[2:], p.toPort)
 
+	frame := append(p.destination[:], p.source[:]...)
+	frame = binary.BigEndian.AppendUint16(frame, p.etherType)
+	if p.to.Is6() {
+		frame = append(append(append(frame, p.version<<4, 0, 0, 0), 0, byte(len(l4)+p.payload), byte(p.protocol), 64), p.from.AsSlice()...)
+		frame = append(append(append(frame, p.to.AsSlice()...), l4...), make([]byte, p.payload)...)
+		return frame[:orDefault(p.cut, len(frame))]
+	}
 	ip := make([]byte, 20, 60)
 	ip = append(ip, p.options...)
 	ip[0] = p.version<<4 | byte(len(ip)/4)
@@ -176,8 +198,6 @@ func (p packet) bytes() []byte {
 	copy(ip[12:], p.from.AsSlice())
 	copy(ip[16:], p.to.AsSlice())
 
-	frame := append(p.destination[:], p.source[:]...)
-	frame = binary.BigEndian.AppendUint16(frame, p.etherType)
 	frame = append(append(frame, ip...), l4...)
 	frame = append(frame, make([]byte, p.payload)...)
 	if p.cut > 0 {

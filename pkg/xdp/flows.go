@@ -60,15 +60,6 @@ func (c flowClock) units(d time.Duration) uint32 {
 	return uint32((ticks + 1<<c.shift - 1) >> c.shift)
 }
 
-// timeouts is what the programs get, by phase.
-func (c flowClock) timeouts() (all [xdirectorFlowPhaseFLOW_PHASE_COUNT]uint32) {
-	all[xdirectorFlowPhaseFLOW_OPENING] = c.units(openingTimeout)
-	all[xdirectorFlowPhaseFLOW_OPEN] = c.units(tcpTimeout)
-	all[xdirectorFlowPhaseFLOW_CLOSING] = c.units(closingTimeout)
-	all[xdirectorFlowPhaseFLOW_UDP] = c.units(udpTimeout)
-	return all
-}
-
 // flowState is the second word of a place.
 type flowState uint64
 
@@ -89,13 +80,11 @@ type flowTable struct {
 }
 
 func mapFlows(m *ebpf.Map) (*flowTable, error) {
-	size := int(m.MaxEntries()) * int(unsafe.Sizeof(xdirectorFlowSet{}))
-	memory, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	memory, sets, err := mapValues[xdirectorFlowSet](m)
 	if err != nil {
-		return nil, fmt.Errorf("map flow table of %d bytes: %w", size, err)
+		return nil, err
 	}
-	first := (*xdirectorFlowPlace)(unsafe.Pointer(&memory[0]))
-	return &flowTable{memory: memory, places: unsafe.Slice(first, m.MaxEntries()*flowWays)}, nil
+	return &flowTable{memory: memory, places: unsafe.Slice(&sets[0].Place[0], m.MaxEntries()*flowWays)}, nil
 }
 
 func (t *flowTable) close() error {

@@ -21,6 +21,10 @@ import (
 //	83   server 4, which is down
 //	53   UDP, server 1
 //	54   UDP, server 4, which is down
+//
+// At other addresses: IPv6 port 80 as the first one; of 10.0.0.101 the ports 8000 to 8099 have server 1, but 8042 has server 2; all
+// ports of 10.0.0.102 have server 1, but 443 has server 2; port 80 of 10.9.0.0/16 has server 1, but in 10.9.8.0/24 and of IPv6
+// 2001:db8:9::/48 server 2.
 func tableState() lb.State {
 	key := func(port uint16, protocol lb.Protocol) lb.ServiceKey {
 		return lb.ServiceKey{Address: vip, Port: port, Protocol: protocol}
@@ -38,6 +42,18 @@ func tableState() lb.State {
 		service(key(53, lb.UDP), server(1)),
 		service(key(54, lb.UDP), down),
 	)
+	add := func(address string, bits uint8, first, last uint16, r lb.RealServer) {
+		key := lb.ServiceKey{Address: netip.MustParseAddr(address), Bits: bits, Port: first, LastPort: last, Protocol: lb.TCP}
+		s.Services = append(s.Services, service(key, r))
+	}
+	s.Services = append(s.Services, service(lb.ServiceKey{Address: vip6, Port: 80, Protocol: lb.TCP}, server6(1), server6(2)))
+	add("10.0.0.101", 0, 8000, 8099, server(1))
+	add("10.0.0.101", 0, 8042, 0, server(2))
+	add("10.0.0.102", 0, 0, 0, server(1))
+	add("10.0.0.102", 0, 443, 0, server(2))
+	add("10.9.0.0", 16, 80, 0, server(1))
+	add("10.9.8.0", 24, 80, 0, server(2))
+	add("2001:db8:9::", 48, 80, 0, server6(2))
 	s.Routers = testRouters()
 	return s
 }
@@ -75,7 +91,18 @@ func (r packetRow) frames() (frame []byte, before [][]byte) {
 
 var packetTable = []packetRow{
 	{name: "not IPv4", packet: packet{etherType: 0x0806}, verdict: "pass_not_ours"},
-	{name: "IPv6", packet: packet{etherType: 0x86dd, version: 6}, verdict: "pass_not_ours"},
+	{name: "IPv6 type, IPv4 header", packet: packet{etherType: 0x86dd}, verdict: "pass_not_ours"},
+	{name: "IPv4 type, IPv6 header", packet: packet{to: vip6, etherType: 0x0800}, verdict: "pass_not_ours"},
+	{name: "IPv6 to another address", packet: packet{to: client6, from: vip6}, verdict: "pass_not_ours"},
+	{name: "IPv6 to another port", packet: packet{to: vip6, toPort: 81}, verdict: "pass_not_ours"},
+	{name: "IPv6 address that begins as an IPv4 one", packet: packet{to: netip.MustParseAddr("a00:64::")}, verdict: "pass_not_ours"},
+	{name: "half an IPv6 header", packet: packet{to: vip6, cut: 14 + 39}, verdict: "pass_not_ours"},
+	{name: "IPv6, half a TCP header", packet: packet{to: vip6, cut: 14 + 40 + 19}, verdict: "pass_not_ours"},
+	{name: "below the range", packet: packet{to: netip.MustParseAddr("10.0.0.101"), toPort: 7999, flags: syn}, verdict: "pass_not_ours"},
+	{name: "above the range", packet: packet{to: netip.MustParseAddr("10.0.0.101"), toPort: 8100, flags: syn}, verdict: "pass_not_ours"},
+	{name: "range, another protocol", packet: packet{to: netip.MustParseAddr("10.0.0.101"), toPort: 8001, protocol: lb.UDP}, verdict: "pass_not_ours"},
+	{name: "beside the network", packet: packet{to: netip.MustParseAddr("10.10.0.0"), flags: syn}, verdict: "pass_not_ours"},
+	{name: "another port of the network", packet: packet{to: netip.MustParseAddr("10.9.0.1"), toPort: 81, flags: syn}, verdict: "pass_not_ours"},
 	{name: "VLAN tag", packet: packet{etherType: 0x8100}, verdict: "pass_not_ours"},
 	{name: "no IP header", packet: packet{cut: 14}, verdict: "pass_not_ours"},
 	{name: "half an IP header", packet: packet{cut: 14 + 19}, verdict: "pass_not_ours"},
@@ -139,6 +166,19 @@ var packetTable = []packetRow{
 	{name: "UDP", packet: packet{protocol: lb.UDP, toPort: 53}, verdict: "tx", server: 1, egress: eth0MAC},
 	{name: "server behind another interface", packet: packet{flags: syn, toPort: 82}, verdict: "redirect", server: 3, egress: eth1MAC},
 	{name: "this box is the server", packet: packet{flags: syn, toPort: 81}, verdict: "pass_local"},
+	{name: "IPv6 SYN", packet: packet{to: vip6, flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "IPv6, known flow", packet: packet{to: vip6, flags: ack}, before: []packet{{to: vip6, flags: syn}, {to: vip6, flags: syn, fromPort: 9}},
+		verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "IPv6, second flow, of an address that differs in its last word", packet: packet{to: vip6, flags: syn, from: netip.MustParseAddr("2001:db8:1::2")},
+		before: []packet{{to: vip6, flags: syn}}, verdict: "tx", server: 2, egress: eth0MAC},
+	{name: "first port of a range", packet: packet{to: netip.MustParseAddr("10.0.0.101"), toPort: 8000, flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "last port of a range", packet: packet{to: netip.MustParseAddr("10.0.0.101"), toPort: 8099, flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "a service of its own within the range", packet: packet{to: netip.MustParseAddr("10.0.0.101"), toPort: 8042, flags: syn}, verdict: "tx", server: 2, egress: eth0MAC},
+	{name: "any port", packet: packet{to: netip.MustParseAddr("10.0.0.102"), toPort: 65535, flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "a service of its own beside all ports", packet: packet{to: netip.MustParseAddr("10.0.0.102"), toPort: 443, flags: syn}, verdict: "tx", server: 2, egress: eth0MAC},
+	{name: "network", packet: packet{to: netip.MustParseAddr("10.9.0.1"), flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "network within a network", packet: packet{to: netip.MustParseAddr("10.9.8.7"), flags: syn}, verdict: "tx", server: 2, egress: eth0MAC},
+	{name: "IPv6 network", packet: packet{to: netip.MustParseAddr("2001:db8:9:ffff::1"), flags: syn}, verdict: "tx", server: 2, egress: eth0MAC},
 	{name: "known flow", packet: packet{flags: ack}, before: []packet{{flags: syn}, {flags: syn, fromPort: 9}},
 		verdict: "tx", server: 1, egress: eth0MAC},
 	{name: "second flow", packet: packet{flags: syn, fromPort: 9}, before: []packet{{flags: syn}},
@@ -240,7 +280,7 @@ func forget(t *testing.T, p *Plane) {
 		}
 	}
 	for _, entry := range p.tables.services {
-		if err := p.maps.Turns.Put(entry.id, uint64(0)); err != nil {
+		if err := p.maps.Turns.Put(entry.id, xdirectorTurn{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -2,7 +2,7 @@
 // their maps, attaches them to interfaces and reads their counters.
 //
 // Programs, links and maps are pinned: forwarding goes on when the agent dies, and the next agent adopts what it
-// finds. Only IPv4 is balanced. Linux 6.1 or later is needed.
+// finds. Linux 6.1 or later is needed.
 package xdp
 
 import (
@@ -29,8 +29,9 @@ const (
 	openingTimeout   = time.Minute     // before anything but SYN
 	closingTimeout   = 2 * time.Minute // after a FIN or RST
 	udpTimeout       = 5 * time.Minute
-	flowCountBudget  = 50  // counting flows may take one part in so many of the time
-	ringsPerBatch    = 256 // each is an open file for a moment
+	leastNewFlows    = 100_000 // a second, of a service
+	flowCountBudget  = 50      // counting flows may take one part in so many of the time
+	ringsPerBatch    = 256     // each is an open file for a moment
 	ringWriters      = 16
 	maxFlowTableSize = 1 << 26
 )
@@ -62,16 +63,17 @@ type Plane struct {
 
 	lock *os.File // keeps others away from the pin path; nil: closed
 
-	mu     sync.Mutex
-	maps   xdirectorMaps
-	ring   *ebpf.MapSpec // of one service; its size varies
-	clock  *ebpf.Program
-	nics   []*nic
-	tables *tables
-	flows  *flowTable
-	seed   flowSeed
-	reason string                // why an earlier mode was not taken
-	warned map[netip.Addr]string // real servers that can't be reached in native mode, and what was said about them
+	mu        sync.Mutex
+	maps      xdirectorMaps
+	ring      *ebpf.MapSpec // of one service; its size varies
+	clock     *ebpf.Program
+	nics      []*nic
+	tables    *tables
+	directory *directory
+	flows     *flowTable
+	seed      flowSeed
+	reason    string                // why an earlier mode was not taken
+	warned    map[netip.Addr]string // real servers that can't be reached in native mode, and what was said about them
 
 	flowClock     flowClock
 	counting      sync.Mutex // held while flows are counted; taken before mu
@@ -129,6 +131,9 @@ func open(cfg Config, log *slog.Logger, system func() ([]net.Interface, error)) 
 func (p *Plane) prepare() error {
 	var err error
 	if p.tables, err = readTables(&p.maps); err != nil {
+		return err
+	}
+	if p.directory, err = openDirectory(&p.maps); err != nil {
 		return err
 	}
 	if p.flows, err = mapFlows(p.maps.Flows); err != nil {
@@ -233,7 +238,6 @@ func (p *Plane) spec() (*ebpf.CollectionSpec, error) {
 		xdirectorVarTicksPerSecond: uint32(p.flowClock.hz),
 		xdirectorVarFlowSeed:       p.seed,
 		xdirectorVarFlowSetsMask:   sets - 1,
-		xdirectorVarFlowTimeouts:   p.flowClock.timeouts(),
 		xdirectorVarFlowUnitShift:  p.flowClock.shift,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -265,7 +269,8 @@ func (p *Plane) loadProgram(n *nic) error {
 		xdirectorMapTurns: m.Turns, xdirectorMapSuspects: m.Suspects, xdirectorMapAdverts: m.Adverts,
 		xdirectorMapCaptured: m.Captured, xdirectorMapEvents: m.Events, xdirectorMapPeers: m.Peers,
 		xdirectorMapRouters: m.Routers, xdirectorMapScratch: m.Scratch, xdirectorMapSenders: m.Senders,
-		xdirectorMapTimers: m.Timers, xdirectorMapWords: m.Words,
+		xdirectorMapTimers: m.Timers, xdirectorMapWords: m.Words, xdirectorMapSettings: m.Settings,
+		xdirectorMapVips: m.Vips, xdirectorMapPorts: m.Ports, xdirectorMapPrefixes: m.Prefixes, xdirectorMapMembers: m.Members,
 	}}
 	var programs struct {
 		Xdirector *ebpf.Program `ebpf:"xdirector"`
@@ -303,6 +308,9 @@ func (p *Plane) Close() error {
 	if p.flows != nil {
 		err = errors.Join(err, p.flows.close())
 	}
+	if p.directory != nil {
+		err = errors.Join(err, p.directory.close())
+	}
 	if p.clock != nil {
 		err = errors.Join(err, p.clock.Close())
 	}
@@ -314,7 +322,7 @@ func (p *Plane) Close() error {
 			err = errors.Join(err, n.program.Close())
 		}
 	}
-	p.nics, p.clock, p.flows, p.maps = nil, nil, nil, xdirectorMaps{}
+	p.nics, p.clock, p.flows, p.directory, p.maps = nil, nil, nil, nil, xdirectorMaps{}
 	p.unlock()
 	if err != nil {
 		return fmt.Errorf("close xdp plane: %w", err)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -13,6 +14,8 @@ import (
 )
 
 const (
+	firstScope  = 1 << 24 // of a group; below are the ids of services
+	serviceUsed = uint32(xdirectorServiceFlagSERVICE_USED)
 	serverUsed  = uint32(xdirectorServerFlagSERVER_USED)
 	serverLive  = uint32(xdirectorServerFlagSERVER_LIVE)
 	serverLocal = uint32(xdirectorServerFlagSERVER_LOCAL)
@@ -23,12 +26,16 @@ const (
 type tables struct {
 	services map[lb.ServiceKey]*serviceEntry
 	servers  map[lb.ServerKey]*serverEntry
+	vips     map[netip.Prefix]uint32 // ids
+	members  map[xdirectorMemberKey]uint32
+	scopes   map[string]uint32 // of groups
 	boxes    map[xdirectorBoxFact]struct{}
 	suspects xdirectorSuspects
 	routers  routerTables
 
 	freeServices []uint32 // ids, the next one last
 	freeServers  []uint32
+	freeVIPs     []uint32
 	generations  []uint32 // by server id
 }
 
@@ -37,9 +44,17 @@ type serviceEntry struct {
 	written   bool // to the map `services`
 	value     xdirectorService
 	ringKnown bool // false after adoption: the ring is written anew
-	ring      []uint32
-	of        lb.Service // that schedule was made of
+	ring      ring
+	of        lb.Service // that the two were made of
 	schedule  []int
+	fallback  []int
+}
+
+// ring is what a service's flows are scheduled by: server ids.
+type ring struct{ turns, fallback []uint32 }
+
+func (r ring) equal(to ring) bool {
+	return slices.Equal(r.turns, to.turns) && slices.Equal(r.fallback, to.fallback)
 }
 
 type serverEntry struct {
@@ -53,28 +68,19 @@ func readTables(m *xdirectorMaps) (*tables, error) {
 	t := &tables{
 		services: map[lb.ServiceKey]*serviceEntry{},
 		servers:  map[lb.ServerKey]*serverEntry{},
+		vips:     map[netip.Prefix]uint32{},
+		members:  map[xdirectorMemberKey]uint32{},
 		boxes:    map[xdirectorBoxFact]struct{}{},
 	}
-	byID := map[uint32]lb.ServiceKey{}
-	var key xdirectorServiceKey
-	var value xdirectorService
-	services := m.Services.Iterate()
-	for services.Next(&key, &value) {
-		service := lb.ServiceKey{Address: addressOf(key.Address), Port: portOf(key.Port), Protocol: lb.Protocol(key.Protocol)}
-		byID[value.Id] = service
-		t.services[service] = &serviceEntry{id: value.Id, written: true, value: value}
+	byID, err := t.readServices(m.Services)
+	if err != nil {
+		return nil, err
 	}
-	if err := services.Err(); err != nil {
-		return nil, fmt.Errorf("read services from their map: %w", err)
-	}
-	var fact xdirectorBoxFact
-	var ignored uint32
-	facts := m.Boxes.Iterate()
-	for facts.Next(&fact, &ignored) {
-		t.boxes[fact] = struct{}{}
-	}
-	if err := facts.Err(); err != nil {
+	if err := readAll(m.Boxes, func(fact xdirectorBoxFact, _ uint32) { t.boxes[fact] = struct{}{} }); err != nil {
 		return nil, fmt.Errorf("read boxes from their map: %w", err)
+	}
+	if err := readAll(m.Members, func(key xdirectorMemberKey, id uint32) { t.members[key] = id }); err != nil {
+		return nil, fmt.Errorf("read members from their map: %w", err)
 	}
 	if err := m.Suspects.Lookup(uint32(0), &t.suspects); err != nil {
 		return nil, fmt.Errorf("read suspects from their map: %w", err)
@@ -82,35 +88,75 @@ func readTables(m *xdirectorMaps) (*tables, error) {
 	if err := t.readServers(m.Servers, byID); err != nil {
 		return nil, err
 	}
-	var err error
-	if t.routers, err = readRouters(m); err != nil {
-		return nil, err
+	t.routers, err = readRouters(m)
+	return t, err
+}
+
+func readAll[K, V any](m *ebpf.Map, each func(K, V)) error {
+	var key K
+	var value V
+	all := m.Iterate()
+	for all.Next(&key, &value) {
+		each(key, value)
 	}
-	for id := m.Services.MaxEntries(); id > 0; id-- {
-		if _, used := byID[id-1]; !used {
-			t.freeServices = append(t.freeServices, id-1)
+	return all.Err()
+}
+
+// readServices returns the services by id. Two that mean the same can't be there: the id of one is given up before the other
+// gets one.
+func (t *tables) readServices(m *ebpf.Map) (map[uint32]lb.ServiceKey, error) {
+	ids, values, err := readArray[xdirectorService](m)
+	if err != nil {
+		return nil, fmt.Errorf("read services from their map: %w", err)
+	}
+	byID := map[uint32]lb.ServiceKey{}
+	used := map[uint32]bool{}
+	for i, id := range slices.Backward(ids) {
+		value := values[i]
+		switch {
+		case id == 0:
+		case value.Flags&serviceUsed == 0:
+			t.freeServices = append(t.freeServices, id)
+		default:
+			key := serviceKeyOf(value)
+			byID[id] = key
+			t.services[key] = &serviceEntry{id: id, written: true, value: value}
+			t.vips[key.Prefix()], used[value.Vip] = value.Vip, true
 		}
 	}
-	return t, nil
+	for id := m.MaxEntries() - 1; id > 0; id-- {
+		if !used[id] {
+			t.freeVIPs = append(t.freeVIPs, id)
+		}
+	}
+	return byID, nil
+}
+
+// readArray reads a whole array at once.
+func readArray[V any](m *ebpf.Map) (ids []uint32, values []V, err error) {
+	ids, values = make([]uint32, m.MaxEntries()), make([]V, m.MaxEntries())
+	n, err := m.BatchLookup(new(ebpf.MapBatchCursor), ids, values, nil)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		err = nil // the end
+	}
+	return ids[:n], values[:n], err
 }
 
 func (t *tables) readServers(m *ebpf.Map, services map[uint32]lb.ServiceKey) error {
-	ids := make([]uint32, m.MaxEntries())
-	values := make([]xdirectorServer, m.MaxEntries())
-	n, err := m.BatchLookup(new(ebpf.MapBatchCursor), ids, values, nil)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	ids, values, err := readArray[xdirectorServer](m)
+	if err != nil {
 		return fmt.Errorf("read servers from their map: %w", err)
 	}
 	t.generations = make([]uint32, len(ids))
 	// From the last to the first, so that the lowest free id is given first. Id 0 means "none".
-	for i, id := range slices.Backward(ids[:n]) {
+	for i, id := range slices.Backward(ids) {
 		value := values[i]
 		t.generations[id] = value.Generation
 		if id == 0 {
 			continue
 		}
 		service, ok := services[value.Service]
-		server := lb.ServerKey{Service: service, Address: addressOf(value.Address)}
+		server := lb.ServerKey{Service: service, Address: addressOf(value.Address, familyOf(service.Address))}
 		if value.Flags&serverUsed == 0 {
 			t.freeServers = append(t.freeServers, id)
 		} else if _, double := t.servers[server]; ok && !double {
@@ -130,29 +176,46 @@ func (t *tables) readServers(m *ebpf.Map, services map[uint32]lb.ServiceKey) err
 
 // Addresses and ports lie in the maps as on the wire.
 
-func addressOf(value uint32) netip.Addr {
-	var b [4]byte
-	binary.NativeEndian.PutUint32(b[:], value)
-	return netip.AddrFrom4(b)
+func addressOf(value xdirectorAddress, family uint32) netip.Addr {
+	var b [16]byte
+	for i, word := range value.Word {
+		binary.NativeEndian.PutUint32(b[4*i:], word)
+	}
+	if family == 4 {
+		return netip.AddrFrom4([4]byte(b[:4]))
+	}
+	return netip.AddrFrom16(b)
 }
 
-func wireAddress(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.NativeEndian.Uint32(b[:])
+func wireAddress(a netip.Addr) (wire xdirectorAddress) {
+	for i, b := 0, a.AsSlice(); 4*i < len(b); i++ {
+		wire.Word[i] = binary.NativeEndian.Uint32(b[4*i:])
+	}
+	return wire
 }
 
-func portOf(value uint16) uint16 {
-	var b [2]byte
-	binary.NativeEndian.PutUint16(b[:], value)
-	return binary.BigEndian.Uint16(b[:])
+// wireMask is so many bits of an address, of either family.
+func wireMask(bits int) (mask xdirectorAddress) {
+	for i := range mask.Word {
+		here := max(0, min(32, bits-32*i))
+		var b [4]byte
+		binary.BigEndian.PutUint32(b[:], uint32(math.MaxUint32<<(32-here)))
+		mask.Word[i] = binary.NativeEndian.Uint32(b[:])
+	}
+	return mask
 }
 
-func wirePort(port uint16) uint16 {
-	var b [2]byte
-	binary.BigEndian.PutUint16(b[:], port)
-	return binary.NativeEndian.Uint16(b[:])
+// familyOf is 4 or 6.
+func familyOf(a netip.Addr) uint32 {
+	if a.Is4() {
+		return 4
+	}
+	return 6
 }
 
-func wireService(k lb.ServiceKey) xdirectorServiceKey {
-	return xdirectorServiceKey{Address: wireAddress(k.Address), Port: wirePort(k.Port), Protocol: uint8(k.Protocol)}
+func serviceKeyOf(s xdirectorService) lb.ServiceKey {
+	key := lb.ServiceKey{
+		Address: addressOf(s.Address, uint32(s.Family)), Bits: uint8(s.Prefix), Port: s.FirstPort, LastPort: s.LastPort, Protocol: lb.Protocol(s.Protocol),
+	}
+	return key
 }

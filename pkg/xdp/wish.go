@@ -3,7 +3,7 @@ package xdp
 import (
 	"fmt"
 	"net/netip"
-	"time"
+	"slices"
 
 	"github.com/xdirector/xdirector/pkg/lb"
 )
@@ -16,18 +16,15 @@ type wish struct {
 }
 
 type wishedService struct {
-	key         lb.ServiceKey
-	persistence uint32
-	flags       uint32
-	servers     []lb.RealServer // with the next hops that are really used
-	ring        []int           // indexes into servers
+	lb.Service               // its RealServers with the next hops that are really used
+	schedule, fallback []int // indexes into RealServers, see lb.Schedule and lb.Unscheduled
 }
 
 // boxFact is a xdirectorBoxFact whose service has no id yet.
 type boxFact struct {
 	mac     lb.MAC
 	kind    xdirectorBoxFactKind
-	value   uint32
+	value   xdirectorAddress
 	service lb.ServiceKey // with BOX_NEXT_HOP
 }
 
@@ -37,9 +34,6 @@ func newWish(s lb.State, t *tables, macs map[int]lb.MAC) (*wish, error) {
 	w := &wish{facts: map[boxFact]struct{}{}}
 	seen := map[lb.ServiceKey]bool{}
 	for _, service := range s.Services {
-		if !service.Key.Address.Is4() {
-			return nil, fmt.Errorf("service %s: the XDP plane balances IPv4 only", service.Key)
-		}
 		if service.Key.Protocol != lb.TCP && service.Key.Protocol != lb.UDP {
 			return nil, fmt.Errorf("service %s: the XDP plane balances tcp and udp only", service.Key)
 		}
@@ -59,7 +53,7 @@ func newWish(s lb.State, t *tables, macs map[int]lb.MAC) (*wish, error) {
 			continue
 		}
 		w.noteBox(d.MAC, boxFact{kind: xdirectorBoxFactKindBOX_DIRECTOR})
-		if d.Address.Is4() {
+		if d.Address.IsValid() {
 			w.noteAddress(d.MAC, d.Address)
 		}
 	}
@@ -67,36 +61,34 @@ func newWish(s lb.State, t *tables, macs map[int]lb.MAC) (*wish, error) {
 }
 
 func newWishedService(service lb.Service, t *tables, macs map[int]lb.MAC) (wishedService, error) {
-	wished := wishedService{key: service.Key, persistence: uint32(service.Persistence / time.Second)}
+	servers := slices.Clone(service.RealServers)
 	seen := map[netip.Addr]bool{}
-	for _, r := range service.RealServers {
-		if !r.Address.Is4() {
-			return wished, fmt.Errorf("service %s, real server %s: the XDP plane balances IPv4 only", service.Key, r.Address)
+	for i := range servers {
+		r := &servers[i]
+		if r.Address.Is4() != service.Key.Address.Is4() {
+			return wishedService{}, fmt.Errorf("service %s, real server %s: they are of different families", service.Key, r.Address)
 		}
 		if seen[r.Address] {
-			return wished, fmt.Errorf("service %s, real server %s: it is there twice", service.Key, r.Address)
+			return wishedService{}, fmt.Errorf("service %s, real server %s: it is there twice", service.Key, r.Address)
 		}
 		seen[r.Address] = true
 		r.NextHop = usableHop(r.NextHop, t.servers[lb.ServerKey{Service: service.Key, Address: r.Address}], macs)
-		wished.servers = append(wished.servers, r)
 	}
-	service.RealServers = wished.servers
-	wished.ring = scheduleOf(service, t.services[service.Key])
-	if service.Scheduler.Hashes() {
-		wished.flags = uint32(xdirectorServiceFlagSERVICE_HASHES)
-	}
+	service.RealServers = servers
+	wished := wishedService{Service: service}
+	wished.schedule, wished.fallback = scheduleOf(service, t.services[service.Key])
 	return wished, nil
 }
 
 // scheduleOf makes no schedule anew that it has made before.
-func scheduleOf(service lb.Service, entry *serviceEntry) []int {
+func scheduleOf(service lb.Service, entry *serviceEntry) (schedule, fallback []int) {
 	switch {
 	case entry == nil:
-		return lb.Schedule(service)
+		return lb.Schedule(service), lb.Unscheduled(service)
 	case !lb.SameSchedule(entry.of, service):
-		entry.of, entry.schedule = service, lb.Schedule(service)
+		entry.of, entry.schedule, entry.fallback = service, lb.Schedule(service), lb.Unscheduled(service)
 	}
-	return entry.schedule
+	return entry.schedule, entry.fallback
 }
 
 func usableHop(hop lb.NextHop, entry *serverEntry, macs map[int]lb.MAC) lb.NextHop {
@@ -116,19 +108,19 @@ func usableHop(hop lb.NextHop, entry *serverEntry, macs map[int]lb.MAC) lb.NextH
 func (w *wish) serverKeys() map[lb.ServerKey]bool {
 	keys := map[lb.ServerKey]bool{}
 	for _, service := range w.services {
-		for _, r := range service.servers {
-			keys[lb.ServerKey{Service: service.key, Address: r.Address}] = true
+		for _, r := range service.RealServers {
+			keys[lb.ServerKey{Service: service.Key, Address: r.Address}] = true
 		}
 	}
 	return keys
 }
 
 func (w *wish) noteNextHops(service wishedService) {
-	for _, r := range service.servers {
+	for _, r := range service.RealServers {
 		if r.NextHop.Local || !r.NextHop.Known() {
 			continue
 		}
-		w.noteBox(r.NextHop.MAC, boxFact{kind: xdirectorBoxFactKindBOX_NEXT_HOP, service: service.key})
+		w.noteBox(r.NextHop.MAC, boxFact{kind: xdirectorBoxFactKindBOX_NEXT_HOP, service: service.Key})
 		w.noteAddress(r.NextHop.MAC, r.Address)
 	}
 }

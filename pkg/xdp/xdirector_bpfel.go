@@ -13,6 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type xdirectorAddress struct {
+	_    structs.HostLayout
+	Word [4]uint32
+}
+
 type xdirectorAdvertCounters struct {
 	_      structs.HostLayout
 	ByFate [15]uint64
@@ -43,7 +48,7 @@ type xdirectorBoxFact struct {
 	_     structs.HostLayout
 	Mac   [6]uint8
 	Kind  uint16
-	Value uint32
+	Value xdirectorAddress
 }
 
 type xdirectorBoxFactKind uint32
@@ -73,8 +78,8 @@ type xdirectorClient struct {
 
 type xdirectorClientKey struct {
 	_       structs.HostLayout
-	Service uint32
-	Address uint32
+	Scope   uint32
+	Address xdirectorAddress
 }
 
 type xdirectorDropReason uint32
@@ -103,8 +108,9 @@ const (
 	xdirectorFlowBitsFLOW_EXPIRES_SHIFT   xdirectorFlowBits = 32
 	xdirectorFlowBitsFLOW_EXPIRES_BITS    xdirectorFlowBits = 24
 	xdirectorFlowBitsFLOW_PHASE_SHIFT     xdirectorFlowBits = 56
-	xdirectorFlowBitsFLOW_PHASE_MASK      xdirectorFlowBits = 3
-	xdirectorFlowBitsFLOW_SEED_WORDS      xdirectorFlowBits = 11
+	xdirectorFlowBitsFLOW_PHASE_MASK      xdirectorFlowBits = 7
+	xdirectorFlowBitsFLOW_SEED_TERMS      xdirectorFlowBits = 11
+	xdirectorFlowBitsFLOW_SEED_WORDS      xdirectorFlowBits = 23
 	xdirectorFlowBitsFLOW_WAYS            xdirectorFlowBits = 8
 	xdirectorFlowBitsFLOW_FIRST_SET       xdirectorFlowBits = 6
 )
@@ -116,7 +122,9 @@ const (
 	xdirectorFlowPhaseFLOW_OPEN        xdirectorFlowPhase = 1
 	xdirectorFlowPhaseFLOW_CLOSING     xdirectorFlowPhase = 2
 	xdirectorFlowPhaseFLOW_UDP         xdirectorFlowPhase = 3
-	xdirectorFlowPhaseFLOW_PHASE_COUNT xdirectorFlowPhase = 4
+	xdirectorFlowPhaseFLOW_UDP_FIRST   xdirectorFlowPhase = 4
+	xdirectorFlowPhaseFLOW_PHASE_COUNT xdirectorFlowPhase = 5
+	xdirectorFlowPhaseFLOW_PHASES      xdirectorFlowPhase = 8
 )
 
 type xdirectorFlowPlace struct {
@@ -148,7 +156,7 @@ type xdirectorLayout struct {
 	_           structs.HostLayout
 	Version     xdirectorLayoutVersion
 	Padding     uint32
-	FlowSeed    [11]uint64
+	FlowSeed    [23]uint64
 	Verdict     xdirectorVerdict
 	DropReason  xdirectorDropReason
 	ServiceFlag xdirectorServiceFlag
@@ -167,13 +175,31 @@ type xdirectorLayout struct {
 type xdirectorLayoutVersion uint32
 
 const (
-	xdirectorLayoutVersionLAYOUT_VERSION xdirectorLayoutVersion = 3
+	xdirectorLayoutVersionLAYOUT_VERSION xdirectorLayoutVersion = 4
 )
+
+type xdirectorMemberKey struct {
+	_       structs.HostLayout
+	Service uint32
+	Address xdirectorAddress
+}
 
 type xdirectorPeerKey struct {
 	_       structs.HostLayout
 	Slot    uint32
 	Address [16]uint8
+}
+
+type xdirectorPort struct {
+	_       structs.HostLayout
+	Key     uint64
+	Service uint64
+}
+
+type xdirectorPrefixKey struct {
+	_      structs.HostLayout
+	Length uint32
+	Word   [4]uint32
 }
 
 type xdirectorRingLine struct {
@@ -227,9 +253,11 @@ type xdirectorServer struct {
 	Source      [6]uint8
 	Interface   uint32
 	Generation  uint32
-	Address     uint32
 	Service     uint32
 	Flags       uint32
+	Spare       uint32
+	Address     xdirectorAddress
+	Unused      [4]uint32
 }
 
 type xdirectorServerCounters struct {
@@ -249,24 +277,38 @@ const (
 
 type xdirectorService struct {
 	_           structs.HostLayout
-	Id          uint32
-	Persistence uint32
 	Flags       uint32
-	Padding     uint32
+	Timeouts    [8]uint32
+	Persistence uint32
+	Scope       uint32
+	ClientMask  xdirectorAddress
+	NewFlows    uint32
+	Address     xdirectorAddress
+	Prefix      uint32
+	FirstPort   uint16
+	LastPort    uint16
+	Protocol    uint8
+	Family      uint8
+	Padding     [2]uint8
+	Vip         uint32
+	Unused      [8]uint32
 }
 
 type xdirectorServiceFlag uint32
 
 const (
-	xdirectorServiceFlagSERVICE_HASHES xdirectorServiceFlag = 1
+	xdirectorServiceFlagSERVICE_USED    xdirectorServiceFlag = 1
+	xdirectorServiceFlagSERVICE_HASHES  xdirectorServiceFlag = 2
+	xdirectorServiceFlagSERVICE_REFUSES xdirectorServiceFlag = 4
+	xdirectorServiceFlagSERVICE_GROUPED xdirectorServiceFlag = 8
 )
 
-type xdirectorServiceKey struct {
+type xdirectorSettings struct {
 	_        structs.HostLayout
-	Address  uint32
-	Port     uint16
-	Protocol uint8
-	Padding  uint8
+	Half     uint32
+	Prefixes uint32
+	Zero     uint32
+	Spare    uint32
 }
 
 type xdirectorSuspects struct {
@@ -289,6 +331,14 @@ type xdirectorTimer struct {
 	Armed    uint64
 }
 
+type xdirectorTurn struct {
+	_       structs.HostLayout
+	Next    uint64
+	Stored  uint64
+	Flooded uint64
+	Spare   uint64
+}
+
 type xdirectorVerdict uint32
 
 const (
@@ -303,6 +353,15 @@ const (
 	xdirectorVerdictVERDICT_DROP           xdirectorVerdict = 8
 	xdirectorVerdictVERDICT_COUNT          xdirectorVerdict = 9
 )
+
+type xdirectorVip struct {
+	_       structs.HostLayout
+	Address xdirectorAddress
+	Family  uint32
+	Levels  uint32
+	Id      uint32
+	Slot    uint32
+}
 
 type xdirectorWords struct {
 	_        structs.HostLayout
@@ -329,23 +388,27 @@ const (
 	xdirectorMapFrames         = "frames"
 	xdirectorMapInterfaces     = "interfaces"
 	xdirectorMapLayout         = "layout"
+	xdirectorMapMembers        = "members"
 	xdirectorMapPeers          = "peers"
+	xdirectorMapPorts          = "ports"
+	xdirectorMapPrefixes       = "prefixes"
 	xdirectorMapRings          = "rings"
 	xdirectorMapRouters        = "routers"
 	xdirectorMapScratch        = "scratch"
 	xdirectorMapSenders        = "senders"
 	xdirectorMapServers        = "servers"
 	xdirectorMapServices       = "services"
+	xdirectorMapSettings       = "settings"
 	xdirectorMapSuspects       = "suspects"
 	xdirectorMapTimers         = "timers"
 	xdirectorMapTraffic        = "traffic"
 	xdirectorMapTurns          = "turns"
+	xdirectorMapVips           = "vips"
 	xdirectorMapWords          = "words"
 	xdirectorProgReadClock     = "read_clock"
 	xdirectorProgXdirector     = "xdirector"
 	xdirectorVarFlowSeed       = "flow_seed"
 	xdirectorVarFlowSetsMask   = "flow_sets_mask"
-	xdirectorVarFlowTimeouts   = "flow_timeouts"
 	xdirectorVarFlowUnitShift  = "flow_unit_shift"
 	xdirectorVarOwnInterface   = "own_interface"
 	xdirectorVarOwnSlot        = "own_slot"
@@ -411,17 +474,22 @@ type xdirectorMapSpecs struct {
 	Frames     *ebpf.MapSpec `ebpf:"frames"`
 	Interfaces *ebpf.MapSpec `ebpf:"interfaces"`
 	Layout     *ebpf.MapSpec `ebpf:"layout"`
+	Members    *ebpf.MapSpec `ebpf:"members"`
 	Peers      *ebpf.MapSpec `ebpf:"peers"`
+	Ports      *ebpf.MapSpec `ebpf:"ports"`
+	Prefixes   *ebpf.MapSpec `ebpf:"prefixes"`
 	Rings      *ebpf.MapSpec `ebpf:"rings"`
 	Routers    *ebpf.MapSpec `ebpf:"routers"`
 	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
 	Senders    *ebpf.MapSpec `ebpf:"senders"`
 	Servers    *ebpf.MapSpec `ebpf:"servers"`
 	Services   *ebpf.MapSpec `ebpf:"services"`
+	Settings   *ebpf.MapSpec `ebpf:"settings"`
 	Suspects   *ebpf.MapSpec `ebpf:"suspects"`
 	Timers     *ebpf.MapSpec `ebpf:"timers"`
 	Traffic    *ebpf.MapSpec `ebpf:"traffic"`
 	Turns      *ebpf.MapSpec `ebpf:"turns"`
+	Vips       *ebpf.MapSpec `ebpf:"vips"`
 	Words      *ebpf.MapSpec `ebpf:"words"`
 }
 
@@ -431,7 +499,6 @@ type xdirectorMapSpecs struct {
 type xdirectorVariableSpecs struct {
 	FlowSeed       *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FlowSetsMask   *ebpf.VariableSpec `ebpf:"flow_sets_mask"`
-	FlowTimeouts   *ebpf.VariableSpec `ebpf:"flow_timeouts"`
 	FlowUnitShift  *ebpf.VariableSpec `ebpf:"flow_unit_shift"`
 	OwnInterface   *ebpf.VariableSpec `ebpf:"own_interface"`
 	OwnSlot        *ebpf.VariableSpec `ebpf:"own_slot"`
@@ -467,17 +534,22 @@ type xdirectorMaps struct {
 	Frames     *ebpf.Map `ebpf:"frames"`
 	Interfaces *ebpf.Map `ebpf:"interfaces"`
 	Layout     *ebpf.Map `ebpf:"layout"`
+	Members    *ebpf.Map `ebpf:"members"`
 	Peers      *ebpf.Map `ebpf:"peers"`
+	Ports      *ebpf.Map `ebpf:"ports"`
+	Prefixes   *ebpf.Map `ebpf:"prefixes"`
 	Rings      *ebpf.Map `ebpf:"rings"`
 	Routers    *ebpf.Map `ebpf:"routers"`
 	Scratch    *ebpf.Map `ebpf:"scratch"`
 	Senders    *ebpf.Map `ebpf:"senders"`
 	Servers    *ebpf.Map `ebpf:"servers"`
 	Services   *ebpf.Map `ebpf:"services"`
+	Settings   *ebpf.Map `ebpf:"settings"`
 	Suspects   *ebpf.Map `ebpf:"suspects"`
 	Timers     *ebpf.Map `ebpf:"timers"`
 	Traffic    *ebpf.Map `ebpf:"traffic"`
 	Turns      *ebpf.Map `ebpf:"turns"`
+	Vips       *ebpf.Map `ebpf:"vips"`
 	Words      *ebpf.Map `ebpf:"words"`
 }
 
@@ -492,17 +564,22 @@ func (m *xdirectorMaps) Close() error {
 		m.Frames,
 		m.Interfaces,
 		m.Layout,
+		m.Members,
 		m.Peers,
+		m.Ports,
+		m.Prefixes,
 		m.Rings,
 		m.Routers,
 		m.Scratch,
 		m.Senders,
 		m.Servers,
 		m.Services,
+		m.Settings,
 		m.Suspects,
 		m.Timers,
 		m.Traffic,
 		m.Turns,
+		m.Vips,
 		m.Words,
 	)
 }
@@ -513,7 +590,6 @@ func (m *xdirectorMaps) Close() error {
 type xdirectorVariables struct {
 	FlowSeed       *ebpf.Variable `ebpf:"flow_seed"`
 	FlowSetsMask   *ebpf.Variable `ebpf:"flow_sets_mask"`
-	FlowTimeouts   *ebpf.Variable `ebpf:"flow_timeouts"`
 	FlowUnitShift  *ebpf.Variable `ebpf:"flow_unit_shift"`
 	OwnInterface   *ebpf.Variable `ebpf:"own_interface"`
 	OwnSlot        *ebpf.Variable `ebpf:"own_slot"`

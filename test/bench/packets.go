@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -94,7 +95,7 @@ func benchService() lb.ServiceKey {
 }
 
 func wish() lb.State {
-	s := lb.Service{Name: "bench", Key: benchService(), Scheduler: lb.RoundRobin}
+	s := lb.Service{Name: "bench", Key: benchService(), Scheduler: lb.RoundRobin, NewFlows: math.MaxUint32}
 	for i := range byte(servers) {
 		s.RealServers = append(s.RealServers, lb.RealServer{
 			Address: netip.AddrFrom4([4]byte{192, 0, 2, 100 + i}), Port: 80, Weight: 1, Up: true,

@@ -1,0 +1,225 @@
+package xdp
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"math/bits"
+	"net/netip"
+	"slices"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/xdirector/xdirector/pkg/lb"
+)
+
+const (
+	directoryBits = 16 // as in bpf/maps.h, as the next two
+	probes        = 16
+	factor        = uint64(0x9e3779b97f4a7c15) // as in bpf/service.h, as the next one
+	factor2       = uint64(0xbb67ae8584caa73b)
+	halfPlaces    = 1 << directoryBits
+)
+
+// directory is the maps that say which service a packet belongs to, in this process's memory. They have two halves: the one that
+// the programs don't look at is written whole, and then they change over.
+type directory struct {
+	vipMemory, portMemory []byte
+	vips                  []xdirectorVip
+	ports                 []xdirectorPort
+	settings, prefixes    *ebpf.Map
+	now                   xdirectorSettings
+	listed                []listing // in the half in use; nil: not known
+	networks              map[xdirectorPrefixKey]xdirectorVip
+}
+
+// listing is a service as the directory has it.
+type listing struct {
+	key  lb.ServiceKey
+	id   uint32 // of the service
+	vip  uint32 // of its addresses
+	slot uint32 // of the virtual router that holds them, 0: none
+}
+
+var errCrowded = errors.New("its addresses and ports can't be told apart quickly enough; give some services to other directors")
+
+func openDirectory(m *xdirectorMaps) (*directory, error) {
+	d := &directory{settings: m.Settings, prefixes: m.Prefixes, networks: map[xdirectorPrefixKey]xdirectorVip{}}
+	var err error
+	if d.vipMemory, d.vips, err = mapValues[xdirectorVip](m.Vips); err != nil {
+		return nil, err
+	}
+	if d.portMemory, d.ports, err = mapValues[xdirectorPort](m.Ports); err != nil {
+		return nil, errors.Join(err, unix.Munmap(d.vipMemory))
+	}
+	if err := m.Settings.Lookup(uint32(0), &d.now); err != nil {
+		return nil, errors.Join(fmt.Errorf("read settings: %w", err), d.close())
+	}
+	var key xdirectorPrefixKey
+	var value xdirectorVip
+	networks := m.Prefixes.Iterate()
+	for networks.Next(&key, &value) {
+		d.networks[key] = value
+	}
+	if err := networks.Err(); err != nil {
+		return nil, errors.Join(fmt.Errorf("read prefixes from their map: %w", err), d.close())
+	}
+	return d, nil
+}
+
+// mapValues maps an array's values into memory.
+func mapValues[T any](m *ebpf.Map) ([]byte, []T, error) {
+	size := int(m.MaxEntries()) * int(unsafe.Sizeof(*new(T)))
+	memory, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, nil, fmt.Errorf("map %d bytes of %s: %w", size, m, err)
+	}
+	return memory, unsafe.Slice((*T)(unsafe.Pointer(&memory[0])), m.MaxEntries()), nil
+}
+
+func (d *directory) close() error {
+	return errors.Join(unix.Munmap(d.vipMemory), unix.Munmap(d.portMemory))
+}
+
+// list has the programs find these services and no others. The caller has waited since the last change for what they had begun
+// before it.
+func (d *directory) list(all []listing) (changed bool, err error) {
+	slices.SortFunc(all, func(a, b listing) int { return int(a.id) - int(b.id) })
+	if d.listed != nil && slices.Equal(d.listed, all) {
+		return false, nil
+	}
+	half := 1 - d.now.Half&1
+	vips := d.vips[half*halfPlaces : (half+1)*halfPlaces]
+	ports := d.ports[half*halfPlaces : (half+1)*halfPlaces]
+	clear(vips)
+	clear(ports)
+	networks := map[xdirectorPrefixKey]xdirectorVip{}
+	for prefix, vip := range virtualAddresses(all) {
+		if prefix.IsSingleIP() {
+			if !insert(vips, productOf(vip.Address), vip, func(v xdirectorVip) bool { return v.Family == 0 }) {
+				return false, fmt.Errorf("virtual address %s: %w", prefix.Addr(), errCrowded)
+			}
+		} else {
+			networks[prefixKey(prefix)] = vip
+		}
+	}
+	for _, l := range all {
+		for key := range portKeys(l) {
+			if !insert(ports, key*factor, xdirectorPort{Key: key, Service: uint64(l.id)}, func(p xdirectorPort) bool { return p.Key == 0 }) {
+				return false, fmt.Errorf("service %s: %w", l.key, errCrowded)
+			}
+		}
+	}
+	// A network that is there early finds no port yet, and one that is there late finds none any more.
+	for key, vip := range networks {
+		if d.networks[key] == vip {
+			continue
+		}
+		if err := d.prefixes.Put(key, vip); err != nil {
+			return false, fmt.Errorf("add prefix: %w", err)
+		}
+		d.networks[key] = vip
+	}
+	d.listed = nil
+	now := xdirectorSettings{Half: half, Prefixes: uint32(len(networks))}
+	if err := d.settings.Put(uint32(0), now); err != nil {
+		return false, fmt.Errorf("change over to other services: %w", err)
+	}
+	d.now = now
+	for key := range d.networks {
+		if _, wished := networks[key]; wished {
+			continue
+		}
+		if err := d.prefixes.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return true, fmt.Errorf("remove prefix: %w", err)
+		}
+		delete(d.networks, key)
+	}
+	d.listed = all
+	return true, nil
+}
+
+// virtualAddresses are those of the services, each once, the lowest id first.
+func virtualAddresses(all []listing) iter.Seq2[netip.Prefix, xdirectorVip] {
+	vips := map[netip.Prefix]xdirectorVip{}
+	for _, l := range all {
+		prefix := l.key.Prefix()
+		vip := vips[prefix]
+		vip.Address, vip.Family, vip.Id, vip.Slot = wireAddress(prefix.Addr()), familyOf(prefix.Addr()), l.vip, l.slot
+		for _, b := range blocks(l.key.Ports()) {
+			vip.Levels |= 1 << b.level
+		}
+		vips[prefix] = vip
+	}
+	order := slices.SortedFunc(maps.Keys(vips), func(a, b netip.Prefix) int { return int(vips[a].Id) - int(vips[b].Id) })
+	return func(yield func(netip.Prefix, xdirectorVip) bool) {
+		for _, prefix := range order {
+			if !yield(prefix, vips[prefix]) {
+				return
+			}
+		}
+	}
+}
+
+// insert puts a value into the first free place from where its product says, no further than the programs look.
+func insert[T any](places []T, product uint64, value T, free func(T) bool) bool {
+	place := product >> (64 - directoryBits)
+	for range probes {
+		if free(places[place]) {
+			places[place] = value
+			return true
+		}
+		place = (place + 1) % halfPlaces
+	}
+	return false
+}
+
+func productOf(a xdirectorAddress) uint64 {
+	return (uint64(a.Word[0])|uint64(a.Word[1])<<32)*factor + (uint64(a.Word[2])|uint64(a.Word[3])<<32)*factor2
+}
+
+func portKeys(l listing) iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		for _, b := range blocks(l.key.Ports()) {
+			key := uint64(l.vip)<<32 | uint64(b.first>>b.level)<<16 | uint64(l.key.Protocol)<<8 | uint64(b.level)
+			if !yield(key) {
+				return
+			}
+		}
+	}
+}
+
+// block is all ports that differ from the first one in so many lower bits at most.
+type block struct {
+	first uint32
+	level int
+}
+
+// blocks divides a range of ports into as few blocks as possible, at most 30.
+func blocks(first, last uint16) []block {
+	var list []block
+	for at := uint32(first); at <= uint32(last); {
+		level := 16
+		if at > 0 {
+			level = bits.TrailingZeros32(at)
+		}
+		for at+1<<level-1 > uint32(last) {
+			level--
+		}
+		list = append(list, block{first: at, level: level})
+		at += 1 << level
+	}
+	return list
+}
+
+// prefixKey has IPv4 behind ::ffff, so that both families share one map.
+func prefixKey(p netip.Prefix) xdirectorPrefixKey {
+	length := p.Bits()
+	if p.Addr().Is4() {
+		length += 96
+	}
+	return xdirectorPrefixKey{Length: uint32(length), Word: wireAddress(netip.AddrFrom16(p.Addr().As16())).Word}
+}
