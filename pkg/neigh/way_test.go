@@ -68,7 +68,7 @@ func TestJudge(t *testing.T) {
 		{"through a tunnel", "10.4.0.7", route{4, unix.RTN_UNICAST, netip.Addr{}, ip("10.4.0.1")}, nil, way{},
 			"real server 10.4.0.7 is reached by tun0, which is no Ethernet interface", "real server 10.4.0.7"},
 		{"behind a router, to which IPVS sends", "10.9.9.10", route{2, unix.RTN_UNICAST, ip("10.0.0.254"), ip("10.0.0.100")}, nil,
-			way{index: 2, routed: true, source: ip("10.0.0.1")}, "", ""},
+			way{index: 2, routed: true, source: ip("172.16.0.1")}, "", ""},
 		{"on the link, to which IPVS sends", "10.0.0.8", route{2, unix.RTN_UNICAST, netip.Addr{}, ip("10.0.0.1")}, nil,
 			way{index: 2, source: ip("10.0.0.1")}, "", ""},
 		{"the address of the network", "10.0.0.255", route{2, unix.RTN_BROADCAST, netip.Addr{}, ip("10.0.0.1")}, nil, way{},
