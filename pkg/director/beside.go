@@ -33,8 +33,8 @@ type both struct {
 	tried  time.Time
 }
 
-// part divides a wish between the planes.
-func part(s lb.State) (forXDP, forIPVS lb.State) {
+// divide parts a wish between the planes.
+func divide(s lb.State) (forXDP, forIPVS lb.State) {
 	forXDP = s
 	for n, service := range s.Services {
 		switch needsIPVS := service.OnlyIPVS() != ""; {
@@ -53,7 +53,7 @@ func part(s lb.State) (forXDP, forIPVS lb.State) {
 // Apply gives each plane its own services. What one can't do doesn't hold up the other. A service that moves is on its new plane
 // before it leaves the old one: in between, the kernel itself would answer its packets with resets.
 func (b *both) Apply(ctx context.Context, s lb.State) error {
-	forXDP, forIPVS := part(s)
+	forXDP, forIPVS := divide(s)
 	all := forIPVS
 	for _, had := range b.has {
 		if !slices.ContainsFunc(forIPVS.Services, func(s lb.Service) bool { return s.Key == had.Key }) {
@@ -113,7 +113,7 @@ func (b *both) besides() (failed error, differences []string) {
 
 // Fits says why XDP has no room for its part of a wish.
 func (b *both) Fits(s lb.State) error {
-	forXDP, _ := part(s)
+	forXDP, _ := divide(s)
 	return b.Plane.Fits(forXDP)
 }
 

@@ -151,7 +151,7 @@ func (d *Director) openXDP(ctx context.Context, cfg *config.Config) (plane, erro
 	}
 	p := plane{Plane: d.withIPVS(x, cfg), name: lb.XDPNative}
 	d.plane = p // for the wish, which depends on the plane's kind
-	state, _ := part(d.wish(cfg))
+	state, _ := divide(d.wish(cfg))
 	err = x.Apply(ctx, state)
 	if err == nil {
 		p.modes, err = x.Attach(modes...)
@@ -202,7 +202,7 @@ func (d *Director) withIPVS(x *xdp.Plane, cfg *config.Config) *both {
 // openBeside puts what only IPVS can serve there, or removes what an earlier run left. The others don't depend on that: a
 // failure is told, and tried again every second.
 func (d *Director) openBeside(ctx context.Context, cfg *config.Config, stateFile string) {
-	_, state := part(d.wish(cfg))
+	_, state := divide(d.wish(cfg))
 	if len(state.Services) == 0 {
 		d.cleanIPVS(stateFile)
 		return
