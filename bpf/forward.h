@@ -42,11 +42,11 @@ static __always_inline struct decision send_to(struct server *server, __u32 id)
 	return decision;
 }
 
-static __always_inline void count(const struct decision *decision, __u64 bytes)
+static __always_inline void count(const struct decision *decision, const struct packet *packet)
 {
 	struct interface_counters *frame;
 	struct server_counters *sent;
-	__u32 slot = own_slot;
+	__u32 slot = packet->slot;
 
 	frame = bpf_map_lookup_elem(&frames, &slot);
 	if (frame && decision->verdict < VERDICT_COUNT)
@@ -62,17 +62,42 @@ static __always_inline void count(const struct decision *decision, __u64 bytes)
 	if (!sent)
 		return;
 	sent->packets++;
-	sent->bytes += bytes;
+	sent->bytes += packet->bytes;
 	sent->flows_created += decision->creates_flow;
 }
 
-/* Both addresses in 2-byte steps: that much alignment a frame has on every machine. */
-static __always_inline int rewrite(struct xdp_md *ctx, const struct server *server)
+/* Makes room for a tag, or takes it out, so that the frame has the one of the server's network. 0: that can't be done. The addresses are
+ * written after it. */
+static __noinline int retag(struct xdp_md *ctx, __u32 vlan, __u32 tagged)
 {
-	struct cursor cursor = {(void *)(long)ctx->data, (void *)(long)ctx->data_end};
-	const __u16 *from = (const __u16 *)server->destination;
-	__u16 *to = take(&cursor, sizeof(struct ethernet_header));
+	struct tagged_addresses *start;
 
+	if (vlan && !tagged && bpf_xdp_adjust_head(ctx, -(int)sizeof(struct vlan_tag)))
+		return 0;
+	if (!vlan && tagged && bpf_xdp_adjust_head(ctx, sizeof(struct vlan_tag)))
+		return 0;
+	if (!vlan)
+		return 1;
+	start = (void *)(long)ctx->data;
+	if ((void *)(start + 1) > (void *)(long)ctx->data_end)
+		return 0;
+	start->control = tagged ? (start->control & bpf_htons(~VLAN_ID_MASK & 0xffff)) | bpf_htons(vlan) : bpf_htons(vlan);
+	start->protocol = bpf_htons(ETHERTYPE_VLAN);
+	return 1;
+}
+
+/* Both addresses in 2-byte steps: that much alignment a frame has on every machine. */
+static __always_inline int rewrite(struct xdp_md *ctx, const struct server *server, const struct packet *packet)
+{
+	const __u16 *from = (const __u16 *)server->destination;
+	struct cursor cursor;
+	__u16 *to;
+
+	if ((packet->tagged | server->vlan) && !retag(ctx, server->vlan, packet->tagged))
+		return 0;
+	cursor.at = (void *)(long)ctx->data;
+	cursor.end = (void *)(long)ctx->data_end;
+	to = take(&cursor, sizeof(struct ethernet_header));
 	if (!to)
 		return 0;
 	for (int i = 0; i < 6; i++)
@@ -80,13 +105,13 @@ static __always_inline int rewrite(struct xdp_md *ctx, const struct server *serv
 	return 1;
 }
 
-static __always_inline int act(struct xdp_md *ctx, const struct decision *decision)
+static __always_inline int act(struct xdp_md *ctx, const struct decision *decision, const struct packet *packet)
 {
 	switch (decision->verdict) {
 	case VERDICT_TX:
-		return rewrite(ctx, decision->server) ? XDP_TX : XDP_ABORTED;
+		return rewrite(ctx, decision->server, packet) ? XDP_TX : XDP_ABORTED;
 	case VERDICT_REDIRECT:
-		return rewrite(ctx, decision->server) ? bpf_redirect(decision->server->interface, 0) : XDP_ABORTED;
+		return rewrite(ctx, decision->server, packet) ? bpf_redirect(decision->server->interface, 0) : XDP_ABORTED;
 	case VERDICT_DROP:
 		return XDP_DROP;
 	default:

@@ -72,11 +72,17 @@ enum advert_fate {
 	ADVERT_FATE_COUNT,
 };
 
-/* `interfaces`, by slot: an interface with one of our programs. */
+/* What user space has switched off on an interface, and switches on again when it lets go of it. */
+enum interface_restore {
+	RESTORE_RX_VLAN = 1,
+	RESTORE_GRO = 2,
+};
+
+/* `interfaces`, by slot: an interface with one of our programs, or whose frames one of them sees on the interface below. */
 struct interface {
 	__u8 mac[6];
-	__u8 padding[2];
-	__u32 index; /* 0: the slot is free */
+	__u16 restore; /* enum interface_restore */
+	__u32 index;   /* 0: the slot is free */
 };
 
 /*
@@ -167,13 +173,14 @@ enum server_flag {
 struct server {
 	__u8 destination[6];
 	__u8 source[6];
-	__u32 interface; /* egress interface index */
+	__u32 interface; /* that the frame leaves by: its index */
 	__u32 generation; /* raised whenever the id is given up, so that old flows don't hit a new server */
 	__u32 service; /* id */
 	__u32 flags;
-	__u32 spare;
+	__u32 vlan;   /* id in the frame's tag; 0: none */
 	struct address address;
-	__u32 unused[4];
+	__u32 device; /* of user space: the interface that the kernel would send by, which may lie above the other one */
+	__u32 unused[3];
 };
 
 struct server_counters {
@@ -365,6 +372,7 @@ struct layout {
 	enum box_fact_kind box_fact_kind;
 	enum advert_fate advert_fate;
 	enum router_flag router_flag;
+	enum interface_restore interface_restore;
 	struct event event;
 	struct capture capture;
 	struct ring_line ring_line;

@@ -5,6 +5,7 @@
 #include "include/kernel.h"
 #include "include/bpf_endian.h"
 #include "address.h"
+#include "vlan.h"
 
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_IPV6 0x86dd
@@ -76,6 +77,8 @@ struct packet {
 	__u16 destination_mac[3];
 	__u16 source_mac[3];
 	__u64 bytes; /* of the whole frame */
+	__u32 slot;  /* of the interface that it is for, in `interfaces` and `frames` */
+	__u32 tagged; /* it has a VLAN tag */
 	struct address source;
 	struct address destination;
 	__be16 source_port;
@@ -140,7 +143,8 @@ static __always_inline enum kind parse_ports(struct cursor *cursor, struct packe
 		packet->destination_port = udp->destination_port;
 		return KIND_FLOW;
 	}
-	return packet->protocol == PROTOCOL_VRRP ? KIND_VRRP : KIND_OTHER;
+	/* Adverts in a tag are left to the kernel. */
+	return packet->protocol == PROTOCOL_VRRP && !packet->tagged ? KIND_VRRP : KIND_OTHER;
 }
 
 static __always_inline enum kind parse_ipv6(struct cursor *cursor, struct packet *packet)
@@ -156,6 +160,26 @@ static __always_inline enum kind parse_ipv6(struct cursor *cursor, struct packet
 	return parse_ports(cursor, packet);
 }
 
+/* Goes past a VLAN tag to what it is for. 0: none of ours. */
+static __always_inline int enter_network(struct cursor *cursor, struct packet *packet, __be16 *type)
+{
+	struct vlan_tag *tag;
+	__u32 network = own_networks[0];
+
+	if (*type == bpf_htons(ETHERTYPE_VLAN)) {
+		tag = take(cursor, sizeof(*tag));
+		if (!tag)
+			return 0;
+		network = network_of(tag);
+		*type = tag->type;
+		packet->tagged = 1;
+	}
+	if (!network)
+		return 0;
+	packet->slot = network - 1;
+	return 1;
+}
+
 static __always_inline enum kind parse(struct xdp_md *ctx, struct packet *packet)
 {
 	struct cursor cursor = {(void *)(long)ctx->data, (void *)(long)ctx->data_end};
@@ -163,18 +187,22 @@ static __always_inline enum kind parse(struct xdp_md *ctx, struct packet *packet
 	struct ipv4_header *ip;
 	__u32 header_length;
 	__u16 fragment;
+	__be16 type;
 
+	packet->slot = own_slot;
 	packet->bytes = cursor.end - cursor.at;
 	ethernet = take(&cursor, sizeof(*ethernet));
-	/* A VLAN tag stands here too: a tagged frame belongs to another network than the interface's own. */
 	if (!ethernet)
 		return KIND_OTHER;
 	for (int i = 0; i < 3; i++) {
 		packet->destination_mac[i] = ((__u16 *)ethernet->destination)[i];
 		packet->source_mac[i] = ((__u16 *)ethernet->source)[i];
 	}
-	if (ethernet->type != bpf_htons(ETHERTYPE_IPV4))
-		return ethernet->type == bpf_htons(ETHERTYPE_IPV6) ? parse_ipv6(&cursor, packet) : KIND_OTHER;
+	type = ethernet->type;
+	if (!enter_network(&cursor, packet, &type))
+		return KIND_OTHER;
+	if (type != bpf_htons(ETHERTYPE_IPV4))
+		return type == bpf_htons(ETHERTYPE_IPV6) ? parse_ipv6(&cursor, packet) : KIND_OTHER;
 
 	ip = take(&cursor, sizeof(*ip));
 	if (!ip || ip->version_ihl >> 4 != 4)
@@ -204,6 +232,8 @@ static __always_inline void blur(struct packet *packet, __u32 zero)
 	packet->protocol |= zero;
 	packet->tcp_flags |= zero;
 	packet->first_fragment |= zero;
+	packet->slot |= zero;
+	packet->tagged |= zero;
 }
 
 /* A SYN that opens a connection. */

@@ -6,10 +6,6 @@
 #include "include/bpf_endian.h"
 #include "parse.h"
 
-/* Set by the loader, one value per interface. */
-volatile const __u32 own_slot;	    /* in `interfaces` and `frames` */
-volatile const __u32 own_interface; /* interface index */
-
 /* Odd, and without a pattern: the golden ratio's and the square root of 3's first 64 bits behind the point. */
 #define DIRECTORY_FACTOR 0x9e3779b97f4a7c15ULL
 #define DIRECTORY_FACTOR_2 0xbb67ae8584caa73bULL
@@ -184,9 +180,9 @@ static __always_inline int same_mac(const void *left, const void *right)
 
 /* 00-00-5E-00-01-VRID, over IPv6 00-00-5E-00-02-VRID, of an instance that is MASTER now: its frames come to every
  * director until the switches know which one that is. */
-static __always_inline int is_masters(const __u8 *mac)
+static __always_inline int is_masters(const __u8 *mac, __u32 interface)
 {
-	struct router_key key = {.interface = own_interface};
+	struct router_key key = {.interface = interface};
 	struct router *router;
 	struct words *own;
 	__u32 slot;
@@ -206,12 +202,12 @@ static __always_inline int is_masters(const __u8 *mac)
 /* XDP sees flooded frames too. Balancing those would send every packet once per director. */
 static __always_inline int is_for_us(const struct packet *packet)
 {
-	__u32 slot = own_slot;
+	__u32 slot = packet->slot;
 	struct interface *own = bpf_map_lookup_elem(&interfaces, &slot);
 
-	if (own && same_mac(packet->destination_mac, own->mac))
-		return 1;
-	return is_masters((const __u8 *)packet->destination_mac);
+	if (!own)
+		return 0;
+	return same_mac(packet->destination_mac, own->mac) || is_masters((const __u8 *)packet->destination_mac, own->index);
 }
 
 static __always_inline int is_suspect(const __u8 *mac)

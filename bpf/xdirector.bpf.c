@@ -113,8 +113,8 @@ int xdirector(struct xdp_md *ctx)
 		decision = decide_advert(ctx);
 	else if (kind == KIND_FLOW)
 		decision = decide(&packet);
-	count(&decision, packet.bytes);
-	return act(ctx, &decision);
+	count(&decision, &packet);
+	return act(ctx, &decision, &packet);
 }
 
 struct clock {

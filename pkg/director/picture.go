@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"sort"
-	"strings"
 	"time"
 
 	"github.com/xdirector/xdirector/pkg/config"
@@ -48,7 +47,7 @@ func (d *Director) publish() {
 	counters := d.meter.counters()
 	s.Instances = d.instancePictures(counters.Adverts)
 	for _, service := range d.cfg.Services {
-		s.Services = append(s.Services, d.servicePicture(service, d.planePicture(service, s.Plane), counters))
+		s.Services = append(s.Services, d.servicePicture(service, s.Plane, counters))
 	}
 	s.FlowTable = status.FlowTable(counters.FlowTable)
 	for name, mode := range d.plane.modes {
@@ -66,8 +65,6 @@ func (d *Director) unhealthy() string {
 		return "this director is stopping"
 	case d.applyErr != nil:
 		return "the plane could not be updated: " + d.applyErr.Error()
-	case d.unserved() != "":
-		return d.unserved()
 	case d.meter.failure() != nil:
 		return "the plane's counters can't be read: " + d.meter.failure().Error()
 	case time.Since(d.reportAt) > reportLate:
@@ -176,51 +173,6 @@ func instancePicture(i config.Instance, r ha.InstanceReport, adverts map[string]
 	return p
 }
 
-// planePicture says where a service is while others are on the plane in use.
-func (d *Director) planePicture(s config.Service, others status.Plane) status.Plane {
-	on := planeOf(s, d.plane.name)
-	if on == d.plane.name {
-		if less := lacks(s, false); on == lb.IPVS && less != "" {
-			others.Reason += "; " + less
-		}
-		return others
-	}
-	b, beside := d.plane.Plane.(*both)
-	if !beside {
-		return status.Plane{Reason: lacks(s, true)}
-	}
-	failed, differences := b.besides()
-	if failed != nil {
-		return status.Plane{Reason: s.OnlyIPVS() + ", and it can't be had: " + failed.Error()}
-	}
-	return status.Plane{Name: string(on), Reason: s.OnlyIPVS(), Differences: differences}
-}
-
-// lacks says what IPVS doesn't do of a service: what it would need to be one at all, or what it can be without.
-func lacks(s config.Service, whole bool) string {
-	var list []string
-	for _, l := range s.LacksOnIPVS() {
-		if l.Whole == whole {
-			list = append(list, l.Key+" has no effect: "+l.Text)
-			if whole {
-				list[len(list)-1] = l.Key + ": " + l.Text
-			}
-		}
-	}
-	return strings.Join(list, "; ")
-}
-
-// unserved says which services no plane has; empty: none.
-func (d *Director) unserved() string {
-	var list []string
-	for _, s := range d.cfg.Services {
-		if d.plane.Plane != nil && planeOf(s, d.plane.name) == "" {
-			list = append(list, fmt.Sprintf("service %s is not served: XDP can't be used here, and %s", s.Name, lacks(s, true)))
-		}
-	}
-	return strings.Join(list, "; ")
-}
-
 func (d *Director) servicePicture(s config.Service, plane status.Plane, counters lb.Counters) status.Service {
 	p := status.Service{
 		Name:        s.Name,
@@ -250,18 +202,16 @@ func (d *Director) servicePicture(s config.Service, plane status.Plane, counters
 			picture.CheckDuration = known.duration
 			picture.Checks, picture.Transitions = maps.Clone(known.results), maps.Clone(known.transitions)
 		}
-		picture.NextHop, picture.NextHopError = hopPicture(d.hops[r.Address], s.Forwarding)
+		picture.NextHop, picture.NextHopError = hopPicture(d.hops[r.Address])
 		p.RealServers = append(p.RealServers, picture)
 	}
 	return p
 }
 
-func hopPicture(h neigh.Hop, forwarding lb.Forwarding) (text, problem string) {
+func hopPicture(h neigh.Hop) (text, problem string) {
 	switch {
 	case h.Local:
 		text = "this director"
-	case forwarding != lb.Direct: // the kernel asks for the MAC address itself
-		text = "by the routes of this director"
 	case h.Known():
 		text = h.MAC.String() + " on " + h.InterfaceName
 	}

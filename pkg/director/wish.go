@@ -2,7 +2,6 @@ package director
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/xdirector/xdirector/pkg/config"
 	"github.com/xdirector/xdirector/pkg/lb"
@@ -14,33 +13,22 @@ import (
 // is until its first result.
 //
 // On IPVS a service with this very box among its real servers is left out while another director holds its
-// address: the frames that arrive then were balanced there, and IPVS, which can't see that, would send them back. What IPVS
-// can't have is left out there too.
+// address: the frames that arrive then were balanced there, and IPVS, which can't see that, would send them back.
 func wish(cfg *config.Config, plane lb.Plane, up map[lb.ServerKey]bool, hops map[netip.Addr]neigh.Hop,
 	directors []lb.Director, held map[netip.Addr]bool) lb.State {
 	state := lb.State{Directors: directors}
 	for _, s := range cfg.Services {
-		on := planeOf(s, plane)
-		if on == "" {
-			continue
-		}
 		service := lb.Service{
-			Name:            s.Name,
-			Key:             s.Key(),
-			Scheduler:       s.Scheduler,
-			Forwarding:      s.Forwarding,
-			Persistence:     s.Persistence,
-			PersistenceBits: s.PersistenceBits,
-			Group:           s.Group,
-			Timeouts:        s.Timeouts,
-			RefuseUnknown:   s.RefuseUnknown,
-			NewFlows:        s.NewFlows,
+			Name:        s.Name,
+			Key:         serviceKey(s),
+			Scheduler:   s.Scheduler,
+			Persistence: s.Persistence,
 		}
 		local := false
 		for _, r := range s.RealServers {
 			alive, known := up[lb.ServerKey{Service: service.Key, Address: r.Address}]
 			hop := hops[r.Address].NextHop
-			local = local || hop.Local && s.Forwarding == lb.Direct
+			local = local || hop.Local
 			service.RealServers = append(service.RealServers, lb.RealServer{
 				Address: r.Address,
 				Port:    r.Port,
@@ -49,7 +37,7 @@ func wish(cfg *config.Config, plane lb.Plane, up map[lb.ServerKey]bool, hops map
 				NextHop: hop,
 			})
 		}
-		if isHeld, ours := held[s.Address]; on == lb.IPVS && local && ours && !isHeld {
+		if isHeld, ours := held[s.Address]; plane == lb.IPVS && local && ours && !isHeld {
 			continue
 		}
 		state.Services = append(state.Services, service)
@@ -57,15 +45,6 @@ func wish(cfg *config.Config, plane lb.Plane, up map[lb.ServerKey]bool, hops map
 	return state
 }
 
-func serviceKey(s config.Service) lb.ServiceKey { return s.Key() }
-
-// planeOf is where a service is, while the others are on the given plane; empty: nowhere, since IPVS can't have it.
-func planeOf(s config.Service, plane lb.Plane) lb.Plane {
-	switch {
-	case plane.IsXDP() && s.OnlyIPVS() != "":
-		return lb.IPVS
-	case plane == lb.IPVS && slices.ContainsFunc(s.LacksOnIPVS(), func(l config.Lack) bool { return l.Whole }):
-		return ""
-	}
-	return plane
+func serviceKey(s config.Service) lb.ServiceKey {
+	return lb.ServiceKey{Address: s.Address, Port: s.Port, Protocol: s.Protocol}
 }

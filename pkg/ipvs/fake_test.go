@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/cloudflare/ipvs"
@@ -25,14 +24,13 @@ type fakeService struct {
 
 func newFake() *fake {
 	return &fake{settings: map[string]string{
-		"net.ipv4.vs.sloppy_tcp": "0", "net.ipv4.vs.expire_nodest_conn": "0", "net.ipv4.vs.expire_quiescent_template": "0",
-		"net.ipv4.vs.conn_reuse_mode": "1", "net.ipv4.vs.sloppy_sctp": "0", "net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0",
+		"sloppy_tcp": "0", "expire_nodest_conn": "0", "expire_quiescent_template": "0", "conn_reuse_mode": "1",
 	}}
 }
 
 func (f *fake) find(s ipvs.Service) *fakeService {
 	for _, have := range f.services {
-		if have.Address == s.Address && have.Port == s.Port && have.Protocol == s.Protocol && have.FWMark == s.FWMark && have.Family == s.Family {
+		if have.Address == s.Address && have.Port == s.Port && have.Protocol == s.Protocol && have.FWMark == s.FWMark {
 			return have
 		}
 	}
@@ -60,7 +58,7 @@ func (f *fake) CreateService(s ipvs.Service) error {
 	if f.find(s) != nil {
 		return syscall.EEXIST
 	}
-	if !slices.Contains(modules[1:], "ip_vs_"+s.Scheduler) {
+	if s.Scheduler != "rr" && s.Scheduler != "wrr" {
 		return syscall.ENOENT
 	}
 	s.Flags |= ipvs.ServiceHashed
@@ -202,6 +200,6 @@ func (w *watched) RemoveDestination(s ipvs.Service, d ipvs.Destination) error {
 }
 
 func (w *watched) Set(name, value string) error {
-	w.note("%s=%s", strings.TrimPrefix(name, "net.ipv4.vs."), value)
+	w.note("%s=%s", name, value)
 	return w.kernel.Set(name, value)
 }

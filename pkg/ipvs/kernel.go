@@ -1,7 +1,6 @@
 package ipvs
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -24,16 +23,16 @@ type kernel interface {
 	CreateDestination(ipvs.Service, ipvs.Destination) error
 	UpdateDestination(ipvs.Service, ipvs.Destination) error
 	RemoveDestination(ipvs.Service, ipvs.Destination) error
-	Setting(name string) (string, error) // named as sysctl has it
+	Setting(name string) (string, error)
 	Set(name, value string) error
 	Close() error
 }
 
 // modules are those of the kernel, in the order of need.
-var modules = [...]string{"ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_sh", "ip_vs_mh"}
+var modules = [...]string{"ip_vs", "ip_vs_rr", "ip_vs_wrr"}
 
-// settings is the folder of the kernel's settings; of those below net Linux shows the ones of the caller's network namespace.
-const settings = "/proc/sys"
+// settings is the folder of the kernel's IPVS settings; Linux shows those of the caller's network namespace.
+const settings = "/proc/sys/net/ipv4/vs"
 
 // linux is the kernel of this machine.
 type linux struct {
@@ -43,12 +42,11 @@ type linux struct {
 func dial() (kernel, error) {
 	client, err := ipvs.New()
 	if errors.Is(err, os.ErrNotExist) {
-		// Only now: a kernel with IPVS built in has no module to load. Nobody may ever need a scheduler that is missing.
-		loading := load()
-		client, err = ipvs.New()
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("kernel has no ip_vs: modprobe -a %s (tried: %w)", strings.Join(modules[:], " "), cmp.Or(loading, err))
+		// Only now: a kernel with IPVS built in has no module to load.
+		if loading := load(); loading != nil {
+			return nil, fmt.Errorf("kernel has no ip_vs: modprobe -a %s (tried: %w)", strings.Join(modules[:], " "), loading)
 		}
+		client, err = ipvs.New()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to the kernel's ip_vs: %w", err)
@@ -66,23 +64,19 @@ func load() error {
 }
 
 func (linux) Setting(name string) (string, error) {
-	value, err := os.ReadFile(settingFile(name))
+	value, err := os.ReadFile(filepath.Join(settings, name))
 	return strings.TrimSpace(string(value)), err
 }
 
 func (linux) Set(name, value string) error {
-	return os.WriteFile(settingFile(name), []byte(value), 0)
-}
-
-func settingFile(name string) string {
-	return filepath.Join(settings, strings.ReplaceAll(name, ".", "/"))
+	return os.WriteFile(filepath.Join(settings, name), []byte(value), 0)
 }
 
 func (l linux) Close() error {
 	return l.Client.(io.Closer).Close()
 }
 
-// virtual is one virtual service of the kernel.
+// virtual is one virtual service of the kernel that has an address.
 type virtual struct {
 	ipvs.Service
 	destinations []ipvs.DestinationExtended
@@ -91,6 +85,7 @@ type virtual struct {
 // snapshot is everything that IPVS has at one moment.
 type snapshot struct {
 	services map[lb.ServiceKey]virtual
+	others   []string // services of kinds that we never make, by name
 }
 
 // read takes a snapshot.
@@ -106,7 +101,8 @@ func read(k kernel) (snapshot, error) {
 	for _, s := range list {
 		key := lb.ServiceKey{Address: s.Address, Port: s.Port, Protocol: lb.Protocol(s.Protocol)}
 		if s.FWMark != 0 {
-			key = lb.MarkKey(s.FWMark, s.Family == ipvs.INET6)
+			found.others = append(found.others, fmt.Sprintf("firewall mark %d", s.FWMark))
+			continue
 		}
 		destinations, err := k.Destinations(s.Service)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -125,5 +121,5 @@ func (s snapshot) foreign(ours map[lb.ServiceKey]bool) []string {
 			rest[key] = true
 		}
 	}
-	return keys(rest)
+	return append(keys(rest), s.others...)
 }

@@ -10,38 +10,33 @@ import (
 	"time"
 )
 
-// Protocol is an IP protocol number; only TCP, UDP and SCTP are balanced, SCTP by IPVS alone.
+// Protocol is an IP protocol number; only TCP and UDP are balanced.
 type Protocol uint8
 
 // The protocols a service can have, by their IANA numbers.
 const (
-	TCP  Protocol = 6
-	UDP  Protocol = 17
-	SCTP Protocol = 132
+	TCP Protocol = 6
+	UDP Protocol = 17
 )
 
-// ParseProtocol turns "tcp", "udp" or "sctp" into a Protocol.
+// ParseProtocol turns "tcp" or "udp" into a Protocol.
 func ParseProtocol(s string) (Protocol, error) {
 	switch s {
 	case "tcp":
 		return TCP, nil
 	case "udp":
 		return UDP, nil
-	case "sctp":
-		return SCTP, nil
 	}
-	return 0, fmt.Errorf("protocol %q: allowed are tcp, udp, sctp", s)
+	return 0, fmt.Errorf("protocol %q: allowed are tcp, udp", s)
 }
 
-// String returns the name used in the configuration, "tcp", "udp" or "sctp".
+// String returns the name used in the configuration, "tcp" or "udp".
 func (p Protocol) String() string {
 	switch p {
 	case TCP:
 		return "tcp"
 	case UDP:
 		return "udp"
-	case SCTP:
-		return "sctp"
 	}
 	return fmt.Sprintf("protocol-%d", uint8(p))
 }
@@ -51,26 +46,14 @@ type Scheduler string
 
 // The schedulers of this version.
 const (
-	RoundRobin              Scheduler = "rr"
-	WeightedRoundRobin      Scheduler = "wrr"
-	LeastConnection         Scheduler = "lc"
-	WeightedLeastConnection Scheduler = "wlc"
-	SourceHashing           Scheduler = "sh"
-	MaglevHashing           Scheduler = "mh"
+	RoundRobin         Scheduler = "rr"
+	WeightedRoundRobin Scheduler = "wrr"
+	SourceHashing      Scheduler = "sh"
+	MaglevHashing      Scheduler = "mh"
 )
 
 // Hashes says that the address of a client, and nothing else, decides which real server its new flows get.
 func (s Scheduler) Hashes() bool { return s == SourceHashing || s == MaglevHashing }
-
-// Forwarding is how packets get to a real server.
-type Forwarding string
-
-// The ways of forwarding. The kernel's IPVS has all of them, XDP the first.
-const (
-	Direct Forwarding = ""       // direct return: only the MAC address changes, the real server answers the client
-	NAT    Forwarding = "nat"    // address and port are translated both ways: answers come through the director
-	Tunnel Forwarding = "tunnel" // in another IP packet (IPIP): the real server answers the client
-)
 
 // MAC is an Ethernet address.
 type MAC [6]byte
@@ -91,27 +74,11 @@ type ServiceKey struct {
 	Port     uint16     // 0: all ports
 	LastPort uint16     // of a range, above Port; 0: Port alone
 	Protocol Protocol
-	Mark     uint32 // a firewall mark instead of all of these, of which Address then is unspecified and tells the family; IPVS only
-}
-
-// MarkKey is the key of the service that balances packets of one family with a firewall mark.
-func MarkKey(mark uint32, ipv6 bool) ServiceKey {
-	if ipv6 {
-		return ServiceKey{Mark: mark, Address: netip.IPv6Unspecified()}
-	}
-	return ServiceKey{Mark: mark, Address: netip.IPv4Unspecified()}
 }
 
 // String returns "tcp 192.168.5.100:80", as ipvsadm prints it, in lower case; of a network "tcp 192.168.5.0/24:80", of a range
-// "tcp 192.168.5.100:8000-8099", of all ports "tcp 192.168.5.100:0", of a firewall mark "fwmark 7", "fwmark 7 ipv6".
+// "tcp 192.168.5.100:8000-8099", of all ports "tcp 192.168.5.100:0".
 func (k ServiceKey) String() string {
-	if k.Mark != 0 {
-		family := ""
-		if k.Address.Is6() {
-			family = " ipv6"
-		}
-		return fmt.Sprintf("fwmark %d%s", k.Mark, family)
-	}
 	address := k.Address.String()
 	if k.Address.Is6() {
 		address = "[" + address + "]"
@@ -164,7 +131,7 @@ func (n NextHop) Known() bool { return n.Local || n.Interface != 0 && !n.MAC.IsZ
 // RealServer is one server behind a service, with everything a plane needs to send to it.
 type RealServer struct {
 	Address netip.Addr
-	Port    uint16 // only NAT can change it: else the service's, or 0 if that has no single one
+	Port    uint16 // direct return can't change it: always the service's
 	Weight  uint16 // 0: keeps its flows, gets no new ones
 	Up      bool   // false: gets no new flows, its flows and persistent clients are scheduled afresh
 	NextHop NextHop
@@ -186,7 +153,6 @@ type Service struct {
 	Name            string
 	Key             ServiceKey
 	Scheduler       Scheduler
-	Forwarding      Forwarding
 	Persistence     time.Duration // whole seconds; 0: none
 	PersistenceBits uint8         // so many bits of a client's address count; 0: all
 	Group           string        // services with persistence that share their clients' real servers; empty: none
@@ -194,21 +160,6 @@ type Service struct {
 	RefuseUnknown   bool          // what has no flow and is no SYN is refused; false: it goes where Maglev says. XDP only
 	NewFlows        uint32        // so many a second are remembered; 0: the plane's default. XDP only
 	RealServers     []RealServer
-}
-
-// OnlyIPVS says what no XDP plane can do of the service; empty: nothing.
-func (s Service) OnlyIPVS() string {
-	switch {
-	case s.Key.Mark != 0:
-		return "only IPVS balances by firewall mark"
-	case s.Key.Protocol == SCTP:
-		return "only IPVS balances sctp"
-	case s.Forwarding == NAT:
-		return "only IPVS forwards by NAT"
-	case s.Forwarding == Tunnel:
-		return "only IPVS forwards through tunnels"
-	}
-	return ""
 }
 
 // Director is another box that shares virtual addresses with this one: a frame from it was already balanced.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -278,8 +277,8 @@ func TestRestartWithTheSameConfigurationIsSilent(t *testing.T) {
 
 func TestChangedAddressOfAnOwnInterfaceIsUsed(t *testing.T) {
 	mac := eth0MAC
-	system := func() ([]net.Interface, error) {
-		return []net.Interface{{Index: eth0Index, Name: "eth0", HardwareAddr: mac[:]}}, nil
+	system := func() ([]device, error) {
+		return []device{{Index: eth0Index, Name: "eth0", HardwareAddr: mac[:]}}, nil
 	}
 	p := openPlane(t, testConfig(mountBPFFS(t)), system)
 	apply(t, p, state(service(webKey, server(1))))
@@ -393,15 +392,15 @@ func TestRemoveLeavesNothingButWhatIsNotOurs(t *testing.T) {
 
 func TestApplySaysWhenAnInterfaceIsGoneOrReplaced(t *testing.T) {
 	mac := eth0MAC
-	present := []net.Interface{{Index: eth0Index, Name: "eth0", HardwareAddr: mac[:]}}
-	p := openPlane(t, testConfig(mountBPFFS(t)), func() ([]net.Interface, error) { return present, nil })
+	present := []device{{Index: eth0Index, Name: "eth0", HardwareAddr: mac[:]}}
+	p := openPlane(t, testConfig(mountBPFFS(t)), func() ([]device, error) { return present, nil })
 	apply(t, p, state(service(webKey, server(1))))
 	present = nil
 	err := p.Apply(t.Context(), state(service(webKey, server(1))))
 	if err == nil || !strings.Contains(err.Error(), "interface eth0 is gone") || errors.Is(err, ErrReplaced) {
 		t.Errorf("without the interface: %v", err)
 	}
-	present = []net.Interface{{Index: eth0Index + 1, Name: "eth0", HardwareAddr: mac[:]}}
+	present = []device{{Index: eth0Index + 1, Name: "eth0", HardwareAddr: mac[:]}}
 	if err := p.Apply(t.Context(), state(service(webKey, server(1)))); !errors.Is(err, ErrReplaced) {
 		t.Errorf("with a new one of the name: %v", err)
 	}

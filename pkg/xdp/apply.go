@@ -31,16 +31,16 @@ func (p *Plane) Apply(ctx context.Context, s lb.State) error {
 	if p.clock == nil {
 		return errClosed
 	}
-	macs, err := p.refreshInterfaces()
+	exits, err := p.refreshInterfaces()
 	if err != nil {
 		return err
 	}
-	w, err := newWish(s, p.tables, p.usable(s, macs))
+	w, err := newWish(s, p.tables, p.usable(s, exits))
 	if err == nil {
 		w.routers, err = p.newWishedRouters(s)
 	}
 	if err == nil {
-		err = p.apply(w, macs)
+		err = p.apply(w, exits)
 	}
 	if err != nil {
 		return fmt.Errorf("apply state to xdp plane: %w", err)
@@ -75,8 +75,8 @@ func (p *Plane) Fits(s lb.State) error {
 	return nil
 }
 
-func (p *Plane) apply(w *wish, macs map[int]lb.MAC) error {
-	for _, step := range p.steps(w, macs) {
+func (p *Plane) apply(w *wish, exits map[int]exit) error {
+	for _, step := range p.steps(w, exits) {
 		if err := step(); err != nil {
 			return err
 		}
@@ -85,7 +85,7 @@ func (p *Plane) apply(w *wish, macs map[int]lb.MAC) error {
 }
 
 // steps are what turns the tables into the wish. The agent may die after any of them, and between any two writes of one.
-func (p *Plane) steps(w *wish, macs map[int]lb.MAC) []func() error {
+func (p *Plane) steps(w *wish, exits map[int]exit) []func() error {
 	wished := w.serverKeys()
 	return []func() error{
 		func() error { return p.removeRouters(w) },
@@ -93,12 +93,12 @@ func (p *Plane) steps(w *wish, macs map[int]lb.MAC) []func() error {
 		func() error { return p.makeRoom(w) },
 		func() error { return p.giveIDs(w) },
 		func() error { return p.addFacts(p.tables.wireFacts(w)) },
-		func() error { return p.writeServers(w, macs, true) },
+		func() error { return p.writeServers(w, exits, true) },
 		func() error { return p.writeRings(w) },
 		func() error { return p.writeServices(w) },
 		func() error { return p.list(w, false) },
 		func() error { return p.removeServices(w) },
-		func() error { return p.writeServers(w, macs, false) },
+		func() error { return p.writeServers(w, exits, false) },
 		func() error { return p.removeServers(func(key lb.ServerKey) bool { return !wished[key] }) },
 		func() error { return p.removeFacts(p.tables.wireFacts(w)) },
 	}
@@ -185,17 +185,20 @@ func take(free *[]uint32, of string, size uint32) (uint32, error) {
 
 // writeServers writes the real servers that are live in the wish, or those that are not: the first before the rings
 // that name them, the others after the rings that no longer do.
-func (p *Plane) writeServers(w *wish, macs map[int]lb.MAC, live bool) error {
+func (p *Plane) writeServers(w *wish, exits map[int]exit, live bool) error {
 	for _, service := range w.services {
 		for _, r := range service.RealServers {
 			if (r.Up && r.NextHop.Known()) != live {
 				continue
 			}
 			entry := p.tables.servers[lb.ServerKey{Service: service.Key, Address: r.Address}]
+			out := exits[r.NextHop.Interface]
 			value := xdirectorServer{
 				Destination: r.NextHop.MAC,
-				Source:      macs[r.NextHop.Interface],
-				Interface:   uint32(r.NextHop.Interface),
+				Source:      out.mac,
+				Interface:   uint32(out.index),
+				Vlan:        uint32(out.vlan),
+				Device:      uint32(r.NextHop.Interface),
 				Generation:  p.tables.generations[entry.id],
 				Address:     wireAddress(r.Address),
 				Service:     p.tables.services[service.Key].id,

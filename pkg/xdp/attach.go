@@ -3,7 +3,6 @@ package xdp
 import (
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -15,41 +14,71 @@ import (
 	"github.com/xdirector/xdirector/pkg/lb"
 )
 
-// nic is one interface that the plane works on.
+// nic is one interface that the plane works on: a configured one, or one that those lie on.
 type nic struct {
-	name    string
-	index   int
-	slot    uint32 // in the maps `interfaces` and `frames`
-	mac     lb.MAC
-	program *ebpf.Program
-	link    link.Link // nil: not attached
-	mode    Mode
+	name       string
+	index      int
+	slot       uint32 // in the maps `interfaces` and `frames`
+	mac        lb.MAC
+	configured bool   // the frames of its own network are balanced
+	hiddenOn   int    // index of the interface whose driver hides which frames are for this VLAN; 0: none
+	lower      *nic   // whose program sees its frames; nil: its own
+	vlan       uint16 // id in the tag of its frames there; 0: they have none
+	restore    uint16 // what we have set otherwise than we found it, see offload.go
+	program    *ebpf.Program
+	link       link.Link // nil: not attached
+	mode       Mode
 
 	balanced    uint64    // frames with the verdict pass_balanced, at the last look
 	suspectedAt time.Time // when they were last warned of
 	alone       string    // why adverts there are left alone; empty: they are not
 }
 
-// placeInterfaces finds the configured interfaces and gives each a slot: the one it had, or a free one with zeroed
-// counters. Slots of interfaces that are no longer configured become free.
+// carrier is the interface with the program that sees the frames of this one.
+func (n *nic) carrier() *nic {
+	if n.lower != nil {
+		return n.lower
+	}
+	return n
+}
+
+// carriers are the interfaces that get a program.
+func (p *Plane) carriers() []*nic {
+	var list []*nic
+	for _, n := range p.nics {
+		if n.lower == nil {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// placeInterfaces finds the configured interfaces and those that they lie on, and gives each a slot: the one it had, or a
+// free one with zeroed counters. Slots of interfaces that are no longer used become free.
 func (p *Plane) placeInterfaces() error {
 	present, err := p.system()
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
+	byIndex := byIndex(present)
 	for _, name := range p.config.Interfaces {
-		i := slices.IndexFunc(present, func(candidate net.Interface) bool { return candidate.Name == name })
+		i := slices.IndexFunc(present, func(candidate device) bool { return candidate.Name == name })
 		if i < 0 {
 			return fmt.Errorf("find interface %s: there is none; correct dataplane.interfaces or create it", name)
 		}
-		if slices.ContainsFunc(p.nics, func(n *nic) bool { return n.name == name }) {
-			return fmt.Errorf("find interface %s: it is given twice", name)
+		if err := p.place(present[i], byIndex); err != nil {
+			return err
 		}
-		p.nics = append(p.nics, &nic{name: name, index: present[i].Index, mac: macOf(present[i]), slot: noSlot})
+	}
+	for _, n := range p.carriers() {
+		if lower := byIndex[n.hiddenOn]; slices.ContainsFunc(p.nics, func(other *nic) bool { return other.index == n.hiddenOn }) {
+			return fmt.Errorf("find interface %s: the driver of %s hides VLAN tags, so the frames of the two can't be told apart: take one of them out of dataplane.interfaces, or try ethtool -K %s rxvlan off",
+				n.name, lower.Name, lower.Name)
+		}
 	}
 	slots := make([]xdirectorInterface, p.maps.Interfaces.MaxEntries())
 	if len(p.nics) > len(slots) {
-		return fmt.Errorf("place interfaces: %d are configured, at most %d are supported", len(p.nics), len(slots))
+		return fmt.Errorf("place interfaces: %d are needed, at most %d are supported", len(p.nics), len(slots))
 	}
 	for slot := range slots {
 		if err := p.maps.Interfaces.Lookup(uint32(slot), &slots[slot]); err != nil {
@@ -62,7 +91,9 @@ func (p *Plane) placeInterfaces() error {
 		case value.Index == 0:
 		case i >= 0 && p.nics[i].slot == noSlot:
 			p.nics[i].slot = uint32(slot)
+			p.nics[i].restore |= value.Restore
 		default:
+			p.restore(byIndex[int(value.Index)].Name, value.Restore)
 			slots[slot] = xdirectorInterface{}
 			if err := p.maps.Interfaces.Put(uint32(slot), slots[slot]); err != nil {
 				return fmt.Errorf("free slot %d of interfaces: %w", slot, err)
@@ -88,8 +119,59 @@ func (p *Plane) placeInterfaces() error {
 	return nil
 }
 
+// place makes the nic of a configured interface, and of the one that its program is on.
+func (p *Plane) place(d device, byIndex map[int]device) error {
+	if master := byIndex[d.master]; master.kind == "bond" {
+		return fmt.Errorf("find interface %s: it is a member of %s, which takes its frames; put %s into dataplane.interfaces instead", d.Name, master.Name, master.Name)
+	}
+	n := p.nicOf(d)
+	if n.configured {
+		return fmt.Errorf("find interface %s: it is given twice", d.Name)
+	}
+	n.configured = true
+	w := lanOf(d.Index, byIndex, func(int) bool { return false })
+	lower := byIndex[w.index]
+	switch {
+	case w.index == d.Index:
+	case lower.kind == "vlan":
+		// It would take two tags. Only generic XDP works there, on the interface itself.
+	case w.vlan == 0:
+		n.lower = p.nicOf(lower)
+	default:
+		hidden, err := p.showTags(lower.Name)
+		if err != nil {
+			p.log.Warn("the driver takes VLAN tags off before an XDP program sees the frame, so only generic XDP on the VLAN interface itself can tell its frames",
+				"interface", d.Name, "lower", lower.Name, "error", err)
+			n.hiddenOn = lower.Index
+			break
+		}
+		n.lower, n.vlan = p.nicOf(lower), w.vlan
+		if hidden {
+			n.lower.restore |= restoreTags
+		}
+	}
+	for _, other := range p.nics {
+		if other != n && other.configured && other.carrier() == n.carrier() && other.vlan == n.vlan {
+			return fmt.Errorf("find interface %s: its frames are those of %s, which is in dataplane.interfaces too: leave one of the two out", d.Name, other.name)
+		}
+	}
+	return nil
+}
+
+// nicOf is the nic of an interface, made if there is none yet.
+func (p *Plane) nicOf(d device) *nic {
+	for _, n := range p.nics {
+		if n.index == d.Index {
+			return n
+		}
+	}
+	n := &nic{name: d.Name, index: d.Index, mac: macOf(d), slot: noSlot}
+	p.nics = append(p.nics, n)
+	return n
+}
+
 func (p *Plane) writeInterface(n *nic) error {
-	if err := p.maps.Interfaces.Put(n.slot, xdirectorInterface{Mac: n.mac, Index: uint32(n.index)}); err != nil {
+	if err := p.maps.Interfaces.Put(n.slot, xdirectorInterface{Mac: n.mac, Index: uint32(n.index), Restore: n.restore}); err != nil {
 		return fmt.Errorf("write address of %s: %w", n.name, err)
 	}
 	return nil
@@ -138,7 +220,7 @@ func (p *Plane) orderModes(modes []Mode) ([]Mode, error) {
 	order := slices.Clone(modes)
 	for _, pinned := range found {
 		i := slices.Index(order, pinned.mode)
-		configured := slices.ContainsFunc(p.nics, func(n *nic) bool { return n.index == pinned.index })
+		configured := slices.ContainsFunc(p.carriers(), func(n *nic) bool { return n.index == pinned.index })
 		if i >= 0 && configured {
 			order = slices.Insert(slices.Delete(order, i, i+1), 0, pinned.mode)
 			break
@@ -155,10 +237,12 @@ func (p *Plane) attachAll(mode Mode) (map[string]Mode, error) {
 		return nil, err
 	}
 	attached := map[string]Mode{}
-	for _, n := range p.nics {
+	for _, n := range p.carriers() {
 		if err := p.attach(n, mode); err != nil {
 			return nil, fmt.Errorf("attach to %s: %w", n.name, err)
 		}
+	}
+	for _, n := range p.nics {
 		attached[n.name] = mode
 	}
 	return attached, nil
@@ -171,7 +255,8 @@ func (p *Plane) detachStale(mode Mode) error {
 		return err
 	}
 	for _, pinned := range found {
-		i := slices.IndexFunc(p.nics, func(n *nic) bool { return n.index == pinned.index })
+		carriers := p.carriers()
+		i := slices.IndexFunc(carriers, func(n *nic) bool { return n.index == pinned.index })
 		if i >= 0 && pinned.mode == mode {
 			continue
 		}
@@ -180,7 +265,7 @@ func (p *Plane) detachStale(mode Mode) error {
 			return err
 		}
 		if i >= 0 {
-			p.nics[i].dropLink()
+			carriers[i].dropLink()
 		}
 	}
 	return nil
@@ -278,26 +363,32 @@ func isAttached(l link.Link, index int) bool {
 // or somebody has detached the program. The plane must be closed, opened and attached again.
 var ErrReplaced = errors.New("is without our XDP program: it was made anew, or somebody has detached the program")
 
-// refreshInterfaces notices changed MAC addresses and lost programs, and returns those of all interfaces by index.
-func (p *Plane) refreshInterfaces() (map[int]lb.MAC, error) {
+// refreshInterfaces notices changed MAC addresses, lost programs and hidden tags, and returns the way out by each interface
+// of this box, by index.
+func (p *Plane) refreshInterfaces() (map[int]exit, error) {
 	present, err := p.system()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	macs := make(map[int]lb.MAC, len(present))
-	for _, candidate := range present {
-		macs[candidate.Index] = macOf(candidate)
-	}
+	now := byIndex(present)
+	p.present = now
 	for _, n := range p.nics {
-		mac, ok := macs[n.index]
+		d, ok := now[n.index]
+		mac := macOf(d)
 		switch {
-		case !ok && slices.ContainsFunc(present, func(candidate net.Interface) bool { return candidate.Name == n.name }):
+		case !ok && slices.ContainsFunc(present, func(candidate device) bool { return candidate.Name == n.name }):
 			return nil, fmt.Errorf("interface %s %w", n.name, ErrReplaced)
 		case !ok:
 			return nil, fmt.Errorf("interface %s is gone, and our XDP program with it", n.name)
 		case n.link != nil && !isAttached(n.link, n.index):
 			return nil, fmt.Errorf("interface %s %w", n.name, ErrReplaced)
-		case mac == n.mac:
+		}
+		if n.vlan != 0 {
+			if _, err := p.showTags(n.lower.name); err != nil {
+				return nil, fmt.Errorf("interface %s gets no frames: %w", n.name, err)
+			}
+		}
+		if mac == n.mac {
 			continue
 		}
 		p.log.Info("MAC address changed", "interface", n.name, "from", n.mac, "to", mac)
@@ -306,11 +397,5 @@ func (p *Plane) refreshInterfaces() (map[int]lb.MAC, error) {
 			return nil, err
 		}
 	}
-	return macs, nil
-}
-
-func macOf(i net.Interface) lb.MAC {
-	var mac lb.MAC
-	copy(mac[:], i.HardwareAddr)
-	return mac
+	return p.exits(now), nil
 }

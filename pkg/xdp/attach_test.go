@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"reflect"
@@ -71,7 +70,7 @@ func wantModes(t *testing.T, want map[string]Mode) {
 
 func attachedPlane(t *testing.T, cfg Config, modes ...Mode) (*Plane, map[string]Mode) {
 	t.Helper()
-	p := openPlane(t, cfg, net.Interfaces)
+	p := openPlane(t, cfg, devices)
 	attached, err := p.Attach(modes...)
 	if err != nil {
 		t.Fatal(err)
@@ -79,13 +78,19 @@ func attachedPlane(t *testing.T, cfg Config, modes ...Mode) (*Plane, map[string]
 	return p, attached
 }
 
-func interfaceNamed(t *testing.T, name string) *net.Interface {
+func interfaceNamed(t *testing.T, name string) *device {
 	t.Helper()
-	found, err := net.InterfaceByName(name)
+	all, err := devices()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return found
+	for _, d := range all {
+		if d.Name == name {
+			return &d
+		}
+	}
+	t.Fatalf("no interface %s", name)
+	return nil
 }
 
 // wire is a raw socket on one interface.
@@ -280,7 +285,7 @@ func TestGenericModeIsTakenEverywhereIfOneDriverHasNoXDP(t *testing.T) {
 func TestNativeModeIsNotTakenForAServerBehindAnInterfaceThatHasNoProgram(t *testing.T) {
 	s, cfg, wish := buildStreet(t)
 	cfg.Interfaces = []string{"eth0"}
-	p := openPlane(t, cfg, net.Interfaces)
+	p := openPlane(t, cfg, devices)
 	apply(t, p, wish)
 	if _, err := p.Attach(Native); err == nil || !strings.Contains(err.Error(), "add eth1 to dataplane.interfaces") {
 		t.Errorf("native alone: error %v, want one with the cure", err)
@@ -297,7 +302,7 @@ func TestServerThatMovesBehindAnInterfaceThatNativeModeCanNotSendToIsNoTargetAnd
 	s, cfg, wish := buildStreet(t)
 	cfg.Interfaces = []string{"eth0", "c0"}
 	var said bytes.Buffer
-	p, err := open(cfg, slog.New(slog.NewTextHandler(&said, nil)), net.Interfaces)
+	p, err := open(cfg, slog.New(slog.NewTextHandler(&said, nil)), devices)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +329,7 @@ func TestNothingIsAttachedIfOneInterfaceCanNotBe(t *testing.T) {
 	ip(t, "link", "add", "br0", "type", "bridge")
 	cfg := testConfig(mountBPFFS(t))
 	cfg.Interfaces = []string{"eth0", "br0"}
-	p := openPlane(t, cfg, net.Interfaces)
+	p := openPlane(t, cfg, devices)
 	_, err := p.Attach(Native)
 	if err == nil || !strings.Contains(err.Error(), "br0") || !strings.Contains(err.Error(), "native") {
 		t.Errorf("error %v, want one that names the interface and the mode", err)
@@ -342,7 +347,7 @@ func TestProgramOfSomebodyElseIsLeftAloneAndNamedAsTheReason(t *testing.T) {
 	enterNamespace(t)
 	veth(t, "eth0", "c0")
 	cfg := testConfig(mountBPFFS(t))
-	p := openPlane(t, cfg, net.Interfaces)
+	p := openPlane(t, cfg, devices)
 	foreign, err := link.AttachXDP(link.XDPOptions{Program: p.Program("eth0"), Interface: interfaceNamed(t, "eth0").Index, Flags: link.XDPGenericMode})
 	if err != nil {
 		t.Fatal(err)
@@ -380,7 +385,7 @@ func TestInterfaceMadeAnewIsAttachedAgain(t *testing.T) {
 	ip(t, "link", "del", "eth0")
 	veth(t, "eth0", "c0")
 	var said bytes.Buffer
-	next, err := open(cfg, slog.New(slog.NewTextHandler(&said, nil)), net.Interfaces)
+	next, err := open(cfg, slog.New(slog.NewTextHandler(&said, nil)), devices)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -420,7 +425,7 @@ func TestProgramThatSomebodyHasDetachedIsMissedAndAttachedAgain(t *testing.T) {
 func TestAttachToAnInterfaceThatVanishedNamesIt(t *testing.T) {
 	enterNamespace(t)
 	veth(t, "eth0", "c0")
-	p := openPlane(t, testConfig(mountBPFFS(t)), net.Interfaces)
+	p := openPlane(t, testConfig(mountBPFFS(t)), devices)
 	ip(t, "link", "del", "eth0")
 	if _, err := p.Attach(Native, Generic); err == nil || !strings.Contains(err.Error(), "eth0") {
 		t.Errorf("error %v, want one that names eth0", err)
@@ -436,7 +441,7 @@ func TestRemoveDetachesEverything(t *testing.T) {
 			if err := p.Close(); err != nil {
 				t.Fatal(err)
 			}
-			p = openPlane(t, cfg, net.Interfaces)
+			p = openPlane(t, cfg, devices)
 		}
 		if err := p.Remove(); err != nil {
 			t.Fatal(err)

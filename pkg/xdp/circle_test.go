@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -28,8 +27,8 @@ func twoDirectors(t *testing.T, acquainted bool) []*box {
 	folder := mountBPFFS(t)
 	for i, b := range boxes {
 		other := boxes[1-i]
-		system := func() ([]net.Interface, error) {
-			return []net.Interface{{Index: eth0Index, Name: "eth0", HardwareAddr: b.mac[:]}}, nil
+		system := func() ([]device, error) {
+			return []device{{Index: eth0Index, Name: "eth0", HardwareAddr: b.mac[:]}}, nil
 		}
 		cfg := testConfig(folder)
 		cfg.PinPath = filepath.Join(folder, fmt.Sprint("director", i))
@@ -114,8 +113,8 @@ func threeDirectors(t *testing.T, real []int, acquainted bool) []*box {
 	boxes := []*box{{mac: serverMAC(1), address: 1}, {mac: serverMAC(2), address: 2}, {mac: serverMAC(3), address: 3}}
 	folder := mountBPFFS(t)
 	for i, b := range boxes {
-		system := func() ([]net.Interface, error) {
-			return []net.Interface{{Index: eth0Index, Name: "eth0", HardwareAddr: b.mac[:]}}, nil
+		system := func() ([]device, error) {
+			return []device{{Index: eth0Index, Name: "eth0", HardwareAddr: b.mac[:]}}, nil
 		}
 		cfg := testConfig(folder)
 		cfg.PinPath = filepath.Join(folder, fmt.Sprint("director", i))

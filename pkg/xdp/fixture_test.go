@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -93,8 +92,8 @@ func mountBPFFS(t testing.TB) string {
 	return folder
 }
 
-func twoInterfaces() ([]net.Interface, error) {
-	return []net.Interface{
+func twoInterfaces() ([]device, error) {
+	return []device{
 		{Index: eth0Index, Name: "eth0", HardwareAddr: eth0MAC[:]},
 		{Index: eth1Index, Name: "eth1", HardwareAddr: eth1MAC[:]},
 	}, nil
@@ -107,7 +106,7 @@ func testConfig(folder string) Config {
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // openPlane opens a plane on made-up interfaces, for running its program on made-up packets.
-func openPlane(t testing.TB, cfg Config, system func() ([]net.Interface, error)) *Plane {
+func openPlane(t testing.TB, cfg Config, system func() ([]device, error)) *Plane {
 	t.Helper()
 	p, err := open(cfg, quiet(), system)
 	if err != nil {
@@ -134,6 +133,7 @@ func apply(t testing.TB, p *Plane, s lb.State) {
 // packet describes a frame; the zero value of a field means the usual.
 type packet struct {
 	destination, source lb.MAC // eth0's, the router's
+	vlan                int    // what its tag says, priority and id; 0: no tag; -1: a tag with id 0
 	etherType           uint16 // IPv4
 	version             byte   // 4
 	from, to            netip.Addr
@@ -183,6 +183,9 @@ func (p packet) bytes() []byte {
 	binary.BigEndian.PutUint16(l4[2:], p.toPort)
 
 	frame := append(p.destination[:], p.source[:]...)
+	if p.vlan != 0 {
+		frame = binary.BigEndian.AppendUint16(append(frame, 0x81, 0), uint16(max(p.vlan, 0)))
+	}
 	frame = binary.BigEndian.AppendUint16(frame, p.etherType)
 	if p.to.Is6() {
 		frame = append(append(append(frame, p.version<<4, 0, 0, 0), 0, byte(len(l4)+p.payload), byte(p.protocol), 64), p.from.AsSlice()...)

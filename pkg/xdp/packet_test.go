@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"slices"
@@ -19,6 +20,8 @@ import (
 //	81   this box alone
 //	82   server 3, behind eth1
 //	83   server 4, which is down
+//	84   server 6, in VLAN 10
+//	85   server 7, in VLAN 20, where no frames are taken
 //	53   UDP, server 1
 //	54   UDP, server 4, which is down
 //
@@ -41,6 +44,8 @@ func tableState() lb.State {
 		service(key(83, lb.TCP), down),
 		service(key(53, lb.UDP), server(1)),
 		service(key(54, lb.UDP), down),
+		service(key(84, lb.TCP), tagged(6, vlan10Index)),
+		service(key(85, lb.TCP), tagged(7, vlan20Index)),
 	)
 	add := func(address string, bits uint8, first, last uint16, r lb.RealServer) {
 		key := lb.ServiceKey{Address: netip.MustParseAddr(address), Bits: bits, Port: first, LastPort: last, Protocol: lb.TCP}
@@ -54,7 +59,7 @@ func tableState() lb.State {
 	add("10.9.0.0", 16, 80, 0, server(1))
 	add("10.9.8.0", 24, 80, 0, server(2))
 	add("2001:db8:9::", 48, 80, 0, server6(2))
-	s.Routers = testRouters()
+	s.Routers = append(testRouters(), lb.Router{Name: "tagged", Interface: "eth0.10", Version: 3, VRID: vridV3, Filter: true, VirtualMAC: true})
 	return s
 }
 
@@ -65,6 +70,8 @@ type packetRow struct {
 	reason  string // of a drop
 	server  int    // that the frame goes to; 0: it is untouched
 	egress  lb.MAC // source address of the frame sent
+	vlan    int    // in the tag of the frame sent; 0: it has none
+	seenOn  string // interface that counts it; empty: eth0
 	before  []packet
 
 	adverts []advert // instead of packet: the last one, and those before it
@@ -203,11 +210,12 @@ var packetTable = []packetRow{
 func shut(f *FastPath, slot uint32) { f.Gate(slot, false) }
 
 func TestEachPacketGetsItsVerdict(t *testing.T) {
-	p := newTestPlane(t, tableState())
+	p := newTaggedPlane(t, tableState())
 	openGate(t, p, "v3")
+	openGate(t, p, "tagged")
 	openGate(t, p, "off")
 	verdicts, drops, fates := map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
-	for _, row := range slices.Concat(packetTable, advertTable, absorbTable()) {
+	for _, row := range slices.Concat(packetTable, vlanTable, advertTable, absorbTable()) {
 		t.Run(row.name, func(t *testing.T) {
 			forget(t, p)
 			if row.prepare != nil {
@@ -221,10 +229,11 @@ func TestEachPacketGetsItsVerdict(t *testing.T) {
 				}
 			}
 			all := counters(t, p)
-			before, advertsBefore := all.Interfaces["eth0"], all.Adverts
+			seenOn := orDefault(row.seenOn, "eth0")
+			before, advertsBefore := all.Interfaces[seenOn], all.Adverts
 			action, out := run(t, p, frame)
 			all = counters(t, p)
-			after := all.Interfaces["eth0"]
+			after := all.Interfaces[seenOn]
 
 			checkAction(t, row, action)
 			checkFrame(t, row, frame, out)
@@ -324,7 +333,7 @@ func openFastPath(t testing.TB, p *Plane) *FastPath {
 	}
 	t.Cleanup(func() {
 		for name, slot := range p.Slots() {
-			f.Gate(slot, name == "v3" || name == "off") // as in the packet table
+			f.Gate(slot, name == "v3" || name == "off" || name == "tagged") // as in the packet table
 			f.Absorb(slot, nil, 0)
 		}
 		if err := f.Close(); err != nil {
@@ -368,8 +377,15 @@ func checkFrame(t *testing.T, row packetRow, in, out []byte) {
 	want := bytes.Clone(in)
 	if row.server > 0 {
 		mac := serverMAC(row.server)
-		copy(want, mac[:])
-		copy(want[6:], row.egress[:])
+		want = append(mac[:], row.egress[:]...)
+		if row.vlan != 0 {
+			want = binary.BigEndian.AppendUint16(append(want, 0x81, 0), uint16(row.vlan))
+		}
+		payload := in[12:]
+		if row.packet.vlan != 0 {
+			payload = in[16:]
+		}
+		want = append(want, payload...)
 	}
 	if !bytes.Equal(out, want) {
 		t.Errorf("frame\n%x, want\n%x", out, want)

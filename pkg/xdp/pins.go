@@ -150,6 +150,7 @@ func (p pins) removeAll() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	found, err := p.list()
+	restored := p.restoreOffloads() // its map is removed next
 	for _, pinned := range found {
 		err = errors.Join(err, p.detach(pinned.path))
 	}
@@ -168,7 +169,7 @@ func (p pins) removeAll() error {
 	if err == nil {
 		err = p.removePath()
 	}
-	if err != nil {
+	if err = errors.Join(err, restored); err != nil {
 		return fmt.Errorf("remove pins under %s: %w", p.path, err)
 	}
 	return nil

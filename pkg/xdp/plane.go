@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -57,9 +56,9 @@ type Plane struct {
 	config Config
 	log    *slog.Logger
 	pins   pins
-	system func() ([]net.Interface, error)
+	system func() ([]device, error)
 
-	hidesTags func(name string) (bool, error)
+	offloads offloads
 
 	lock *os.File // keeps others away from the pin path; nil: closed
 
@@ -72,6 +71,7 @@ type Plane struct {
 	directory *directory
 	flows     *flowTable
 	seed      flowSeed
+	present   map[int]device        // all interfaces by index, at the last look
 	reason    string                // why an earlier mode was not taken
 	warned    map[netip.Addr]string // real servers that can't be reached in native mode, and what was said about them
 
@@ -88,10 +88,14 @@ type Plane struct {
 // Maps that don't fit cfg or this version are removed, with the programs that use them, and made anew. A pin path that
 // another running process has open is refused (ErrInUse).
 func Open(cfg Config, log *slog.Logger) (*Plane, error) {
-	return open(cfg, log, net.Interfaces)
+	return open(cfg, log, devices)
 }
 
-func open(cfg Config, log *slog.Logger, system func() ([]net.Interface, error)) (*Plane, error) {
+func open(cfg Config, log *slog.Logger, system func() ([]device, error)) (*Plane, error) {
+	return openOn(cfg, log, system, ethtool{})
+}
+
+func openOn(cfg Config, log *slog.Logger, system func() ([]device, error), drivers offloads) (*Plane, error) {
 	if len(cfg.Interfaces) == 0 {
 		return nil, errors.New("open xdp plane: no interface given")
 	}
@@ -101,7 +105,7 @@ func open(cfg Config, log *slog.Logger, system func() ([]net.Interface, error)) 
 	if !filepath.IsAbs(cfg.PinPath) {
 		return nil, fmt.Errorf("open xdp plane: pin path %q is not absolute", cfg.PinPath)
 	}
-	p := &Plane{config: cfg, log: log, pins: pins{path: filepath.Clean(cfg.PinPath)}, system: system, hidesTags: hidesTags}
+	p := &Plane{config: cfg, log: log, pins: pins{path: filepath.Clean(cfg.PinPath)}, system: system, offloads: drivers}
 	if err := EnsureBPFFS(p.pins.path); err != nil {
 		return nil, err
 	}
@@ -158,7 +162,7 @@ func (p *Plane) prepare() error {
 	if err := p.placeInterfaces(); err != nil {
 		return err
 	}
-	for _, n := range p.nics {
+	for _, n := range p.carriers() {
 		if err := p.loadProgram(n); err != nil {
 			return err
 		}
@@ -253,9 +257,10 @@ func (p *Plane) loadProgram(n *nic) error {
 	if err != nil {
 		return err
 	}
-	for name, value := range map[string]uint32{
+	for name, value := range map[string]any{
 		xdirectorVarOwnSlot:      n.slot,
 		xdirectorVarOwnInterface: uint32(n.index),
+		xdirectorVarOwnNetworks:  p.networksOn(n),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set constant %s: %w", name, err)
@@ -289,7 +294,7 @@ func (p *Plane) Program(name string) *ebpf.Program {
 	defer p.mu.Unlock()
 	for _, n := range p.nics {
 		if n.name == name {
-			return n.program
+			return n.carrier().program
 		}
 	}
 	return nil

@@ -3,7 +3,6 @@ package xdp
 import (
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -48,15 +47,15 @@ func (p *Plane) countBalanced(n *nic) (uint64, error) {
 
 // usable leaves out the interfaces that frames can't be sent to, and tells which real servers are behind them: the
 // kernel would drop such frames without a word.
-func (p *Plane) usable(s lb.State, macs map[int]lb.MAC) map[int]lb.MAC {
+func (p *Plane) usable(s lb.State, exits map[int]exit) map[int]exit {
 	native := slices.ContainsFunc(p.nics, func(n *nic) bool { return n.mode == Native })
 	if !native {
-		return macs
+		return exits
 	}
 	warned := map[netip.Addr]string{}
 	for _, service := range s.Services {
 		for _, r := range service.RealServers {
-			if !r.NextHop.Known() || r.NextHop.Local || p.owns(r.NextHop.Interface) {
+			if !r.NextHop.Known() || r.NextHop.Local || p.owns(exits[r.NextHop.Interface].index) {
 				continue
 			}
 			text := outsideText(r.Address, r.NextHop.Interface, p.system)
@@ -67,8 +66,8 @@ func (p *Plane) usable(s lb.State, macs map[int]lb.MAC) map[int]lb.MAC {
 		}
 	}
 	p.warned = warned
-	own := maps.Clone(macs)
-	maps.DeleteFunc(own, func(index int, _ lb.MAC) bool { return !p.owns(index) })
+	own := maps.Clone(exits)
+	maps.DeleteFunc(own, func(_ int, e exit) bool { return !p.owns(e.index) })
 	return own
 }
 
@@ -77,17 +76,18 @@ func (p *Plane) outside() string {
 	for key, entry := range p.tables.servers {
 		live := entry.written && entry.value.Flags&serverLive != 0 && entry.value.Flags&serverLocal == 0
 		if live && !p.owns(int(entry.value.Interface)) {
-			return outsideText(key.Address, int(entry.value.Interface), p.system)
+			return outsideText(key.Address, int(entry.value.Device), p.system)
 		}
 	}
 	return ""
 }
 
+// owns says whether an interface has a program of ours.
 func (p *Plane) owns(index int) bool {
-	return slices.ContainsFunc(p.nics, func(n *nic) bool { return n.index == index })
+	return slices.ContainsFunc(p.nics, func(n *nic) bool { return n.index == index && n.lower == nil })
 }
 
-func outsideText(address netip.Addr, index int, system func() ([]net.Interface, error)) string {
+func outsideText(address netip.Addr, index int, system func() ([]device, error)) string {
 	name := fmt.Sprintf("interface %d", index)
 	if present, err := system(); err == nil {
 		for _, i := range present {

@@ -30,7 +30,7 @@ type boxFact struct {
 
 // newWish checks a State and completes it: a next hop that is not known now stays the one that the tables know, and
 // one over an interface without an address of its own can't be used.
-func newWish(s lb.State, t *tables, macs map[int]lb.MAC) (*wish, error) {
+func newWish(s lb.State, t *tables, exits map[int]exit) (*wish, error) {
 	w := &wish{facts: map[boxFact]struct{}{}}
 	seen := map[lb.ServiceKey]bool{}
 	for _, service := range s.Services {
@@ -41,7 +41,7 @@ func newWish(s lb.State, t *tables, macs map[int]lb.MAC) (*wish, error) {
 			return nil, fmt.Errorf("service %s: it is there twice", service.Key)
 		}
 		seen[service.Key] = true
-		wished, err := newWishedService(service, t, macs)
+		wished, err := newWishedService(service, t, exits)
 		if err != nil {
 			return nil, err
 		}
@@ -60,7 +60,7 @@ func newWish(s lb.State, t *tables, macs map[int]lb.MAC) (*wish, error) {
 	return w, nil
 }
 
-func newWishedService(service lb.Service, t *tables, macs map[int]lb.MAC) (wishedService, error) {
+func newWishedService(service lb.Service, t *tables, exits map[int]exit) (wishedService, error) {
 	servers := slices.Clone(service.RealServers)
 	seen := map[netip.Addr]bool{}
 	for i := range servers {
@@ -72,7 +72,7 @@ func newWishedService(service lb.Service, t *tables, macs map[int]lb.MAC) (wishe
 			return wishedService{}, fmt.Errorf("service %s, real server %s: it is there twice", service.Key, r.Address)
 		}
 		seen[r.Address] = true
-		r.NextHop = usableHop(r.NextHop, t.servers[lb.ServerKey{Service: service.Key, Address: r.Address}], macs)
+		r.NextHop = usableHop(r.NextHop, t.servers[lb.ServerKey{Service: service.Key, Address: r.Address}], exits)
 	}
 	service.RealServers = servers
 	wished := wishedService{Service: service}
@@ -91,15 +91,15 @@ func scheduleOf(service lb.Service, entry *serviceEntry) (schedule, fallback []i
 	return entry.schedule, entry.fallback
 }
 
-func usableHop(hop lb.NextHop, entry *serverEntry, macs map[int]lb.MAC) lb.NextHop {
+func usableHop(hop lb.NextHop, entry *serverEntry, exits map[int]exit) lb.NextHop {
 	if !hop.Known() && entry != nil && entry.written {
 		hop = lb.NextHop{
-			Interface: int(entry.value.Interface),
+			Interface: int(entry.value.Device),
 			MAC:       entry.value.Destination,
 			Local:     entry.value.Flags&serverLocal != 0,
 		}
 	}
-	if _, present := macs[hop.Interface]; !hop.Local && !present {
+	if _, present := exits[hop.Interface]; !hop.Local && !present {
 		return lb.NextHop{}
 	}
 	return hop

@@ -141,7 +141,7 @@ type xdirectorFlowSet struct {
 type xdirectorInterface struct {
 	_       structs.HostLayout
 	Mac     [6]uint8
-	Padding [2]uint8
+	Restore uint16
 	Index   uint32
 }
 
@@ -152,24 +152,31 @@ type xdirectorInterfaceCounters struct {
 	Unstored uint64
 }
 
+type xdirectorInterfaceRestore uint32
+
+const (
+	xdirectorInterfaceRestoreRESTORE_RX_VLAN xdirectorInterfaceRestore = 1
+	xdirectorInterfaceRestoreRESTORE_GRO     xdirectorInterfaceRestore = 2
+)
+
 type xdirectorLayout struct {
-	_           structs.HostLayout
-	Version     xdirectorLayoutVersion
-	Padding     uint32
-	FlowSeed    [23]uint64
-	Verdict     xdirectorVerdict
-	DropReason  xdirectorDropReason
-	ServiceFlag xdirectorServiceFlag
-	ServerFlag  xdirectorServerFlag
-	FlowPhase   xdirectorFlowPhase
-	FlowBits    xdirectorFlowBits
-	BoxFactKind xdirectorBoxFactKind
-	AdvertFate  xdirectorAdvertFate
-	RouterFlag  xdirectorRouterFlag
-	Event       xdirectorEvent
-	_           [4]byte
-	Capture     xdirectorCapture
-	RingLine    xdirectorRingLine
+	_                structs.HostLayout
+	Version          xdirectorLayoutVersion
+	Padding          uint32
+	FlowSeed         [23]uint64
+	Verdict          xdirectorVerdict
+	DropReason       xdirectorDropReason
+	ServiceFlag      xdirectorServiceFlag
+	ServerFlag       xdirectorServerFlag
+	FlowPhase        xdirectorFlowPhase
+	FlowBits         xdirectorFlowBits
+	BoxFactKind      xdirectorBoxFactKind
+	AdvertFate       xdirectorAdvertFate
+	RouterFlag       xdirectorRouterFlag
+	InterfaceRestore xdirectorInterfaceRestore
+	Event            xdirectorEvent
+	Capture          xdirectorCapture
+	RingLine         xdirectorRingLine
 }
 
 type xdirectorLayoutVersion uint32
@@ -255,9 +262,10 @@ type xdirectorServer struct {
 	Generation  uint32
 	Service     uint32
 	Flags       uint32
-	Spare       uint32
+	Vlan        uint32
 	Address     xdirectorAddress
-	Unused      [4]uint32
+	Device      uint32
+	Unused      [3]uint32
 }
 
 type xdirectorServerCounters struct {
@@ -411,6 +419,7 @@ const (
 	xdirectorVarFlowSetsMask   = "flow_sets_mask"
 	xdirectorVarFlowUnitShift  = "flow_unit_shift"
 	xdirectorVarOwnInterface   = "own_interface"
+	xdirectorVarOwnNetworks    = "own_networks"
 	xdirectorVarOwnSlot        = "own_slot"
 	xdirectorVarTicksPerSecond = "ticks_per_second"
 )
@@ -501,6 +510,7 @@ type xdirectorVariableSpecs struct {
 	FlowSetsMask   *ebpf.VariableSpec `ebpf:"flow_sets_mask"`
 	FlowUnitShift  *ebpf.VariableSpec `ebpf:"flow_unit_shift"`
 	OwnInterface   *ebpf.VariableSpec `ebpf:"own_interface"`
+	OwnNetworks    *ebpf.VariableSpec `ebpf:"own_networks"`
 	OwnSlot        *ebpf.VariableSpec `ebpf:"own_slot"`
 	TicksPerSecond *ebpf.VariableSpec `ebpf:"ticks_per_second"`
 }
@@ -592,6 +602,7 @@ type xdirectorVariables struct {
 	FlowSetsMask   *ebpf.Variable `ebpf:"flow_sets_mask"`
 	FlowUnitShift  *ebpf.Variable `ebpf:"flow_unit_shift"`
 	OwnInterface   *ebpf.Variable `ebpf:"own_interface"`
+	OwnNetworks    *ebpf.Variable `ebpf:"own_networks"`
 	OwnSlot        *ebpf.Variable `ebpf:"own_slot"`
 	TicksPerSecond *ebpf.Variable `ebpf:"ticks_per_second"`
 }

@@ -16,14 +16,17 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	benchMapMeasured    = "measured"
-	benchProgBare       = "bare"
-	benchProgDriver     = "driver"
-	benchVarAddresses   = "addresses"
-	benchVarFirstSource = "first_source"
-	benchVarFlowMask    = "flow_mask"
-	benchVarFrameNumber = "frame_number"
-	benchVarUntouched   = "untouched"
+	benchMapMeasured     = "measured"
+	benchProgBare        = "bare"
+	benchProgDriver      = "driver"
+	benchVarAddresses    = "addresses"
+	benchVarFirstSource  = "first_source"
+	benchVarFlowMask     = "flow_mask"
+	benchVarFrameNumber  = "frame_number"
+	benchVarOwnInterface = "own_interface"
+	benchVarOwnNetworks  = "own_networks"
+	benchVarOwnSlot      = "own_slot"
+	benchVarUntouched    = "untouched"
 )
 
 // loadBench returns the embedded CollectionSpec for bench.
@@ -83,11 +86,14 @@ type benchMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchVariableSpecs struct {
-	Addresses   *ebpf.VariableSpec `ebpf:"addresses"`
-	FirstSource *ebpf.VariableSpec `ebpf:"first_source"`
-	FlowMask    *ebpf.VariableSpec `ebpf:"flow_mask"`
-	FrameNumber *ebpf.VariableSpec `ebpf:"frame_number"`
-	Untouched   *ebpf.VariableSpec `ebpf:"untouched"`
+	Addresses    *ebpf.VariableSpec `ebpf:"addresses"`
+	FirstSource  *ebpf.VariableSpec `ebpf:"first_source"`
+	FlowMask     *ebpf.VariableSpec `ebpf:"flow_mask"`
+	FrameNumber  *ebpf.VariableSpec `ebpf:"frame_number"`
+	OwnInterface *ebpf.VariableSpec `ebpf:"own_interface"`
+	OwnNetworks  *ebpf.VariableSpec `ebpf:"own_networks"`
+	OwnSlot      *ebpf.VariableSpec `ebpf:"own_slot"`
+	Untouched    *ebpf.VariableSpec `ebpf:"untouched"`
 }
 
 // benchObjects contains all objects after they have been loaded into the kernel.
@@ -123,11 +129,14 @@ func (m *benchMaps) Close() error {
 //
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchVariables struct {
-	Addresses   *ebpf.Variable `ebpf:"addresses"`
-	FirstSource *ebpf.Variable `ebpf:"first_source"`
-	FlowMask    *ebpf.Variable `ebpf:"flow_mask"`
-	FrameNumber *ebpf.Variable `ebpf:"frame_number"`
-	Untouched   *ebpf.Variable `ebpf:"untouched"`
+	Addresses    *ebpf.Variable `ebpf:"addresses"`
+	FirstSource  *ebpf.Variable `ebpf:"first_source"`
+	FlowMask     *ebpf.Variable `ebpf:"flow_mask"`
+	FrameNumber  *ebpf.Variable `ebpf:"frame_number"`
+	OwnInterface *ebpf.Variable `ebpf:"own_interface"`
+	OwnNetworks  *ebpf.Variable `ebpf:"own_networks"`
+	OwnSlot      *ebpf.Variable `ebpf:"own_slot"`
+	Untouched    *ebpf.Variable `ebpf:"untouched"`
 }
 
 // benchPrograms contains all programs after they have been loaded into the kernel.
