@@ -16,17 +16,29 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	benchMapMeasured     = "measured"
-	benchProgBare        = "bare"
-	benchProgDriver      = "driver"
-	benchVarAddresses    = "addresses"
-	benchVarFirstSource  = "first_source"
-	benchVarFlowMask     = "flow_mask"
-	benchVarFrameNumber  = "frame_number"
-	benchVarOwnInterface = "own_interface"
-	benchVarOwnNetworks  = "own_networks"
-	benchVarOwnSlot      = "own_slot"
-	benchVarUntouched    = "untouched"
+	benchMapMeasured    = "measured"
+	benchProgBareDrop   = "bare_drop"
+	benchProgBarePass   = "bare_pass"
+	benchProgBareSwap   = "bare_swap"
+	benchProgDriver     = "driver"
+	benchProgGenerator  = "generator"
+	benchProgSink       = "sink"
+	benchVarAddressSum  = "address_sum"
+	benchVarFamily      = "family"
+	benchVarFirstSource = "first_source"
+	benchVarFlood       = "flood"
+	benchVarFloodSource = "flood_source"
+	benchVarFlooded     = "flooded"
+	benchVarFlows       = "flows"
+	benchVarNextFlood   = "next_flood"
+	benchVarNextFlow    = "next_flow"
+	benchVarNextService = "next_service"
+	benchVarOut         = "out"
+	benchVarServices    = "services"
+	benchVarSunk        = "sunk"
+	benchVarTcpFlags    = "tcp_flags"
+	benchVarTcpSum      = "tcp_sum"
+	benchVarTemplate    = "template"
 )
 
 // loadBench returns the embedded CollectionSpec for bench.
@@ -71,8 +83,12 @@ type benchSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchProgramSpecs struct {
-	Bare   *ebpf.ProgramSpec `ebpf:"bare"`
-	Driver *ebpf.ProgramSpec `ebpf:"driver"`
+	BareDrop  *ebpf.ProgramSpec `ebpf:"bare_drop"`
+	BarePass  *ebpf.ProgramSpec `ebpf:"bare_pass"`
+	BareSwap  *ebpf.ProgramSpec `ebpf:"bare_swap"`
+	Driver    *ebpf.ProgramSpec `ebpf:"driver"`
+	Generator *ebpf.ProgramSpec `ebpf:"generator"`
+	Sink      *ebpf.ProgramSpec `ebpf:"sink"`
 }
 
 // benchMapSpecs contains maps before they are loaded into the kernel.
@@ -86,14 +102,22 @@ type benchMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchVariableSpecs struct {
-	Addresses    *ebpf.VariableSpec `ebpf:"addresses"`
-	FirstSource  *ebpf.VariableSpec `ebpf:"first_source"`
-	FlowMask     *ebpf.VariableSpec `ebpf:"flow_mask"`
-	FrameNumber  *ebpf.VariableSpec `ebpf:"frame_number"`
-	OwnInterface *ebpf.VariableSpec `ebpf:"own_interface"`
-	OwnNetworks  *ebpf.VariableSpec `ebpf:"own_networks"`
-	OwnSlot      *ebpf.VariableSpec `ebpf:"own_slot"`
-	Untouched    *ebpf.VariableSpec `ebpf:"untouched"`
+	AddressSum  *ebpf.VariableSpec `ebpf:"address_sum"`
+	Family      *ebpf.VariableSpec `ebpf:"family"`
+	FirstSource *ebpf.VariableSpec `ebpf:"first_source"`
+	Flood       *ebpf.VariableSpec `ebpf:"flood"`
+	FloodSource *ebpf.VariableSpec `ebpf:"flood_source"`
+	Flooded     *ebpf.VariableSpec `ebpf:"flooded"`
+	Flows       *ebpf.VariableSpec `ebpf:"flows"`
+	NextFlood   *ebpf.VariableSpec `ebpf:"next_flood"`
+	NextFlow    *ebpf.VariableSpec `ebpf:"next_flow"`
+	NextService *ebpf.VariableSpec `ebpf:"next_service"`
+	Out         *ebpf.VariableSpec `ebpf:"out"`
+	Services    *ebpf.VariableSpec `ebpf:"services"`
+	Sunk        *ebpf.VariableSpec `ebpf:"sunk"`
+	TcpFlags    *ebpf.VariableSpec `ebpf:"tcp_flags"`
+	TcpSum      *ebpf.VariableSpec `ebpf:"tcp_sum"`
+	Template    *ebpf.VariableSpec `ebpf:"template"`
 }
 
 // benchObjects contains all objects after they have been loaded into the kernel.
@@ -129,28 +153,44 @@ func (m *benchMaps) Close() error {
 //
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchVariables struct {
-	Addresses    *ebpf.Variable `ebpf:"addresses"`
-	FirstSource  *ebpf.Variable `ebpf:"first_source"`
-	FlowMask     *ebpf.Variable `ebpf:"flow_mask"`
-	FrameNumber  *ebpf.Variable `ebpf:"frame_number"`
-	OwnInterface *ebpf.Variable `ebpf:"own_interface"`
-	OwnNetworks  *ebpf.Variable `ebpf:"own_networks"`
-	OwnSlot      *ebpf.Variable `ebpf:"own_slot"`
-	Untouched    *ebpf.Variable `ebpf:"untouched"`
+	AddressSum  *ebpf.Variable `ebpf:"address_sum"`
+	Family      *ebpf.Variable `ebpf:"family"`
+	FirstSource *ebpf.Variable `ebpf:"first_source"`
+	Flood       *ebpf.Variable `ebpf:"flood"`
+	FloodSource *ebpf.Variable `ebpf:"flood_source"`
+	Flooded     *ebpf.Variable `ebpf:"flooded"`
+	Flows       *ebpf.Variable `ebpf:"flows"`
+	NextFlood   *ebpf.Variable `ebpf:"next_flood"`
+	NextFlow    *ebpf.Variable `ebpf:"next_flow"`
+	NextService *ebpf.Variable `ebpf:"next_service"`
+	Out         *ebpf.Variable `ebpf:"out"`
+	Services    *ebpf.Variable `ebpf:"services"`
+	Sunk        *ebpf.Variable `ebpf:"sunk"`
+	TcpFlags    *ebpf.Variable `ebpf:"tcp_flags"`
+	TcpSum      *ebpf.Variable `ebpf:"tcp_sum"`
+	Template    *ebpf.Variable `ebpf:"template"`
 }
 
 // benchPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchPrograms struct {
-	Bare   *ebpf.Program `ebpf:"bare"`
-	Driver *ebpf.Program `ebpf:"driver"`
+	BareDrop  *ebpf.Program `ebpf:"bare_drop"`
+	BarePass  *ebpf.Program `ebpf:"bare_pass"`
+	BareSwap  *ebpf.Program `ebpf:"bare_swap"`
+	Driver    *ebpf.Program `ebpf:"driver"`
+	Generator *ebpf.Program `ebpf:"generator"`
+	Sink      *ebpf.Program `ebpf:"sink"`
 }
 
 func (p *benchPrograms) Close() error {
 	return _BenchClose(
-		p.Bare,
+		p.BareDrop,
+		p.BarePass,
+		p.BareSwap,
 		p.Driver,
+		p.Generator,
+		p.Sink,
 	)
 }
 

@@ -6,7 +6,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,14 +30,14 @@ func main() {
 func run(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	asJSON := flags.Bool("json", false, "print the results as JSON too")
-	rounds := flags.Int("rounds", 11, "how often each case is measured")
-	repeat := flags.Int("repeat", 500_000, "packets per measurement")
-	tableSize := flags.Uint("flow-table-size", 1<<21, "flows in the table")
+	rounds := flags.Int("rounds", 7, "how often each case is measured")
+	packets := flags.Int("packets", 1_000_000, "packets per measurement")
+	only := flags.String("only", "", "`PARTS` of the whole, with commas: packets, scale, live")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *rounds < 1 || *repeat < 1 {
-		return errors.New("-rounds and -repeat must be 1 or more")
+	if *rounds < 1 || *packets < 1 {
+		return errors.New("-rounds and -packets must be 1 or more")
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("needs root, to load BPF programs")
@@ -53,16 +51,28 @@ func run(args []string, out io.Writer) error {
 	if err := unix.SchedSetaffinity(0, &one); err != nil {
 		return fmt.Errorf("stay on one CPU: %w", err)
 	}
-	results, err := measure(*rounds, *repeat, uint32(*tableSize))
-	if err != nil {
-		return err
+	var r report
+	known := false
+	for _, part := range []struct {
+		name string
+		run  func() error
+	}{
+		{"packets", func() error { return r.measurePackets(*rounds, *packets) }},
+		{"scale", func() error { return r.measureScale(*rounds, *packets) }},
+		{"live", func() error { return r.measureLive(*rounds) }},
+	} {
+		if *only != "" && !slices.Contains(strings.Split(*only, ","), part.name) {
+			continue
+		}
+		known = true
+		if err := part.run(); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
 	}
-	if err := printTable(out, results); err != nil || !*asJSON {
-		return err
+	if !known {
+		return fmt.Errorf("-only %s: none of the parts", *only)
 	}
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(map[string]any{"packets": results})
+	return r.print(out, *asJSON)
 }
 
 // again starts this program once more, with the one runtime setting that can't be changed later.
@@ -79,40 +89,4 @@ func again() error {
 		return err
 	}
 	return fmt.Errorf("start again with GODEBUG=%s: %w", setting, unix.Exec(self, os.Args, os.Environ()))
-}
-
-// result is what one case took, in nanoseconds per packet.
-type result struct {
-	Case      string  `json:"case"`
-	Rounds    int     `json:"rounds"`
-	Min       int64   `json:"min_ns"`
-	Median    int64   `json:"median_ns"`
-	NetMin    int64   `json:"net_min_ns"` // less the bare program
-	NetMedian int64   `json:"net_median_ns"`
-	Ratio     float64 `json:"ratio"` // median to the bare program's
-}
-
-// summarize expects the bare program's times first.
-func summarize(names []string, times [][]int64) []result {
-	var results []result
-	for i, name := range names {
-		sorted := slices.Sorted(slices.Values(times[i]))
-		results = append(results, result{Case: name, Rounds: len(sorted), Min: sorted[0], Median: sorted[len(sorted)/2]})
-	}
-	bare := results[0]
-	for i := range results {
-		r := &results[i]
-		r.NetMin, r.NetMedian = r.Min-bare.Min, r.Median-bare.Median
-		r.Ratio = float64(r.Median) / float64(max(bare.Median, 1))
-	}
-	return results
-}
-
-func printTable(out io.Writer, results []result) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "ns per packet\tmin\tmedian\tnet min\tnet median\tto bare\t")
-	for _, r := range results {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%.1fx\t\n", r.Case, r.Min, r.Median, r.NetMin, r.NetMedian, r.Ratio)
-	}
-	return w.Flush()
 }

@@ -1,22 +1,33 @@
 package main
 
 import (
+	"io"
 	"os"
 	"strings"
 	"testing"
 )
 
-func TestFiguresAreComparedWithTheBareProgram(t *testing.T) {
-	results := summarize([]string{"bare", "case"}, [][]int64{{12, 10, 20}, {30, 25, 60}})
-	want := result{Case: "case", Rounds: 3, Min: 25, Median: 30, NetMin: 15, NetMedian: 18, Ratio: 2.5}
-	if results[1] != want {
-		t.Errorf("%+v, want %+v", results[1], want)
+func TestFiguresAreComparedWithTheBareSwap(t *testing.T) {
+	rows := summarize([]*benchCase{
+		{name: swap, times: []float64{12, 10, 20}},
+		{name: "case", times: []float64{30, 25, 60}, wanted: wanted{ns: 15, ratio: 2}},
+		{name: "other", times: []float64{50, 45, 55}, wanted: wanted{of: "case", ratio: 1.6}},
+	})
+	want := row{
+		Case: "case", Rounds: 3, Min: 25, Median: 30, NetMin: 15, NetMedian: 18, RatioMin: 2.5, Ratio: 2.5,
+		WantedNet: 15, WantedRatio: 2, Met: "ns at its best",
+	}
+	if rows[1] != want {
+		t.Errorf("%+v, want %+v", rows[1], want)
+	}
+	if rows[2].Met != "no" {
+		t.Errorf("a case of 50 ns beside one of 30, wanted 1.6 times that: met %q, want no", rows[2].Met)
 	}
 	var table strings.Builder
-	if err := printTable(&table, results); err != nil {
+	if err := (report{Packets: rows}).print(&table, false); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(table.String(), "2.5x") {
+	if !strings.Contains(table.String(), "2.50x") {
 		t.Errorf("the table lacks the ratio:\n%s", table.String())
 	}
 }
@@ -29,18 +40,20 @@ func TestEachCaseMeasuresWhatItSays(t *testing.T) {
 		}
 		t.Skip("not root")
 	}
-	results, err := measure(2, 2000, 1<<20)
-	if err != nil {
+	var r report
+	if err := r.measurePackets(1, 2000); err != nil {
 		t.Fatal(err)
 	}
-	if len(results) != len(cases()) {
-		t.Errorf("%d results, want one for each of %d cases", len(results), len(cases()))
+	for _, row := range r.Packets {
+		if row.Min <= 0 {
+			t.Errorf("%s took %v ns", row.Case, row.Min)
+		}
 	}
 }
 
 func TestWrongUseIsRefused(t *testing.T) {
-	for _, args := range [][]string{{"-rounds", "0"}, {"-repeat", "0"}} {
-		if err := run(args, os.Stderr); err == nil {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-packets", "0"}, {"-only", "nothing"}} {
+		if err := run(args, io.Discard); err == nil {
 			t.Errorf("%v: no error", args)
 		}
 	}
