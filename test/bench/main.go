@@ -32,7 +32,7 @@ func run(args []string, out io.Writer) error {
 	asJSON := flags.Bool("json", false, "print the results as JSON too")
 	rounds := flags.Int("rounds", 7, "how often each case is measured")
 	packets := flags.Int("packets", 1_000_000, "packets per measurement")
-	only := flags.String("only", "", "`PARTS` of the whole, with commas: packets, scale, live")
+	only := flags.String("only", "", "`PARTS` of the whole, with commas: packets, scale, flood, flows, live")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -46,10 +46,8 @@ func run(args []string, out io.Writer) error {
 		return again()
 	}
 	runtime.LockOSThread()
-	var one unix.CPUSet
-	one.Set(runtime.NumCPU() - 1)
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
-		return fmt.Errorf("stay on one CPU: %w", err)
+	if err := pin(runtime.NumCPU() - 1); err != nil {
+		return err
 	}
 	var r report
 	known := false
@@ -59,6 +57,8 @@ func run(args []string, out io.Writer) error {
 	}{
 		{"packets", func() error { return r.measurePackets(*rounds, *packets) }},
 		{"scale", func() error { return r.measureScale(*rounds, *packets) }},
+		{"flood", func() error { return r.measureFlood(*rounds, *packets) }},
+		{"flows", r.measureFlows},
 		{"live", func() error { return r.measureLive(*rounds) }},
 	} {
 		if *only != "" && !slices.Contains(strings.Split(*only, ","), part.name) {
