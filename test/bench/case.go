@@ -22,8 +22,8 @@ type benchCase struct {
 	bare     func(*benchObjects) *ebpf.Program // what is measured instead of the plane's program
 	plane    *xdp.Plane
 	answer   uint32
-	creates  bool // every packet makes a flow; else none does
-	unstored bool // every packet is one of a flow that is not stored; else none is
+	creates  bool   // every packet makes a flow; else none does
+	unstored bool   // every packet is one of a flow that is not stored; else none is
 	router   string // that an advert is for; empty: none of ours
 	fate     string // of the advert
 	divide   int    // so many packets less

@@ -100,7 +100,7 @@ func (s stream) driver(measured *ebpf.Program) (*benchObjects, error) {
 		for name, value := range map[string]any{
 			benchVarTemplate: words, benchVarFamily: family, benchVarFlows: s.flows, benchVarFirstSource: s.first,
 			benchVarServices: max(s.services, 1), benchVarAddressSum: addresses, benchVarTcpSum: tcp, benchVarTcpFlags: s.flags,
-			benchVarFlood: s.flood, benchVarFloodSource: uint32(32<<24),
+			benchVarFlood: s.flood, benchVarFloodSource: uint32(32 << 24),
 		} {
 			set[name] = value
 		}

@@ -32,7 +32,8 @@ func run(args []string, out io.Writer) error {
 	asJSON := flags.Bool("json", false, "print the results as JSON too")
 	rounds := flags.Int("rounds", 7, "how often each case is measured")
 	packets := flags.Int("packets", 1_000_000, "packets per measurement")
-	only := flags.String("only", "", "`PARTS` of the whole, with commas: packets, scale, flood, flows, live")
+	only := flags.String("only", "packets,scale,live,flood,flows,apply,memory", "these `PARTS`; instructions is for a machine that counts them")
+	binary := flags.String("xdirector", "bin/xdirector", "`PATH` of the binary")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -59,9 +60,12 @@ func run(args []string, out io.Writer) error {
 		{"scale", func() error { return r.measureScale(*rounds, *packets) }},
 		{"flood", func() error { return r.measureFlood(*rounds, *packets) }},
 		{"flows", r.measureFlows},
+		{"apply", func() error { return r.measureApply(*rounds) }},
+		{"memory", func() error { return r.measureMemory(*binary) }},
+		{"instructions", r.measureInstructions},
 		{"live", func() error { return r.measureLive(*rounds) }},
 	} {
-		if *only != "" && !slices.Contains(strings.Split(*only, ","), part.name) {
+		if !slices.Contains(strings.Split(*only, ","), part.name) {
 			continue
 		}
 		known = true

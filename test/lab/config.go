@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -10,15 +11,16 @@ import (
 // Config is the part of a director's configuration that scenarios choose; paths and ports are the lab's. Zero values
 // are left out of the file, so that the director's defaults hold.
 type Config struct {
-	Mode      string // of dataplane: xdp-native, xdp-generic, ipvs, auto
-	FastPath  string // of dataplane: off, filter, absorb
-	DeadMan   time.Duration
-	Metrics   string // listen address
-	PinPath   string // the folder "pins" on the lab's bpffs if empty
-	Socket    string // the lab's if empty
-	Instances []Instance
-	VRRP      []string // further keys of vrrp, each as "key: value"
-	Services  []Service
+	Mode          string // of dataplane: xdp-native, xdp-generic, ipvs, auto
+	FastPath      string // of dataplane: off, filter, absorb
+	DeadMan       time.Duration
+	FlowTableSize int    // of dataplane; 65536 if 0
+	Metrics       string // listen address
+	PinPath       string // the folder "pins" on the lab's bpffs if empty
+	Socket        string // the lab's if empty
+	Instances     []Instance
+	VRRP          []string // further keys of vrrp, each as "key: value"
+	Services      []Service
 }
 
 // Instance is one VRRP instance.
@@ -61,7 +63,8 @@ func (c Config) yaml(d *Director) string {
 	if c.Metrics != "" {
 		fmt.Fprintf(&b, "metrics: {listen: %q}\n", c.Metrics)
 	}
-	fmt.Fprintf(&b, "log: {level: debug, format: text}\ndataplane:\n  pin_path: %s\n  flow_table_size: 65536\n", or(c.PinPath, d.PinPath))
+	fmt.Fprintf(&b, "log: {level: debug, format: text}\ndataplane:\n  pin_path: %s\n  flow_table_size: %d\n",
+		or(c.PinPath, d.PinPath), cmp.Or(c.FlowTableSize, 65536))
 	optional(&b, "  mode: %s\n", c.Mode)
 	optional(&b, "  vrrp_fast_path: %s\n", c.FastPath)
 	if c.DeadMan > 0 {
