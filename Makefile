@@ -37,7 +37,7 @@ demo: deps-demo ## See a failover: two directors, three real servers, a client, 
 	@bin/demo -xdirector bin/xdirector
 
 ##@ Test
-.PHONY: test test-static test-unit test-e2e test-vm test-long fuzz bench bench-vrrp
+.PHONY: test test-static test-unit test-e2e test-vm test-long fuzz bench bench-vm bench-vrrp
 test: deps-test ## Test everything, in less than 15 minutes (root)
 	@tools/step 'all tests' $(MAKE) --no-print-directory test-static test-unit test-e2e test-vm
 
@@ -77,8 +77,12 @@ fuzz: ## Every fuzz target for FUZZTIME (30s)
 	@tools/fuzz $(FUZZTIME)
 
 bench: deps-demo build ## ns per packet, and outage of a failover, as JSON and as a table (root)
-	@go run ./test/bench -json
+	@go run ./test/bench -json -xdirector bin/xdirector
 	@go run ./test/failover -json -xdirector bin/xdirector
+
+bench-vm: deps-test ## Instructions per packet, by IPVS and by XDP, in a virtual machine that counts them (root)
+	@CGO_ENABLED=0 go build -buildvcs=false -o bin/bench ./test/bench
+	@VM_ICOUNT=1 $(VM) $(CURDIR)/bin/bench -json -only instructions
 
 bench-vrrp: deps-bench build ## The election beside keepalived's: outage, CPU, memory, a thousand instances (root; BENCH_VRRP=flags)
 	@go run ./test/benchvrrp -json -xdirector bin/xdirector $(BENCH_VRRP)
@@ -108,7 +112,7 @@ deps-long:
 
 # What can't run here is said in one line, and make ends with 1: a recipe that fails would add a line, and end it with
 # 2. With -q no recipe runs at all.
-LAB_GOALS := $(filter demo test test-unit test-e2e test-vm test-long bench bench-vrrp,$(MAKECMDGOALS))
+LAB_GOALS := $(filter demo test test-unit test-e2e test-vm test-long bench bench-vm bench-vrrp,$(MAKECMDGOALS))
 ifneq ($(LAB_GOALS),)
 ifneq ($(shell tools/ready $(firstword $(LAB_GOALS)) >&2 && echo ready),ready)
 MAKEFLAGS += -q

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -143,7 +144,7 @@ func (r *report) measureFlows() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
-	shape := shape{services: 1, servers: 64, scheduler: lb.RoundRobin}
+	shape := shape{services: 1, servers: 64, scheduler: lb.RoundRobin, newFlows: unguarded}
 	plane, err := t.plane(tableSize, shape.wish())
 	if err != nil {
 		return err
@@ -169,12 +170,17 @@ func (r *report) measureFlows() (err error) {
 		return err
 	}
 	r.add(figure{Name: fmt.Sprintf("flows lost of %d, one by one", tableSize), Value: float64(lost), Wanted: "0", Met: yes(lost == 0)})
-	for _, f := range []struct {
-		name  string
-		flags uint8
-	}{{"SYN", tcpSYN}, {"ACK", tcpACK}} {
+	for i, f := range []struct {
+		name     string
+		flags    uint8
+		newFlows uint32
+	}{{"SYNs", tcpSYN, 0}, {"ACKs", tcpACK, 0}, {"SYNs, all stored", tcpSYN, unguarded}, {"ACKs, all stored", tcpACK, unguarded}} {
+		shape.newFlows = f.newFlows
+		if err := plane.Apply(context.Background(), shape.wish()); err != nil {
+			return err
+		}
 		s := shape.stream(0)
-		s.first, s.flags = uint32(f.flags)<<26, f.flags
+		s.first, s.flags = uint32(32*(i+1))<<24, f.flags
 		o, err := s.driver(plane.Program(benchInterface))
 		if err != nil {
 			return err
@@ -187,7 +193,7 @@ func (r *report) measureFlows() (err error) {
 		if err != nil {
 			return err
 		}
-		r.add(figure{Name: fmt.Sprintf("flows lost after %d %ss", floodTimes*tableSize, f.name), Value: float64(after), Wanted: "0", Met: yes(after == 0)})
+		r.add(figure{Name: fmt.Sprintf("flows lost after %d %s", floodTimes*tableSize, f.name), Value: float64(after), Wanted: "0", Met: yes(after == 0)})
 		lost += after
 	}
 	if lost > 0 {

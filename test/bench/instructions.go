@@ -39,7 +39,7 @@ func (r *report) measureInstructions() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
-	shape := shape{services: 1, servers: 64, scheduler: lb.RoundRobin}
+	shape := shape{services: 1, servers: 64, scheduler: lb.RoundRobin, newFlows: unguarded}
 	wish := shape.wish()
 	for i := range wish.Services[0].RealServers {
 		wish.Services[0].RealServers[i].NextHop = lb.NextHop{Interface: w.far.Index, MAC: lb.MAC(w.near.HardwareAddr)}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/xdp"
 )
 
@@ -26,19 +27,21 @@ func floors() []*benchCase {
 // familyCases are what one service with 64 real servers costs. New flows have planes of their own, so that they don't fill
 // that of the known ones.
 func (t *testbed) familyCases(ipv6 bool) ([]*benchCase, error) {
-	shape := shape{ipv6: ipv6, services: 1, servers: 64, scheduler: "rr"}
-	var planes [4]int
+	shape := shape{ipv6: ipv6, services: 1, servers: 64, scheduler: lb.RoundRobin}
+	var planes [4]*xdp.Plane
 	for i := range planes {
-		wish := shape.wish()
-		if i == 0 {
-			wish.Routers = benchRouters()
+		shape.newFlows = unguarded
+		if i == 3 {
+			shape.newFlows = 1
 		}
-		if _, err := t.plane(tableSize, wish); err != nil {
+		wish := shape.wish()
+		wish.Routers = benchRouters()
+		var err error
+		if planes[i], err = t.plane(tableSize, wish); err != nil {
 			return nil, err
 		}
-		planes[i] = len(t.planes) - 1
 	}
-	known, room, full := t.planes[planes[0]], t.planes[planes[1]], t.planes[planes[2]]
+	known, room, full, guarded := planes[0], planes[1], planes[2], planes[3]
 	var list []*benchCase
 	add := func(name string, plane *xdp.Plane, s stream, answer uint32, ns, ratio float64) *benchCase {
 		c := &benchCase{name: name, plane: plane, stream: s, answer: answer, wanted: wanted{ns: ns, ratio: ratio}}
@@ -56,6 +59,10 @@ func (t *testbed) familyCases(ipv6 bool) ([]*benchCase, error) {
 	}
 	syn := shape.stream(0)
 	syn.flags = tcpSYN
+	ack := shape.stream(0)
+	ack.first = 64 << 24
+	add("SYN flood, not stored", guarded, syn, actionTX, 40, 2.3).unstored = true
+	add("ACK flood, not stored", guarded, ack, actionTX, 40, 2.3).unstored = true
 	stored := add("new flow, stored", room, syn, actionTX, 250, 9.3)
 	stored.creates, stored.divide = true, 8
 	evicting := add("new flow, stored for another", full, syn, actionTX, 250, 9.3)
@@ -82,11 +89,13 @@ func fill(program *ebpf.Program, s stream) error {
 // packetCases are what each kind of packet costs.
 func (t *testbed) packetCases() ([]*benchCase, error) {
 	list := floors()
-	four, err := t.familyCases(false)
-	if err != nil {
-		return nil, err
+	for _, ipv6 := range []bool{false, true} {
+		family, err := t.familyCases(ipv6)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, family...)
 	}
-	list = append(list, four...)
 	other := shape{}.stream(1)
 	other.notIP = true
 	list = append(list, &benchCase{name: "not IP", plane: t.planes[0], stream: other, answer: actionPass, wanted: wanted{ns: 5, ratio: 1.2}})

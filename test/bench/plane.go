@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -55,11 +56,15 @@ func (t *testbed) close() error {
 	return errors.Join(append(errs, os.RemoveAll(t.folder))...)
 }
 
+// unguarded stores every new flow.
+const unguarded = math.MaxUint32
+
 // shape is a wish in figures.
 type shape struct {
 	ipv6              bool
 	services, servers int // servers of each
 	scheduler         lb.Scheduler
+	newFlows          uint32 // that are stored in a second; 0: the plane's default
 }
 
 // address is the first virtual address.
@@ -75,7 +80,7 @@ func (s shape) wish() lb.State {
 	address := s.address()
 	for i := range s.services {
 		service := lb.Service{
-			Name: "bench", Key: lb.ServiceKey{Address: address, Port: benchPort, Protocol: lb.TCP}, Scheduler: s.scheduler,
+			Name: "bench", Key: lb.ServiceKey{Address: address, Port: benchPort, Protocol: lb.TCP}, Scheduler: s.scheduler, NewFlows: s.newFlows,
 		}
 		for j := range s.servers {
 			service.RealServers = append(service.RealServers, s.server(i*s.servers+j))

@@ -89,10 +89,11 @@ func yes(met bool) string {
 }
 
 func (r report) print(out io.Writer, asJSON bool) error {
-	for title, rows := range map[string][]row{"ns per packet": r.Packets, "ns per packet, by size": r.Scale} {
-		if err := printRows(out, title, rows); err != nil {
-			return err
-		}
+	if err := printRows(out, "ns per packet", r.Packets); err != nil {
+		return err
+	}
+	if err := printRows(out, "ns per packet, by size", r.Scale); err != nil {
+		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, f := range r.Figures {
