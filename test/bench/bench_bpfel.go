@@ -16,29 +16,32 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	benchMapMeasured    = "measured"
-	benchProgBareDrop   = "bare_drop"
-	benchProgBarePass   = "bare_pass"
-	benchProgBareSwap   = "bare_swap"
-	benchProgDriver     = "driver"
-	benchProgGenerator  = "generator"
-	benchProgSink       = "sink"
-	benchVarAddressSum  = "address_sum"
-	benchVarFamily      = "family"
-	benchVarFirstSource = "first_source"
-	benchVarFlood       = "flood"
-	benchVarFloodSource = "flood_source"
-	benchVarFlooded     = "flooded"
-	benchVarFlows       = "flows"
-	benchVarNextFlood   = "next_flood"
-	benchVarNextFlow    = "next_flow"
-	benchVarNextService = "next_service"
-	benchVarOut         = "out"
-	benchVarServices    = "services"
-	benchVarSunk        = "sunk"
-	benchVarTcpFlags    = "tcp_flags"
-	benchVarTcpSum      = "tcp_sum"
-	benchVarTemplate    = "template"
+	benchMapMeasured     = "measured"
+	benchProgBareDrop    = "bare_drop"
+	benchProgBarePass    = "bare_pass"
+	benchProgBareSwap    = "bare_swap"
+	benchProgDriver      = "driver"
+	benchProgGenerator   = "generator"
+	benchProgSink        = "sink"
+	benchVarAddressSum   = "address_sum"
+	benchVarFamily       = "family"
+	benchVarFirstSource  = "first_source"
+	benchVarFlood        = "flood"
+	benchVarFloodSource  = "flood_source"
+	benchVarFlooded      = "flooded"
+	benchVarFlows        = "flows"
+	benchVarNextFlood    = "next_flood"
+	benchVarNextFlow     = "next_flow"
+	benchVarNextService  = "next_service"
+	benchVarOut          = "out"
+	benchVarOwnInterface = "own_interface"
+	benchVarOwnNetworks  = "own_networks"
+	benchVarOwnSlot      = "own_slot"
+	benchVarServices     = "services"
+	benchVarSunk         = "sunk"
+	benchVarTcpFlags     = "tcp_flags"
+	benchVarTcpSum       = "tcp_sum"
+	benchVarTemplate     = "template"
 )
 
 // loadBench returns the embedded CollectionSpec for bench.
@@ -102,22 +105,25 @@ type benchMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchVariableSpecs struct {
-	AddressSum  *ebpf.VariableSpec `ebpf:"address_sum"`
-	Family      *ebpf.VariableSpec `ebpf:"family"`
-	FirstSource *ebpf.VariableSpec `ebpf:"first_source"`
-	Flood       *ebpf.VariableSpec `ebpf:"flood"`
-	FloodSource *ebpf.VariableSpec `ebpf:"flood_source"`
-	Flooded     *ebpf.VariableSpec `ebpf:"flooded"`
-	Flows       *ebpf.VariableSpec `ebpf:"flows"`
-	NextFlood   *ebpf.VariableSpec `ebpf:"next_flood"`
-	NextFlow    *ebpf.VariableSpec `ebpf:"next_flow"`
-	NextService *ebpf.VariableSpec `ebpf:"next_service"`
-	Out         *ebpf.VariableSpec `ebpf:"out"`
-	Services    *ebpf.VariableSpec `ebpf:"services"`
-	Sunk        *ebpf.VariableSpec `ebpf:"sunk"`
-	TcpFlags    *ebpf.VariableSpec `ebpf:"tcp_flags"`
-	TcpSum      *ebpf.VariableSpec `ebpf:"tcp_sum"`
-	Template    *ebpf.VariableSpec `ebpf:"template"`
+	AddressSum   *ebpf.VariableSpec `ebpf:"address_sum"`
+	Family       *ebpf.VariableSpec `ebpf:"family"`
+	FirstSource  *ebpf.VariableSpec `ebpf:"first_source"`
+	Flood        *ebpf.VariableSpec `ebpf:"flood"`
+	FloodSource  *ebpf.VariableSpec `ebpf:"flood_source"`
+	Flooded      *ebpf.VariableSpec `ebpf:"flooded"`
+	Flows        *ebpf.VariableSpec `ebpf:"flows"`
+	NextFlood    *ebpf.VariableSpec `ebpf:"next_flood"`
+	NextFlow     *ebpf.VariableSpec `ebpf:"next_flow"`
+	NextService  *ebpf.VariableSpec `ebpf:"next_service"`
+	Out          *ebpf.VariableSpec `ebpf:"out"`
+	OwnInterface *ebpf.VariableSpec `ebpf:"own_interface"`
+	OwnNetworks  *ebpf.VariableSpec `ebpf:"own_networks"`
+	OwnSlot      *ebpf.VariableSpec `ebpf:"own_slot"`
+	Services     *ebpf.VariableSpec `ebpf:"services"`
+	Sunk         *ebpf.VariableSpec `ebpf:"sunk"`
+	TcpFlags     *ebpf.VariableSpec `ebpf:"tcp_flags"`
+	TcpSum       *ebpf.VariableSpec `ebpf:"tcp_sum"`
+	Template     *ebpf.VariableSpec `ebpf:"template"`
 }
 
 // benchObjects contains all objects after they have been loaded into the kernel.
@@ -153,22 +159,25 @@ func (m *benchMaps) Close() error {
 //
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchVariables struct {
-	AddressSum  *ebpf.Variable `ebpf:"address_sum"`
-	Family      *ebpf.Variable `ebpf:"family"`
-	FirstSource *ebpf.Variable `ebpf:"first_source"`
-	Flood       *ebpf.Variable `ebpf:"flood"`
-	FloodSource *ebpf.Variable `ebpf:"flood_source"`
-	Flooded     *ebpf.Variable `ebpf:"flooded"`
-	Flows       *ebpf.Variable `ebpf:"flows"`
-	NextFlood   *ebpf.Variable `ebpf:"next_flood"`
-	NextFlow    *ebpf.Variable `ebpf:"next_flow"`
-	NextService *ebpf.Variable `ebpf:"next_service"`
-	Out         *ebpf.Variable `ebpf:"out"`
-	Services    *ebpf.Variable `ebpf:"services"`
-	Sunk        *ebpf.Variable `ebpf:"sunk"`
-	TcpFlags    *ebpf.Variable `ebpf:"tcp_flags"`
-	TcpSum      *ebpf.Variable `ebpf:"tcp_sum"`
-	Template    *ebpf.Variable `ebpf:"template"`
+	AddressSum   *ebpf.Variable `ebpf:"address_sum"`
+	Family       *ebpf.Variable `ebpf:"family"`
+	FirstSource  *ebpf.Variable `ebpf:"first_source"`
+	Flood        *ebpf.Variable `ebpf:"flood"`
+	FloodSource  *ebpf.Variable `ebpf:"flood_source"`
+	Flooded      *ebpf.Variable `ebpf:"flooded"`
+	Flows        *ebpf.Variable `ebpf:"flows"`
+	NextFlood    *ebpf.Variable `ebpf:"next_flood"`
+	NextFlow     *ebpf.Variable `ebpf:"next_flow"`
+	NextService  *ebpf.Variable `ebpf:"next_service"`
+	Out          *ebpf.Variable `ebpf:"out"`
+	OwnInterface *ebpf.Variable `ebpf:"own_interface"`
+	OwnNetworks  *ebpf.Variable `ebpf:"own_networks"`
+	OwnSlot      *ebpf.Variable `ebpf:"own_slot"`
+	Services     *ebpf.Variable `ebpf:"services"`
+	Sunk         *ebpf.Variable `ebpf:"sunk"`
+	TcpFlags     *ebpf.Variable `ebpf:"tcp_flags"`
+	TcpSum       *ebpf.Variable `ebpf:"tcp_sum"`
+	Template     *ebpf.Variable `ebpf:"template"`
 }
 
 // benchPrograms contains all programs after they have been loaded into the kernel.

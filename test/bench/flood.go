@@ -88,7 +88,7 @@ func (r *report) measureFlood(rounds, packets int) (err error) {
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
 	shape := shape{services: 1, servers: 64, scheduler: lb.RoundRobin}
-	plane, err := t.plane(tableSize, shape.wish())
+	plane, err := t.plane(shape.wish())
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (r *report) measureFlows() (err error) {
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
 	shape := shape{services: 1, servers: 64, scheduler: lb.RoundRobin, newFlows: unguarded}
-	plane, err := t.plane(tableSize, shape.wish())
+	plane, err := t.plane(shape.wish())
 	if err != nil {
 		return err
 	}

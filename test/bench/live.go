@@ -94,7 +94,7 @@ func (r *report) measureLive(rounds int) (err error) {
 	for i := range wish.Services[0].RealServers {
 		wish.Services[0].RealServers[i].NextHop = lb.NextHop{Interface: w.far.Index, MAC: lb.MAC(w.near.HardwareAddr)}
 	}
-	plane, err := t.planeOn(w.far.Name, tableSize, wish)
+	plane, err := t.planeOn(w.far.Name, wish)
 	if err != nil {
 		return err
 	}

@@ -198,7 +198,7 @@ func applyOnce(shape shape, whole, change *benchCase) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
-	plane, err := t.plane(tableSize, lb.State{})
+	plane, err := t.plane(lb.State{})
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (t *testbed) familyCases(ipv6 bool) ([]*benchCase, error) {
 		wish := shape.wish()
 		wish.Routers = benchRouters()
 		var err error
-		if planes[i], err = t.plane(tableSize, wish); err != nil {
+		if planes[i], err = t.plane(wish); err != nil {
 			return nil, err
 		}
 	}
@@ -55,7 +55,7 @@ func (t *testbed) familyCases(ipv6 bool) ([]*benchCase, error) {
 		flows     uint64
 		ns, ratio float64
 	}{{1, 40, 2.3}, {1e4, 60, 3}, {1e5, 180, 7}, {1e6, 230, 8.7}} {
-		add(fmt.Sprintf("known flow, %d", c.flows), known, shape.stream(c.flows), actionTX, c.ns, c.ratio)
+		add(fmt.Sprintf("known flow, %d", c.flows), known, shape.stream(min(c.flows, uint64(t.flows))), actionTX, c.ns, c.ratio)
 	}
 	syn := shape.stream(0)
 	syn.flags = tcpSYN
@@ -72,17 +72,17 @@ func (t *testbed) familyCases(ipv6 bool) ([]*benchCase, error) {
 	port.to = netip.AddrPortFrom(shape.address(), benchPort+1)
 	add("not ours, by address", known, elsewhere, actionPass, 25, 1.8)
 	add("not ours, by port", known, port, actionPass, 25, 1.8)
-	return list, fill(full.Program(benchInterface), syn)
+	return list, fill(full.Program(benchInterface), syn, 8*int(t.flows))
 }
 
 // fill leaves no place in a table that is free: its flows begin where those of a measurement don't come to.
-func fill(program *ebpf.Program, s stream) error {
+func fill(program *ebpf.Program, s stream, packets int) error {
 	s.first = 64 << 24
 	o, err := s.driver(program)
 	if err != nil {
 		return err
 	}
-	_, _, err = drive(o.Driver, s.bytes(), 8*tableSize)
+	_, _, err = drive(o.Driver, s.bytes(), packets)
 	return errors.Join(err, o.Close())
 }
 
@@ -109,6 +109,7 @@ func (r *report) measurePackets(rounds, packets int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
+	t.flows = uint32(min(tableSize, packets))
 	cases, err := t.packetCases()
 	if err != nil {
 		return err

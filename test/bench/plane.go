@@ -23,23 +23,24 @@ const (
 // testbed is planes to measure on; nothing is attached.
 type testbed struct {
 	folder string
+	flows  uint32 // that each table is for
 	planes []*xdp.Plane
 }
 
 func newTestbed() (*testbed, error) {
 	folder, err := os.MkdirTemp("", "xdirector-bench-")
-	return &testbed{folder: folder}, err
+	return &testbed{folder: folder, flows: tableSize}, err
 }
 
 // plane opens another one and applies the wish.
-func (t *testbed) plane(flows uint32, wish lb.State) (*xdp.Plane, error) {
-	return t.planeOn(benchInterface, flows, wish)
+func (t *testbed) plane(wish lb.State) (*xdp.Plane, error) {
+	return t.planeOn(benchInterface, wish)
 }
 
-func (t *testbed) planeOn(name string, flows uint32, wish lb.State) (*xdp.Plane, error) {
+func (t *testbed) planeOn(name string, wish lb.State) (*xdp.Plane, error) {
 	folder := filepath.Join(t.folder, fmt.Sprint(len(t.planes)))
 	p, err := xdp.Open(xdp.Config{
-		Interfaces: []string{name}, PinPath: filepath.Join(folder, "bpf"), FlowTableSize: flows,
+		Interfaces: []string{name}, PinPath: filepath.Join(folder, "bpf"), FlowTableSize: t.flows,
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err

@@ -35,7 +35,7 @@ func measureSizes(scheduler lb.Scheduler, rounds, packets int) (rows []row, err 
 	var first [2]string
 	for i, s := range []shape{{services: 1, servers: 2}, {services: 1, servers: 1000}, {services: 10_000, servers: 2}} {
 		s.scheduler, s.newFlows = scheduler, unguarded
-		plane, err := t.plane(tableSize, s.wish())
+		plane, err := t.plane(s.wish())
 		if err != nil {
 			return nil, err
 		}
