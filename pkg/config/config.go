@@ -184,7 +184,24 @@ type Service struct {
 	Scheduler   lb.Scheduler
 	Persistence time.Duration // whole seconds; 0: none
 	Check       *health.Check // nil: none
+	SlowStart   time.Duration // slow_start (0s: none)
+	OnDown      string        // on_down: one of the OnDown constants
+	Quorum      int           // quorum (1): so much weight must be up
+	Hysteresis  int           // hysteresis (0): below Quorum
+	SorryServer SorryServer   // sorry_server; without an address: none
 	RealServers []RealServer  // at least one
+}
+
+// The values of Service.OnDown: what becomes of the flows of a real server that goes down.
+const (
+	OnDownRemove = "remove"        // the default: they are scheduled afresh
+	OnDownKeep   = "keep-weight-0" // they stay, and it gets no new ones
+)
+
+// SorryServer gets the new flows of a service that has lost its quorum: {address, port}.
+type SorryServer struct {
+	Address netip.Addr // none of the real servers'
+	Port    uint16     // the service's
 }
 
 // RealServer is one server behind a service.

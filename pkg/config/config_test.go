@@ -50,7 +50,7 @@ func TestMinimalFileIsComplete(t *testing.T) {
 		}},
 		Services: []Service{{
 			Name: "web", Address: netip.MustParseAddr("192.168.5.100"), Port: 80, Protocol: lb.TCP,
-			Scheduler: lb.RoundRobin, Persistence: 50 * time.Second, Check: check,
+			Scheduler: lb.RoundRobin, Persistence: 50 * time.Second, Check: check, OnDown: OnDownRemove, Quorum: 1,
 			RealServers: []RealServer{
 				{Address: netip.MustParseAddr("192.168.5.103"), Port: 80, Weight: 1, Check: check},
 				{Address: netip.MustParseAddr("192.168.5.104"), Port: 80, Weight: 1, Check: check},

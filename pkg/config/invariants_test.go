@@ -48,12 +48,15 @@ func checkInvariants(t *testing.T, c *Config) {
 		must(goodName(s.Name) && !names[s.Name], "service name %q", s.Name)
 		must(unicast(s.Address) && s.Port > 0 && !keys[key], "service %s", key)
 		must(s.Protocol == lb.TCP || s.Protocol == lb.UDP, "protocol %s", s.Protocol)
-		must(s.Scheduler == lb.RoundRobin || s.Scheduler == lb.WeightedRoundRobin, "scheduler %q", s.Scheduler)
+		must(slices.Contains([]lb.Scheduler{lb.RoundRobin, lb.WeightedRoundRobin, lb.SourceHashing, lb.MaglevHashing}, s.Scheduler), "scheduler %q", s.Scheduler)
 		must(s.Persistence >= 0 && s.Persistence%time.Second == 0, "persistence %s", s.Persistence)
 		must(len(s.RealServers) > 0, "service %s has no real server", s.Name)
 		names[s.Name], keys[key] = true, true
 		checkCheck(t, s.Check)
-		seen := map[netip.Addr]bool{s.Address: true}
+		seen := map[netip.Addr]bool{s.Address: true, s.SorryServer.Address: true}
+		must(s.Quorum > s.Hysteresis && s.Hysteresis >= 0 && s.SlowStart >= 0, "quorum %d, hysteresis %d, slow start %s", s.Quorum, s.Hysteresis, s.SlowStart)
+		must(s.OnDown == OnDownRemove || s.OnDown == OnDownKeep, "on_down %q", s.OnDown)
+		must(s.SorryServer == SorryServer{} || unicast(s.SorryServer.Address) && s.SorryServer.Port == s.Port, "sorry server %+v", s.SorryServer)
 		for _, r := range s.RealServers {
 			must(unicast(r.Address) && !seen[r.Address], "real server %s", r.Address)
 			must(r.Port == s.Port, "real server's port %d", r.Port)

@@ -57,6 +57,7 @@ func (d *decoder) services(services []Service, held map[netip.Addr]string) {
 			d.checkKeys(path+".check", s.Check)
 		}
 		d.realServers(path, s, held)
+		d.serverLife(path, s, held)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 func (d *decoder) service(v value) Service {
-	s := Service{Protocol: lb.TCP}
+	s := Service{Protocol: lb.TCP, Quorum: 1, OnDown: OnDownRemove}
 	d.object(v,
 		required("name", into(&s.Name, d.name), "a name of its own, like web"),
 		required("address", into(&s.Address, d.address), "the virtual address, like 192.168.5.100"),
@@ -28,10 +28,18 @@ func (d *decoder) service(v value) Service {
 			)
 		}),
 		optional("check", func(v value) { s.Check = d.check(v) }),
+		optional("slow_start", into(&s.SlowStart, d.duration(slowStart))),
+		optional("on_down", into(&s.OnDown, d.choice([]string{OnDownRemove, OnDownKeep}))),
+		optional("quorum", into(&s.Quorum, integer(d, 1, maxQuorum))),
+		optional("hysteresis", into(&s.Hysteresis, integer(d, 0, maxQuorum-1))),
+		optional("sorry_server", func(v value) { s.SorryServer = d.sorryServer(v) }),
 		required("real_servers", func(v value) {
 			d.list(v, "real servers", func(v value) { s.RealServers = append(s.RealServers, d.realServer(v)) })
 		}, "at least one, like [{address: 192.168.5.103}]"),
 	)
+	if s.SorryServer.Port == 0 && s.SorryServer.Address.IsValid() {
+		s.SorryServer.Port = s.Port
+	}
 	for i := range s.RealServers {
 		r := &s.RealServers[i]
 		if r.Check == nil {

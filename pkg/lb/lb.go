@@ -55,6 +55,10 @@ const (
 // Hashes says that the address of a client, and nothing else, decides which real server its new flows get.
 func (s Scheduler) Hashes() bool { return s == SourceHashing || s == MaglevHashing }
 
+// Weighs says that a real server's weight decides its share of the new flows, and that a change of it by little moves few
+// clients.
+func (s Scheduler) Weighs() bool { return s == WeightedRoundRobin || s == MaglevHashing }
+
 // MAC is an Ethernet address.
 type MAC [6]byte
 

@@ -1,0 +1,55 @@
+package config
+
+import "net/netip"
+
+// maxQuorum is above the weight of any real service.
+const maxQuorum = 1000000
+
+func (d *decoder) sorryServer(v value) (s SorryServer) {
+	d.object(v,
+		required("address", into(&s.Address, d.address), "the sorry server's own address, like 192.168.5.109"),
+		optional("port", into(&s.Port, integer[uint16](d, 1, 65535))),
+	)
+	return s
+}
+
+// serverLife checks what a service says of real servers that come and go.
+func (d *decoder) serverLife(path string, s Service, held map[netip.Addr]string) {
+	if s.SlowStart > 0 && s.Scheduler != "" && !s.Scheduler.Weighs() {
+		d.warnAt(path+".slow_start", "it has no effect with %s, which ignores weights other than 0; write wrr or mh, or leave it out", s.Scheduler)
+	}
+	weight := 0
+	for _, r := range s.RealServers {
+		weight += int(r.Weight)
+	}
+	switch {
+	case s.Quorum > 0 && s.Hysteresis >= s.Quorum:
+		d.wrongAt(path+".hysteresis", "%d, with a quorum of %d; allowed: 0 to %d", s.Hysteresis, s.Quorum, s.Quorum-1)
+	case s.Quorum+s.Hysteresis > max(weight, 1): // without any weight there is another warning
+		d.warnAt(path+".quorum", "%d and a hysteresis of %d, but all real servers together have the weight %d: it is never there again once it is lost", s.Quorum, s.Hysteresis, weight)
+	}
+	d.sorryServerOf(path+".sorry_server", path, s, held)
+}
+
+func (d *decoder) sorryServerOf(at, service string, s Service, held map[netip.Addr]string) {
+	address := s.SorryServer.Address
+	if !address.IsValid() {
+		return
+	}
+	for n, r := range s.RealServers {
+		if r.Address == address {
+			d.wrongAt(at+".address", "%s is real_servers[%d] already; write another server, which has time when no real server has", address, n)
+		}
+	}
+	if address == s.Address {
+		d.wrongAt(at+".address", "%s is the address of the service itself; write the sorry server's own address", address)
+	} else if other, ok := held[address]; ok {
+		d.warnAt(at+".address", "%s is a virtual address of %s; a sorry server is reached at its own address", address, other)
+	}
+	if family, own := d.families[service+".address"], d.families[at+".address"]; family != own && family != 0 && own != 0 {
+		d.wrongAt(at+".address", "it is IPv%d, the service's address is IPv%d; allowed: a sorry server of the service's family", own, family)
+	}
+	if port := s.SorryServer.Port; s.Port != 0 && port != 0 && port != s.Port {
+		d.wrongAt(at+".port", "%d is not the service's port; allowed: %d, since direct return can't change ports", port, s.Port)
+	}
+}
