@@ -1,7 +1,7 @@
 // Package control lets an operator's commands talk to the running director: HTTP and JSON over a unix socket, both
 // ends. GET /v1/status answers with a status.Status, POST /v1/reload reads the configuration file again, POST
-// /v1/failover and /v1/maintenance are an operator's commands to the elections, and DELETE takes them back. Whoever may
-// open the socket may do everything, so the mode of the socket file is the access control.
+// /v1/failover and /v1/maintenance are an operator's commands to the elections, those to /v1/drain and /v1/weight are about real
+// servers, and DELETE takes them back. Whoever may open the socket may do everything, so the mode of the socket file is the access control.
 package control
 
 import (
@@ -31,7 +31,8 @@ type Daemon interface {
 }
 
 // endpoints is what every wrong request is told.
-const endpoints = "there are GET /v1/status, POST /v1/reload, POST /v1/failover, DELETE /v1/failover/INSTANCE, POST and DELETE /v1/maintenance"
+const endpoints = "there are GET /v1/status, POST /v1/reload, POST /v1/failover, DELETE /v1/failover/INSTANCE, POST and DELETE /v1/maintenance, " +
+	"POST /v1/drain, POST /v1/weight, DELETE /v1/drain/SERVICE/REAL_SERVER and /v1/weight/SERVICE/REAL_SERVER"
 
 // methods are those of each path.
 var methods = []struct{ path, allowed string }{
@@ -40,6 +41,10 @@ var methods = []struct{ path, allowed string }{
 	{"/v1/failover/", "DELETE"},
 	{"/v1/failover", "POST"},
 	{"/v1/maintenance", "POST, DELETE"},
+	{"/v1/drain/", "DELETE"},
+	{"/v1/drain", "POST"},
+	{"/v1/weight/", "DELETE"},
+	{"/v1/weight", "POST"},
 }
 
 // limits bound what one client, or all of them together, can take from the director.

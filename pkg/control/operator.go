@@ -20,6 +20,7 @@ type Operator interface {
 	Return(ctx context.Context, instance string) (Order, error)
 	// Maintenance takes the box out of all elections, or back into them.
 	Maintenance(ctx context.Context, on bool) (Order, error)
+	Servers
 }
 
 // Order is what a command of an operator is about.
@@ -66,6 +67,7 @@ func operate(mux *http.ServeMux, d Operator, lim limits) {
 		o, err := d.Return(r.Context(), r.PathValue("instance"))
 		reply(w, o, err)
 	})
+	operateServers(mux, d, lim)
 	for method, on := range map[string]bool{http.MethodPost: true, http.MethodDelete: false} {
 		mux.HandleFunc(method+" /v1/maintenance", func(w http.ResponseWriter, r *http.Request) {
 			o, err := d.Maintenance(r.Context(), on)

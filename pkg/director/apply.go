@@ -16,6 +16,7 @@ import (
 // apply makes the plane as wished, if the wish is a new one. A failure is logged once and tried again at each tick:
 // the plane stays as it is meanwhile.
 func (d *Director) apply(ctx context.Context) {
+	d.judge()
 	if d.plane.Plane == nil {
 		return
 	}
@@ -91,21 +92,7 @@ func (d *Director) applyState(ctx context.Context, state lb.State) {
 }
 
 func (d *Director) wish(cfg *config.Config) lb.State {
-	up := map[lb.ServerKey]bool{}
-	for key, s := range d.servers {
-		up[key] = s.up
-	}
-	states := map[string]vrrp.State{}
-	for _, i := range d.report.Instances {
-		states[i.Name] = i.State
-	}
-	held := map[netip.Addr]bool{}
-	for _, i := range cfg.Instances {
-		for _, a := range i.Held() {
-			held[a.Prefix.Addr()] = held[a.Prefix.Addr()] || states[i.Name] == vrrp.Master
-		}
-	}
-	state := wish(cfg, d.plane.name, up, d.hops, d.directors(), held)
+	state := wish(cfg, d.plane.name, d.facts(cfg))
 	if d.plane.name.IsXDP() {
 		state.Routers = routers(cfg, d.report.Instances)
 		if d.applied != nil {
@@ -117,6 +104,27 @@ func (d *Director) wish(cfg *config.Config) lb.State {
 		}
 	}
 	return state
+}
+
+// facts are those of this moment, for a configuration.
+func (d *Director) facts(cfg *config.Config) facts {
+	f := facts{
+		now: time.Now(), servers: map[lb.ServerKey]fitness{}, overrides: d.operator.Servers, lost: d.lost(),
+		hops: d.hops, directors: d.directors(), held: map[netip.Addr]bool{},
+	}
+	for key, s := range d.servers {
+		f.servers[key] = fitness{s.up, s.rose}
+	}
+	states := map[string]vrrp.State{}
+	for _, i := range d.report.Instances {
+		states[i.Name] = i.State
+	}
+	for _, i := range cfg.Instances {
+		for _, a := range i.Held() {
+			f.held[a.Prefix.Addr()] = f.held[a.Prefix.Addr()] || states[i.Name] == vrrp.Master
+		}
+	}
+	return f
 }
 
 // fits says why the plane has no room for a state; nil: it has.

@@ -70,6 +70,7 @@ type Director struct {
 	instances instances
 	checks    *health.Runner
 	servers   map[lb.ServerKey]*server
+	quorums   map[string]quorum // by service
 	neigh     nextHops
 	hops      map[netip.Addr]neigh.Hop
 	plane     plane
@@ -85,7 +86,7 @@ type Director struct {
 	wasMaster bool
 	tracking  tracking
 	operator  operator
-	expiry    <-chan time.Time // of the failover that ends next
+	expiry    <-chan time.Time // of the failover, or the drain's deadline, that ends next
 }
 
 // Election runs the instances: ha.Runtime in this process, or one in a process of its own (supervisor.Agent); see there.
@@ -162,6 +163,8 @@ func (d *Director) Run(ctx context.Context) error {
 		})
 	}
 	d.recallOperator()
+	d.setExpiry()
+	d.judge()
 	d.startTracking()
 	part("tracking", d.tracking.runner.Run)
 	part("control socket", func(ctx context.Context) error { return control.Serve(ctx, listener, d, d.log) })
@@ -199,7 +202,6 @@ func (d *Director) Run(ctx context.Context) error {
 	}
 	d.giveMaps()
 	d.awaitFirstLook(ctx)
-	d.setExpiry()
 	d.track()
 	part("election", d.ha.Run)
 	select {
@@ -262,6 +264,7 @@ func (d *Director) loop(ctx context.Context) error {
 			d.publish()
 		case <-d.expiry:
 			d.ordered()
+			d.apply(ctx)
 		case <-d.meter.readings:
 		case <-ticker.C:
 			d.reapply(ctx)
@@ -322,7 +325,7 @@ func find(cfg *config.Config, service string) (config.Service, bool) {
 	return config.Service{}, false
 }
 
-// targets lists the addresses of all real servers, each once.
+// targets lists the addresses of all real servers and sorry servers, each once.
 func targets(cfg *config.Config) []netip.Addr {
 	var list []netip.Addr
 	seen := map[netip.Addr]bool{}
@@ -332,6 +335,10 @@ func targets(cfg *config.Config) []netip.Addr {
 				seen[r.Address] = true
 				list = append(list, r.Address)
 			}
+		}
+		if sorry := s.SorryServer.Address; sorry.IsValid() && !seen[sorry] {
+			seen[sorry] = true
+			list = append(list, sorry)
 		}
 	}
 	return list

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"path/filepath"
+	"time"
 
 	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/statefile"
@@ -14,6 +15,7 @@ import (
 // that a dead server gets no clients until its first check is through.
 type memory struct {
 	Down []memoed `json:"down"`
+	Lost []string `json:"lost,omitempty"` // services without a quorum
 }
 
 // memoed is one real server that was down.
@@ -45,6 +47,10 @@ func (d *Director) recall() {
 		}
 		d.servers[key] = newServer(false, s.Reason)
 	}
+	d.quorums = map[string]quorum{}
+	for _, name := range m.Lost {
+		d.quorums[name] = quorum{lost: true, since: time.Now()}
+	}
 }
 
 // remember writes which real servers are down.
@@ -53,6 +59,11 @@ func (d *Director) remember() {
 	for key, s := range d.servers {
 		if !s.up {
 			m.Down = append(m.Down, memoed{key.Service.Address, key.Service.Port, key.Service.Protocol, key.Address, s.reason})
+		}
+	}
+	for name, q := range d.quorums {
+		if q.lost {
+			m.Lost = append(m.Lost, name)
 		}
 	}
 	boot, err := statefile.BootID()

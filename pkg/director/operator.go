@@ -23,6 +23,8 @@ const maintenance = "maintenance: an operator took this box out of all elections
 type operator struct {
 	Maintenance bool             `json:"maintenance"`
 	Yield       map[string]yield `json:"yield"` // by the instances that were named
+
+	Servers map[string]override `json:"servers,omitempty"` // see serverName
 }
 
 // yield is a failover that an operator asked for.
@@ -196,11 +198,15 @@ func (d *Director) ordered() (warning string) {
 	return ""
 }
 
-// setExpiry ends failovers that are over, and has the loop look again when the next one is.
+// setExpiry ends failovers and notes drains whose time is over, and has the loop look again when the next one's is.
 func (d *Director) setExpiry() {
-	over, next := d.operator.expire(time.Now())
+	now := time.Now()
+	over, next := d.operator.expire(now)
 	for _, name := range over {
 		d.log.Info("the failover of "+name+" is over: it takes part as configured again", "instance", name)
+	}
+	if deadline := d.endDrains(now); next.IsZero() || !deadline.IsZero() && deadline.Before(next) {
+		next = deadline
 	}
 	d.expiry = nil
 	if !next.IsZero() {
@@ -233,29 +239,35 @@ func (d *Director) recallOperator() {
 		_, err = statefile.Read(d.operatorFile(), boot, &d.operator)
 	}
 	if err != nil {
-		d.log.Error("what operators wished before the restart is not known: failover and maintenance are off", "file", d.operatorFile(), "error", err)
+		d.log.Error("what operators wished before the restart is not known: failover, maintenance, drains and weights are off", "file", d.operatorFile(), "error", err)
 		d.operator = operator{}
 	}
 	if d.operator.Yield == nil {
 		d.operator.Yield = map[string]yield{}
 	}
+	if d.operator.Servers == nil {
+		d.operator.Servers = map[string]override{}
+	}
 	d.pruneOperator(d.cfg)
 	if d.operator.Maintenance {
 		d.log.Warn("maintenance is on since before the restart: this box takes part in no election, until xdirector maintenance off")
 	}
+	d.tellOverrides()
 	for name := range d.operator.Yield {
 		d.log.Warn("an operator's failover from before the restart goes on, until xdirector failover "+name+" --off", "instance", name)
 	}
 }
 
-// pruneOperator forgets wishes about instances that are no longer configured: one that gets such a name later must not
-// obey them.
-func (d *Director) pruneOperator(cfg *config.Config) {
+// pruneOperator forgets wishes about instances and real servers that are no longer configured: one that gets such a name later
+// must not obey them.
+func (d *Director) pruneOperator(cfg *config.Config) (changed bool) {
 	for name := range d.operator.Yield {
 		if !slices.ContainsFunc(cfg.Instances, func(i config.Instance) bool { return i.Name == name }) {
 			delete(d.operator.Yield, name)
+			changed = true
 		}
 	}
+	return d.pruneOverrides(cfg) || changed
 }
 
 // rememberOperator writes what operators wish.

@@ -41,6 +41,7 @@ func operated(t *testing.T, dir string) (*Director, *fakeElection) {
 				command()
 			case <-d.expiry:
 				d.ordered()
+				d.apply(ctx)
 			case <-ctx.Done():
 				return
 			}

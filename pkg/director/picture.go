@@ -45,10 +45,13 @@ func (d *Director) publish() {
 	s.Unhealthy = d.unhealthy()
 	s.Healthy = s.Unhealthy == ""
 	counters := d.meter.counters()
+	s.Counted = counters.FlowsAt
 	s.Instances = d.instancePictures(counters.Adverts)
+	facts := d.facts(d.cfg)
 	for _, service := range d.cfg.Services {
-		s.Services = append(s.Services, d.servicePicture(service, s.Plane, counters))
+		s.Services = append(s.Services, d.servicePicture(service, s.Plane, counters, facts))
 	}
+	s.Overrides = d.overrides(counters)
 	s.FlowTable = status.FlowTable(counters.FlowTable)
 	for name, mode := range d.plane.modes {
 		c := counters.Interfaces[name]
@@ -173,7 +176,7 @@ func instancePicture(i config.Instance, r ha.InstanceReport, adverts map[string]
 	return p
 }
 
-func (d *Director) servicePicture(s config.Service, plane status.Plane, counters lb.Counters) status.Service {
+func (d *Director) servicePicture(s config.Service, plane status.Plane, counters lb.Counters, f facts) status.Service {
 	p := status.Service{
 		Name:        s.Name,
 		Address:     s.Address.String(),
@@ -183,13 +186,17 @@ func (d *Director) servicePicture(s config.Service, plane status.Plane, counters
 		Persistence: s.Persistence,
 		Plane:       plane,
 	}
-	for _, r := range s.RealServers {
+	claims := f.claims(s)
+	weight, _ := quorate(s, claims, f.lost[s.Name])
+	p.Quorum = status.Quorum{Up: !f.lost[s.Name], Since: d.quorums[s.Name].since, Weight: weight, Needed: s.Quorum, Hysteresis: s.Hysteresis}
+	p.SorryServer = d.sorryPicture(s, !p.Quorum.Up, counters)
+	for n, r := range s.RealServers {
 		key := lb.ServerKey{Service: serviceKey(s), Address: r.Address}
 		traffic := counters.RealServers[key]
 		picture := status.RealServer{
 			Address:      r.Address.String(),
 			Port:         r.Port,
-			Weight:       r.Weight,
+			Weight:       claims[n].weight(),
 			Up:           true,
 			Reason:       "no check",
 			Packets:      traffic.Packets,
@@ -202,9 +209,28 @@ func (d *Director) servicePicture(s config.Service, plane status.Plane, counters
 			picture.CheckDuration = known.duration
 			picture.Checks, picture.Transitions = maps.Clone(known.results), maps.Clone(known.transitions)
 		}
+		picture.KeepsFlows = !picture.Up && claims[n].keep
+		if claims[n].starts() {
+			picture.SlowStart = 100 * claims[n].tenths / allTenths
+		}
 		picture.NextHop, picture.NextHopError = hopPicture(d.hops[r.Address])
 		p.RealServers = append(p.RealServers, picture)
 	}
+	return p
+}
+
+// sorryPicture is the picture of a service's sorry server; nil: there is none.
+func (d *Director) sorryPicture(s config.Service, wanted bool, counters lb.Counters) *status.SorryServer {
+	address := s.SorryServer.Address
+	if !address.IsValid() {
+		return nil
+	}
+	hop, traffic := d.hops[address], counters.RealServers[lb.ServerKey{Service: serviceKey(s), Address: address}]
+	p := &status.SorryServer{
+		Address: address.String(), Port: s.SorryServer.Port, Active: wanted && hop.Known(),
+		Packets: traffic.Packets, Bytes: traffic.Bytes, FlowsCreated: traffic.FlowsCreated, Flows: traffic.Flows,
+	}
+	p.NextHop, p.NextHopError = hopPicture(hop)
 	return p
 }
 

@@ -112,7 +112,9 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 		d.giveMaps()
 	}
 	d.configureTracking(cfg)
-	d.pruneOperator(cfg)
+	if d.pruneOperator(cfg) {
+		d.ordered()
+	}
 	d.track()
 	d.apply(ctx)
 	d.remember()

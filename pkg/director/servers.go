@@ -21,6 +21,7 @@ type server struct {
 	results     map[string]uint64 // of checks, by their own outcome
 	transitions map[string]uint64 // by the state entered
 	duration    time.Duration
+	rose        time.Time // when it came up again, or back from a drain; zero: it was always there
 }
 
 // The outcomes of a check, and the states of a real server.
@@ -54,6 +55,7 @@ func (d *Director) onResult(ctx context.Context, r health.Result) {
 	s.reason, s.duration = r.Reason, r.Duration
 	if s.up != r.Up {
 		s.up, s.since = r.Up, time.Now()
+		s.rose = s.since
 		s.transitions[upOrDown(r.Up)]++
 		d.apply(ctx)
 		if isTracked(d.cfg, r.Service) {
@@ -71,8 +73,13 @@ func (d *Director) targets(cfg *config.Config) []health.Target {
 		for _, r := range s.RealServers {
 			key := lb.ServerKey{Service: serviceKey(s), Address: r.Address}
 			known, ok := d.servers[key]
-			if !ok || r.Check == nil {
+			switch {
+			case !ok:
 				known = newServer(true, "not checked yet")
+			case r.Check == nil:
+				rose := known.rose
+				known = newServer(true, "no check")
+				known.rose = rose
 			}
 			keep[key] = known
 			if r.Check == nil {

@@ -1,22 +1,19 @@
 package director
 
 import (
-	"net/netip"
-
 	"github.com/xdirector/xdirector/pkg/config"
 	"github.com/xdirector/xdirector/pkg/lb"
-	"github.com/xdirector/xdirector/pkg/neigh"
 )
 
-// wish makes the one State that the plane should have, from the configuration, the health of real servers and what
-// is known of their next hops. It is pure. A real server that up does not know counts as up: that is what a new one
-// is until its first result.
+// wish makes the one State that the plane should have, from the configuration and what is so beside it. It is pure.
+//
+// The sorry server of a service is always among its real servers, so that its next hop is known when it is needed; it is down
+// until then. One that can't be reached leaves the new flows to what is up.
 //
 // On IPVS a service with this very box among its real servers is left out while another director holds its
 // address: the frames that arrive then were balanced there, and IPVS, which can't see that, would send them back.
-func wish(cfg *config.Config, plane lb.Plane, up map[lb.ServerKey]bool, hops map[netip.Addr]neigh.Hop,
-	directors []lb.Director, held map[netip.Addr]bool) lb.State {
-	state := lb.State{Directors: directors}
+func wish(cfg *config.Config, plane lb.Plane, f facts) lb.State {
+	state := lb.State{Directors: f.directors}
 	for _, s := range cfg.Services {
 		service := lb.Service{
 			Name:        s.Name,
@@ -25,19 +22,27 @@ func wish(cfg *config.Config, plane lb.Plane, up map[lb.ServerKey]bool, hops map
 			Persistence: s.Persistence,
 		}
 		local := false
-		for _, r := range s.RealServers {
-			alive, known := up[lb.ServerKey{Service: service.Key, Address: r.Address}]
-			hop := hops[r.Address].NextHop
+		claims := f.claims(s)
+		_, there := quorate(s, claims, f.lost[s.Name])
+		sorry := lb.RealServer{Address: s.SorryServer.Address, Port: s.SorryServer.Port, Weight: 1, NextHop: f.hops[s.SorryServer.Address].NextHop}
+		sorry.Up = sorry.Address.IsValid() && sorry.NextHop.Known() && !there
+		for i, p := range parts(claims, sorry.Up) {
+			r := s.RealServers[i]
+			hop := f.hops[r.Address].NextHop
 			local = local || hop.Local
 			service.RealServers = append(service.RealServers, lb.RealServer{
 				Address: r.Address,
 				Port:    r.Port,
-				Weight:  r.Weight,
-				Up:      alive || !known,
+				Weight:  p.weight,
+				Up:      p.up,
 				NextHop: hop,
 			})
 		}
-		if isHeld, ours := held[s.Address]; plane == lb.IPVS && local && ours && !isHeld {
+		if sorry.Address.IsValid() {
+			local = local || sorry.Up && sorry.NextHop.Local
+			service.RealServers = append(service.RealServers, sorry)
+		}
+		if isHeld, ours := f.held[s.Address]; plane == lb.IPVS && local && ours && !isHeld {
 			continue
 		}
 		state.Services = append(state.Services, service)

@@ -22,16 +22,16 @@ var (
 
 func oneService() *config.Config {
 	return &config.Config{Services: []config.Service{{
-		Name: "web", Address: vip, Port: 80, Protocol: lb.TCP, Scheduler: lb.RoundRobin,
+		Name: "web", Address: vip, Port: 80, Protocol: lb.TCP, Scheduler: lb.RoundRobin, Quorum: 1, OnDown: config.OnDownRemove,
 		RealServers: []config.RealServer{{Address: first, Port: 80, Weight: 1}, {Address: other, Port: 80, Weight: 3}},
 	}}}
 }
 
 func TestWish(t *testing.T) {
 	cfg := oneService()
-	up := map[lb.ServerKey]bool{{Service: web, Address: other}: false}
+	servers := map[lb.ServerKey]fitness{{Service: web, Address: other}: {up: false}}
 	peers := []lb.Director{{MAC: lb.MAC{2, 0, 0, 0, 0, 2}, Address: netip.MustParseAddr("192.168.5.102")}}
-	got := wish(cfg, lb.XDPNative, up, map[netip.Addr]neigh.Hop{first: hop1}, peers, nil)
+	got := wish(cfg, lb.XDPNative, facts{servers: servers, hops: map[netip.Addr]neigh.Hop{first: hop1}, directors: peers})
 	want := lb.State{
 		Directors: peers,
 		Services: []lb.Service{{
@@ -61,7 +61,7 @@ func TestIPVSLeavesOutAServiceOfThisVeryBoxWhileAnotherHoldsItsAddress(t *testin
 		{"XDP tells balanced frames apart", lb.XDPGeneric, map[netip.Addr]bool{vip: false}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := len(wish(oneService(), tt.plane, nil, hops, nil, tt.held).Services); got != tt.want {
+			if got := len(wish(oneService(), tt.plane, facts{hops: hops, held: tt.held}).Services); got != tt.want {
 				t.Errorf("%d services, want %d", got, tt.want)
 			}
 		})

@@ -216,6 +216,7 @@ type FlowTable struct {
 
 // Counters is one reading of a plane.
 type Counters struct {
+	FlowsAt     time.Time // flows that ended before are not counted any more
 	FlowTable   FlowTable // zero on IPVS, whose table has no limit
 	RealServers map[ServerKey]Traffic
 	Interfaces  map[string]InterfaceCounters // by interface name; empty on IPVS

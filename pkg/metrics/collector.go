@@ -28,6 +28,7 @@ type collector struct {
 	packets, bytes, flowsCreated, flows, verdicts, drops                        *prometheus.Desc
 	flowTableSize, flowTableFlows, flowTableUnstored                            *prometheus.Desc
 	plane, reloadSuccess, reloadTime, build                                     *prometheus.Desc
+	quorumUp, quorumWeight, sorryActive, overrides                              *prometheus.Desc
 }
 
 func newCollector(latest func() *status.Status) *collector {
@@ -57,7 +58,7 @@ func newCollector(latest func() *status.Status) *collector {
 		maintenance:      desc("maintenance", "1 while an operator has taken this box out of all elections, else 0."),
 
 		serverUp:          desc("real_server_up", "1 if the real server is up, 0 if it is down and gets no new flows.", "service", "real_server"),
-		serverWeight:      desc("real_server_weight", "Weight of the real server; with 0 it gets no new flows.", "service", "real_server"),
+		serverWeight:      desc("real_server_weight", "Weight of the real server, an operator's if he has given one; with 0 it gets no new flows.", "service", "real_server"),
 		serverTransitions: desc("real_server_transitions_total", "Times that checks changed the real server to up or down.", "service", "real_server", "to"),
 		checkDuration:     desc("check_duration_seconds", "Seconds that the last check of the real server took.", "service", "real_server"),
 		checks:            desc("checks_total", "Checks of the real server, by their own result up or down.", "service", "real_server", "result"),
@@ -68,6 +69,11 @@ func newCollector(latest func() *status.Status) *collector {
 		flows:        desc("flows", "Flows of the real server that have not timed out.", "service", "real_server"),
 		verdicts:     desc("verdicts_total", "Frames that the XDP program saw on the interface, by what became of them.", "interface", "verdict"),
 		drops:        desc("drops_total", "Frames that the XDP program dropped on the interface, by the reason.", "interface", "reason"),
+
+		quorumUp:     desc("service_quorum_up", "1 while the real servers of the service that are up have the weight that it wants (quorum), else 0.", "service"),
+		quorumWeight: desc("service_weight_up", "Weight of the real servers of the service that are up, together.", "service"),
+		sorryActive:  desc("sorry_server_active", "1 while the sorry server gets the new flows of the service, else 0.", "service", "real_server"),
+		overrides:    desc("real_server_overrides", "Drains and weights of real servers that operators have set and not taken back (xdirector drain, xdirector weight).", "service"),
 
 		flowTableSize:     desc("flow_table_size", "Flows that the XDP plane's table holds without loss (dataplane.flow_table_size)."),
 		flowTableFlows:    desc("flow_table_flows", "Flows in the XDP plane's table that have not timed out."),
@@ -91,6 +97,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		c.packets, c.bytes, c.flowsCreated, c.flows, c.verdicts, c.drops,
 		c.flowTableSize, c.flowTableFlows, c.flowTableUnstored,
 		c.plane, c.reloadSuccess, c.reloadTime, c.build,
+		c.quorumUp, c.quorumWeight, c.sorryActive, c.overrides,
 	} {
 		ch <- d
 	}
@@ -114,6 +121,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		for _, r := range v.RealServers {
 			c.realServer(out, v.Name, r)
 		}
+		c.service(out, s, v)
 	}
 	for _, i := range s.Interfaces {
 		out.counters(c.verdicts, i.Verdicts, i.Name)
@@ -201,6 +209,26 @@ func (c *collector) realServer(out sink, service string, r status.RealServer) {
 	out.counter(c.bytes, r.Bytes, service, server)
 	out.counter(c.flowsCreated, r.FlowsCreated, service, server)
 	out.gauge(c.flows, float64(r.Flows), service, server)
+}
+
+func (c *collector) service(out sink, s *status.Status, v status.Service) {
+	out.gauge(c.quorumUp, truth(v.Quorum.Up), v.Name)
+	out.gauge(c.quorumWeight, float64(v.Quorum.Weight), v.Name)
+	overrides := 0
+	for _, o := range s.Overrides {
+		if o.Service == v.Name {
+			overrides++
+		}
+	}
+	out.gauge(c.overrides, float64(overrides), v.Name)
+	if r := v.SorryServer; r != nil {
+		server := net.JoinHostPort(r.Address, strconv.Itoa(int(r.Port)))
+		out.gauge(c.sorryActive, truth(r.Active), v.Name, server)
+		out.counter(c.packets, r.Packets, v.Name, server)
+		out.counter(c.bytes, r.Bytes, v.Name, server)
+		out.counter(c.flowsCreated, r.FlowsCreated, v.Name, server)
+		out.gauge(c.flows, float64(r.Flows), v.Name, server)
+	}
 }
 
 func truth(b bool) float64 {

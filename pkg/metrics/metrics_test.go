@@ -47,11 +47,13 @@ func picture() *status.Status {
 		},
 		Services: []status.Service{{
 			Name: "web", Plane: status.Plane{Name: "xdp-native", Reason: "every interface\nruns \"it\""},
+			Quorum: status.Quorum{Up: true, Weight: 1, Needed: 1}, SorryServer: &status.SorryServer{Address: "192.168.5.109", Port: 80, Packets: 11, Bytes: 1100, FlowsCreated: 3, Flows: 2},
 			RealServers: []status.RealServer{
 				{Address: "192.168.5.103", Port: 80, Weight: 1, Up: true, Transitions: map[string]uint64{"up": 2}, Checks: map[string]uint64{"up": 100}, CheckDuration: 1500 * time.Microsecond, Packets: 1 << 40, Bytes: 5000, FlowsCreated: 60, Flows: 7},
 				{Address: "2001:db8::4", Port: 80, Weight: 0},
 			},
 		}},
+		Overrides:  []status.Override{{Service: "web", RealServer: "2001:db8::4", Kind: status.KindDrain}},
 		FlowTable:  status.FlowTable{Size: 1048576, Flows: 7, Unstored: 2},
 		Interfaces: []status.Interface{{Name: "eth0", Mode: "native", Verdicts: map[string]uint64{"tx": 10, "pass_not_ours": 20}, Drops: map[string]uint64{"no_real_server": 3}}},
 		Reload:     status.Reload{Success: true, Time: noon.Add(-1500 * time.Millisecond)},

@@ -21,6 +21,9 @@ type Status struct {
 	Interfaces []Interface `json:"interfaces"`
 	FlowTable  FlowTable   `json:"flow_table"` // zero on IPVS, whose table grows
 
+	Counted   time.Time  `json:"counted"`             // no flow counted here was counted before that
+	Overrides []Override `json:"overrides,omitempty"` // what operators wish of real servers until they take it back, or a reboot
+
 	Election    Election `json:"election"`
 	Maintenance bool     `json:"maintenance,omitempty"` // the operator has taken this box out of all elections
 }
@@ -101,14 +104,58 @@ type Service struct {
 	Scheduler   string        `json:"scheduler"`
 	Persistence time.Duration `json:"persistence_ns,omitempty"`
 	Plane       Plane         `json:"plane"`
+	Quorum      Quorum        `json:"quorum"`
+	SorryServer *SorryServer  `json:"sorry_server,omitempty"`
 	RealServers []RealServer  `json:"real_servers"`
+}
+
+// Quorum is whether the real servers of a service that are up have enough weight.
+type Quorum struct {
+	Up         bool      `json:"up"`
+	Since      time.Time `json:"since,omitzero"` // zero: since the start
+	Weight     int       `json:"weight"`         // of the real servers that are up
+	Needed     int       `json:"needed"`
+	Hysteresis int       `json:"hysteresis"`
+}
+
+// SorryServer gets the new flows of a service without a quorum.
+type SorryServer struct {
+	Address      string `json:"address"`
+	Port         uint16 `json:"port"`
+	Active       bool   `json:"active"` // it gets the new flows
+	NextHop      string `json:"next_hop"`
+	NextHopError string `json:"next_hop_error,omitempty"`
+	Packets      uint64 `json:"packets"`
+	Bytes        uint64 `json:"bytes"`
+	FlowsCreated uint64 `json:"flows_created"`
+	Flows        uint64 `json:"flows"`
+}
+
+// The kinds of an Override.
+const (
+	KindDrain  = "drain"
+	KindWeight = "weight"
+)
+
+// Override is what an operator wishes of one real server.
+type Override struct {
+	Service          string    `json:"service"`
+	RealServer       string    `json:"real_server"` // its address
+	Kind             string    `json:"kind"`
+	Weight           uint16    `json:"weight"` // in place of the configured one; of a drain 0
+	ConfiguredWeight uint16    `json:"configured_weight"`
+	Since            time.Time `json:"since"`
+	Until            time.Time `json:"until,omitzero"`  // deadline of a drain; zero: until it is taken back
+	Over             bool      `json:"over,omitempty"`  // the deadline is past: flows that were left are scheduled afresh
+	Flows            uint64    `json:"flows,omitempty"` // that a drained real server still has
 }
 
 // RealServer is one real server of a service.
 type RealServer struct {
 	Address       string            `json:"address"`
 	Port          uint16            `json:"port"`
-	Weight        uint16            `json:"weight"`
+	Weight        uint16            `json:"weight"`     // with the override of an operator
+	SlowStart     int               `json:"slow_start"` // percent of its weight that it has as yet; 0: all
 	Up            bool              `json:"up"`
 	Reason        string            `json:"reason"` // of the last check result; "no check" without one
 	Since         time.Time         `json:"since"`  // of the last change of Up
@@ -117,6 +164,7 @@ type RealServer struct {
 	Checks        map[string]uint64 `json:"checks"`      // results so far by "up" and "down"
 	Transitions   map[string]uint64 `json:"transitions"` // changes of Up so far, by "up" and "down"
 	CheckDuration time.Duration     `json:"check_duration_ns"`
+	KeepsFlows    bool              `json:"keeps_flows,omitempty"` // it is down, and its flows are not scheduled afresh
 	Packets       uint64            `json:"packets"`
 	Bytes         uint64            `json:"bytes"`
 	FlowsCreated  uint64            `json:"flows_created"`

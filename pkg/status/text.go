@@ -32,6 +32,9 @@ func (s *Status) Text(w io.Writer) error {
 	if len(s.Services) > 0 {
 		s.services(&out)
 	}
+	if len(s.Overrides) > 0 {
+		s.overrides(&out)
+	}
 	if warnings := s.warnings(); len(warnings) > 0 {
 		out.WriteString("\n")
 		for _, line := range warnings {
@@ -167,6 +170,9 @@ func (s *Status) services(out io.Writer) {
 		for _, r := range v.RealServers {
 			fmt.Fprintf(t, "  -> %s\tRoute\t%d\t%d\t%d\t%s\n", r.endpoint(), r.Weight, r.Flows, r.FlowsCreated, s.server(r))
 		}
+		if r := v.SorryServer; r != nil {
+			fmt.Fprintf(t, "  -> %s\tRoute\t-\t%d\t%d\t%s\n", r.endpoint(), r.Flows, r.FlowsCreated, r.state())
+		}
 	}
 	t.Flush()
 	row := func() { line, _ := table.ReadString('\n'); io.WriteString(out, line) }
@@ -175,6 +181,9 @@ func (s *Status) services(out io.Writer) {
 	for _, v := range s.Services {
 		fmt.Fprintln(out, v.line())
 		for range v.RealServers {
+			row()
+		}
+		if v.SorryServer != nil {
 			row()
 		}
 	}
@@ -196,10 +205,62 @@ func (v Service) line() string {
 	if v.Persistence > 0 {
 		line += fmt.Sprintf(" persistent %d", v.Persistence/time.Second)
 	}
+	if v.Quorum.Needed > 1 {
+		line += fmt.Sprintf(" quorum %d of %d", v.Quorum.Weight, v.Quorum.Needed)
+	}
 	return line + fmt.Sprintf(" (%s, %s)", plain(v.Name), v.Plane.Name)
 }
 
-func (v Service) endpoint() string    { return net.JoinHostPort(v.Address, strconv.Itoa(int(v.Port))) }
+// overrides lists what operators have changed until they take it back.
+func (s *Status) overrides(out io.Writer) {
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprint(t, "\nOverrides of operators\tSince\tUntil\n")
+	for _, o := range s.Overrides {
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", plain(o.what()), s.age(o.Since), plain(o.until()))
+	}
+	t.Flush()
+}
+
+// Name returns what commands call the real server: web/192.168.5.103.
+func (o Override) Name() string { return o.Service + "/" + o.RealServer }
+
+func (o Override) what() string {
+	if o.Kind == KindWeight {
+		return fmt.Sprintf("%s has the weight %d, not %d", o.Name(), o.Weight, o.ConfiguredWeight)
+	}
+	return fmt.Sprintf("%s is drained, %s left", o.Name(), Flows(o.Flows))
+}
+
+func (o Override) until() string {
+	switch {
+	case o.Kind == KindWeight:
+		return fmt.Sprintf("xdirector weight %s default", o.Name())
+	case o.Over:
+		return fmt.Sprintf("xdirector undrain %s; flows left at %s are scheduled afresh", o.Name(), clock(o.Until))
+	case !o.Until.IsZero():
+		return fmt.Sprintf("xdirector undrain %s; flows left at %s will be scheduled afresh", o.Name(), clock(o.Until))
+	}
+	return "xdirector undrain " + o.Name()
+}
+
+// Flows returns "1 flow" or "5 flows".
+func Flows(n uint64) string {
+	if n == 1 {
+		return "1 flow"
+	}
+	return fmt.Sprintf("%d flows", n)
+}
+
+func (v Service) endpoint() string     { return net.JoinHostPort(v.Address, strconv.Itoa(int(v.Port))) }
+func (r SorryServer) endpoint() string { return net.JoinHostPort(r.Address, strconv.Itoa(int(r.Port))) }
+
+func (r SorryServer) state() string {
+	if r.Active {
+		return "SORRY SERVER, gets all new flows"
+	}
+	return "sorry server, waits"
+}
+
 func (r RealServer) endpoint() string { return net.JoinHostPort(r.Address, strconv.Itoa(int(r.Port))) }
 
 func (s *Status) server(r RealServer) string {
@@ -207,8 +268,13 @@ func (s *Status) server(r RealServer) string {
 	if !r.Up {
 		state = "DOWN"
 	}
-	if r.Up && r.Weight == 0 {
+	switch {
+	case r.KeepsFlows:
+		state = "DOWN, keeps its flows"
+	case r.Up && r.Weight == 0:
 		state = "up, drained"
+	case r.SlowStart > 0:
+		state = fmt.Sprintf("up, starts with %d %%", r.SlowStart)
 	}
 	if !r.Since.IsZero() {
 		state += " " + s.age(r.Since)
@@ -258,8 +324,17 @@ func (s *Status) warnings() []string {
 				add("%s: %s can't be reached: %s", v.Name, r.endpoint(), r.NextHopError)
 			}
 		}
-		if up == 0 {
+		sorry := v.SorryServer
+		if sorry != nil && sorry.NextHopError != "" {
+			add("%s: the sorry server %s can't be reached: %s", v.Name, sorry.endpoint(), sorry.NextHopError)
+		}
+		switch {
+		case sorry != nil && sorry.Active:
+			add("%s: the quorum is lost, so that new connections to %s go to the sorry server %s", v.Name, v.endpoint(), sorry.endpoint())
+		case up == 0:
 			add("%s: no real server is up, so that new connections to %s are refused", v.Name, v.endpoint())
+		case !v.Quorum.Up && v.Quorum.Needed > 1:
+			add("%s: the quorum is lost: real servers of weight %d are up, %d wanted", v.Name, v.Quorum.Weight, v.Quorum.Needed)
 		}
 	}
 	return all

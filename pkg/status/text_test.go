@@ -55,7 +55,25 @@ func busy() *Status {
 		}, {
 			Name: "dns", Address: "192.168.5.101", Port: 53, Protocol: "udp", Scheduler: "wrr", Plane: Plane{Name: "ipvs", Reason: "eth1 runs no XDP"},
 			RealServers: []RealServer{{Address: "192.168.5.106", Port: 53, Weight: 65535, Reason: "got \x1b[2J\nnothing"}},
+		}, {
+			Name: "shop", Address: "192.168.5.102", Port: 443, Protocol: "tcp", Scheduler: "wrr", Plane: Plane{Name: "xdp-native"},
+			Quorum: Quorum{Since: noon.Add(-time.Minute), Weight: 2, Needed: 3, Hysteresis: 1}, SorryServer: &SorryServer{Address: "192.168.5.109", Port: 443, Active: true, Flows: 3, FlowsCreated: 4},
+			RealServers: []RealServer{
+				{Address: "192.168.5.103", Port: 443, Up: true, Reason: "connected", Flows: 1},
+				{Address: "192.168.5.104", Port: 443, Weight: 5, Reason: "timeout", KeepsFlows: true},
+				{Address: "192.168.5.105", Port: 443, Weight: 2, Up: true, Reason: "connected", SlowStart: 30},
+			},
+		}, {
+			Name: "mail", Address: "192.168.5.102", Port: 25, Protocol: "tcp", Scheduler: "wrr", Plane: Plane{Name: "xdp-native"},
+			Quorum: Quorum{Weight: 1, Needed: 2}, SorryServer: &SorryServer{Address: "192.168.5.109", Port: 25, NextHopError: "no on-link route to 192.168.5.109"},
+			RealServers: []RealServer{{Address: "192.168.5.103", Port: 25, Weight: 1, Up: true, Reason: "connected"}},
 		}},
+		Overrides: []Override{
+			{Service: "shop", RealServer: "192.168.5.103", Kind: KindDrain, Since: noon.Add(-90 * time.Second), Flows: 1},
+			{Service: "shop", RealServer: "192.168.5.104", Kind: KindDrain, Since: noon.Add(-time.Hour), Until: noon.Add(time.Hour), Flows: 17},
+			{Service: "shop", RealServer: "192.168.5.105", Kind: KindDrain, Since: noon.Add(-time.Hour), Until: noon, Over: true},
+			{Service: "shop", RealServer: "192.168.5.105", Kind: KindWeight, Since: noon.Add(-time.Hour), Weight: 2, ConfiguredWeight: 1},
+		},
 		Reload: Reload{Time: noon.Add(-time.Hour), Error: "config.yaml:3:1: a: unknown key\nconfig.yaml:4:1: b: unknown key"},
 	}
 }
