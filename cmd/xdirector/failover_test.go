@@ -21,11 +21,19 @@ type obedient struct {
 	pictures [][]status.Instance
 	order    control.Order
 	heard    string
+
+	server    control.ServerOrder // the answer to commands about real servers
+	overrides []status.Status     // the pictures for those
 }
 
 func (o *obedient) Status() *status.Status {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if len(o.overrides) > 0 {
+		s := o.overrides[0]
+		o.overrides = o.overrides[min(1, len(o.overrides)-1):]
+		return &s
+	}
 	s := &status.Status{Healthy: true, Instances: o.pictures[0]}
 	if len(o.pictures) > 1 {
 		o.pictures = o.pictures[1:]

@@ -93,6 +93,18 @@ func TestWrongRequestsOfOperatorsAreToldWhatToSend(t *testing.T) {
 		{"DELETE", "/v1/failover", ``, 405, "DELETE /v1/failover/INSTANCE", "POST"},
 		{"GET", "/v1/failover/VI_1", ``, 405, "no GET", "DELETE"},
 		{"PUT", "/v1/maintenance", ``, 405, "POST and DELETE /v1/maintenance", "POST, DELETE"},
+		{"POST", "/v1/drain", ``, 400, `send {\"service\": \"web\"`, ""},
+		{"POST", "/v1/drain", `{"real_server": "10.0.0.1"}`, 400, "a key is missing", ""},
+		{"POST", "/v1/drain", `{"service": "web"}`, 400, "unable to parse IP", ""},
+		{"POST", "/v1/drain", `{"service": "web", "real_server": "10.0.0.1", "weight": 1}`, 400, "too many", ""},
+		{"POST", "/v1/drain", `{"service": "web", "real_server": "10.0.0.1", "deadline": "0s"}`, 400, "it is not above 0", ""},
+		{"POST", "/v1/drain", `{"service": "unknown", "real_server": "10.0.0.1"}`, 404, "is configured here", ""},
+		{"POST", "/v1/drain", `{"service": "refused", "real_server": "10.0.0.1"}`, 422, "stopping", ""},
+		{"POST", "/v1/weight", `{"service": "web", "real_server": "10.0.0.1"}`, 400, "with a weight of 0 to 65535", ""},
+		{"POST", "/v1/weight", `{"service": "web", "real_server": "10.0.0.1", "weight": 65536}`, 400, "cannot unmarshal", ""},
+		{"DELETE", "/v1/drain/web/one", ``, 400, `real server \"one\"`, ""},
+		{"GET", "/v1/drain", ``, 405, "POST /v1/drain", "POST"},
+		{"POST", "/v1/weight/web/10.0.0.1", ``, 405, "/v1/weight/SERVICE/REAL_SERVER", "DELETE"},
 		{"POST", "/v1/maintenanc", ``, 404, "there are", ""},
 	} {
 		r, err := http.NewRequestWithContext(t.Context(), tt.method, "http://xdirector"+tt.path, strings.NewReader(tt.body))

@@ -3,6 +3,7 @@ package ipvs
 import (
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/cloudflare/ipvs"
 	"github.com/xdirector/xdirector/pkg/lb"
@@ -75,10 +76,11 @@ func (p *Plane) forget() {
 func (p *Plane) Counters() (lb.Counters, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	began := time.Now()
 	if _, err := p.read(); err != nil {
 		return lb.Counters{}, fmt.Errorf("read ipvs counters: %w", err)
 	}
-	counters := lb.Counters{RealServers: map[lb.ServerKey]lb.Traffic{}}
+	counters := lb.Counters{FlowsAt: began, RealServers: map[lb.ServerKey]lb.Traffic{}}
 	for _, s := range p.wish {
 		for _, r := range s.RealServers {
 			key := lb.ServerKey{Service: s.Key, Address: r.Address}

@@ -60,7 +60,7 @@ func (p *Plane) Counters() (lb.Counters, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	read := lb.Counters{RealServers: map[lb.ServerKey]lb.Traffic{}, Interfaces: map[string]lb.InterfaceCounters{}}
+	read := lb.Counters{FlowsAt: p.flowsAt, RealServers: map[lb.ServerKey]lb.Traffic{}, Interfaces: map[string]lb.InterfaceCounters{}}
 	var perCPU []xdirectorServerCounters
 	for key, entry := range p.tables.servers {
 		if err := p.maps.Traffic.Lookup(entry.id, &perCPU); err != nil {
@@ -137,7 +137,7 @@ func (p *Plane) countFlows() error {
 			counts[id]++
 		}
 	})
-	p.flowCounts = counts
+	p.flowCounts, p.flowsAt = counts, start
 	p.flowCountsDue = time.Now().Add(flowCountBudget * time.Since(start))
 	return nil
 }

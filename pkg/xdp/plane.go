@@ -79,6 +79,7 @@ type Plane struct {
 	counting      sync.Mutex // held while flows are counted; taken before mu
 	flowCounts    []uint64   // by server id
 	flowCountsDue time.Time
+	flowsAt       time.Time // when that count began
 }
 
 // Open creates the maps under cfg.PinPath, or adopts those of an earlier agent with every flow in them, and loads the
