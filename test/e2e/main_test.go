@@ -46,6 +46,8 @@ var scenarios = map[string][]string{
 	"TestReloadTouchesOnlyWhatChanged":                          everyPlane,
 	"TestMetricsTellWhatHappened":                               everyPlane,
 	"TestStartWithoutServicesRemovesWhatAKilledAgentForwarded":  everyPlane,
+	"TestDrainedRealServerKeepsItsConnections":                  everyPlane,
+	"TestSorryServerServesWithoutAQuorum":                       everyPlane,
 	"TestFloodedFrameIsNotForwarded":                            hostXDP,
 	"TestFilterKeepsAFloodFromTheElection":                      hostXDP,
 	"TestReloadToOtherRealServersRefusesNobody":                 everyPlane,

@@ -47,6 +47,7 @@ type Service struct {
 	Persistence time.Duration
 	Check       string // a YAML map, for example {type: tcp, interval: 100ms}
 	RealServers []RealServer
+	More        []string // further keys, each as "key: value"
 }
 
 // RealServer is one real server of a service.
@@ -119,6 +120,9 @@ func (s Service) yaml(b *strings.Builder) {
 		fmt.Fprintf(b, "    persistence: {timeout: %s}\n", s.Persistence)
 	}
 	optional(b, "    check: %s\n", s.Check)
+	for _, line := range s.More {
+		fmt.Fprintf(b, "    %s\n", line)
+	}
 	b.WriteString("    real_servers:\n")
 	for _, r := range s.RealServers {
 		fmt.Fprintf(b, "      - {address: %s", r.Address)

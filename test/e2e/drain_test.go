@@ -1,0 +1,163 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/xdirector/xdirector/pkg/status"
+)
+
+// patientCheck finds a real server that refuses connections at once, and takes none on a busy machine for dead.
+const patientCheck = "{type: tcp, interval: 200ms, timeout: 5s, retries: 1, retry_delay: 100ms}"
+
+// connect opens a connection to the service, and says which real server has it.
+func (c *cluster) connect() (conn net.Conn, server string) {
+	c.t.Helper()
+	conn, err := c.lab.Client.Dial(c.t.Context(), "tcp4", web.String())
+	c.ok(err)
+	c.t.Cleanup(func() { conn.Close() })
+	return conn, c.ask(conn)
+}
+
+// address is that of a real server.
+func (c *cluster) address(name string) netip.Addr {
+	c.t.Helper()
+	for _, r := range c.lab.RealServers {
+		if r.Name == name {
+			return r.Address
+		}
+	}
+	c.t.Fatalf("no real server %q", name)
+	return netip.Addr{}
+}
+
+// goesTo checks where new connections go.
+func (c *cluster) goesTo(when string, want ...string) {
+	c.t.Helper()
+	got := tally(c.get(web, 6))
+	for _, name := range want {
+		if got[name] != 6/len(want) {
+			c.t.Errorf("%s: 6 new connections went to %v, want %v", when, got, want)
+			return
+		}
+	}
+}
+
+func TestDrainedRealServerKeepsItsConnections(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 1, 3)
+		s := c.service()
+		s.Check = patientCheck
+		c.start(s)
+		d := c.d[0]
+		conn, mine := c.connect()
+		others := slices.DeleteFunc([]string{"r1", "r2", "r3"}, func(name string) bool { return name == mine })
+		free, idle := others[0], others[1]
+		stays := func(when string) {
+			t.Helper()
+			if got := c.ask(conn); got != mine {
+				t.Errorf("%s: the open connection is answered by %s, want %s", when, got, mine)
+			}
+		}
+		target := func(name string) string { return "web/" + c.address(name).String() }
+
+		// Nobody has been at the second: it is drained at once.
+		out, err := d.Command("drain", target(idle), "--wait", "--json")
+		c.ok(err)
+		var done struct {
+			Done  bool
+			Flows *int
+		}
+		if err := json.Unmarshal(out, &done); err != nil || !done.Done || done.Flows == nil || *done.Flows != 0 {
+			t.Errorf("drain --wait of a real server without flows: %s (%v)", out, err)
+		}
+		if out, err = d.Command("drain", target(mine)); err != nil || !strings.Contains(string(out), "1 flow left") {
+			t.Errorf("drain printed %q (%v)", out, err)
+		}
+		c.goesTo("two are drained", free)
+		stays("drained")
+		c.ok(d.Reload(t.Context()))
+		stays("reloaded")
+		c.goesTo("reloaded", free)
+		before, err := d.Status(t.Context())
+		c.ok(err)
+		d.Kill()
+		stays("the agent is dead")
+		c.ok(d.Start())
+		c.ok(d.WaitState(t.Context(), "VI_1", "MASTER", patience))
+		stays("restarted")
+		c.goesTo("restarted", free)
+		after, err := d.Status(t.Context())
+		c.ok(err)
+		if len(before.Overrides) != 2 || len(after.Overrides) != 2 || !after.Overrides[0].Since.Equal(before.Overrides[0].Since) {
+			t.Errorf("overrides before: %+v, after the restart: %+v", before.Overrides, after.Overrides)
+		}
+
+		_, err = d.Command("undrain", target(idle))
+		c.ok(err)
+		c.goesTo("one is back", free, idle)
+		_, err = d.Command("drain", target(mine), "--deadline", "1s", "--wait")
+		if err == nil || !strings.Contains(err.Error(), "exit status 1: xdirector: the deadline of draining "+target(mine)+" is over: 1 flow left") {
+			t.Errorf("drain --wait for a deadline: %v", err)
+		}
+		// Another real server gets the next packet, and knows nothing of the connection.
+		if _, err := conn.Write([]byte("GET / HTTP/1.1\r\nHost: web\r\n\r\n")); err == nil {
+			if n, err := conn.Read(make([]byte, 1)); err == nil {
+				t.Errorf("after the deadline the connection goes on, with %d bytes", n)
+			}
+		}
+		c.goesTo("after the deadline", free, idle)
+		_, err = d.Command("undrain", target(mine))
+		c.ok(err)
+		c.goesTo("all are back", "r1", "r2", "r3")
+	})
+}
+
+func TestSorryServerServesWithoutAQuorum(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 1, 3)
+		s := c.service()
+		s.Check = patientCheck
+		s.RealServers = s.RealServers[:2]
+		s.More = []string{"quorum: 2", fmt.Sprintf("sorry_server: {address: %s}", c.lab.RealServers[2].Address)}
+		c.start(s)
+		quorum := func(up bool) {
+			t.Helper()
+			c.ok(c.d[0].WaitStatus(t.Context(), patience, func(s *status.Status) error {
+				if v := s.Services[0]; v.Quorum.Up != up || v.SorryServer.Active == up {
+					return fmt.Errorf("quorum %+v, sorry server %+v, want that the quorum is up: %v", v.Quorum, v.SorryServer, up)
+				}
+				return nil
+			}))
+		}
+		quorum(true)
+		c.goesTo("a quorum", "r1", "r2")
+		conn, alive := c.connect()
+		if alive == "r1" { // rr: the next one is r2's
+			conn, alive = c.connect()
+		}
+		c.nginx[0].Kill()
+		quorum(false)
+		c.goesTo("the quorum is lost", "r3")
+		if got := c.ask(conn); got != alive {
+			t.Errorf("the connection that %s had before is answered by %s", alive, got)
+		}
+		_, err := c.lab.RealServers[0].StartNginx(80)
+		c.ok(err)
+		quorum(true)
+		c.goesTo("the quorum is there again", "r1", "r2")
+		c.ok(c.d[0].WaitStatus(t.Context(), patience, func(s *status.Status) error {
+			if r := s.Services[0].SorryServer; r.FlowsCreated != 6 || r.Packets == 0 {
+				return fmt.Errorf("counted for the sorry server: %+v, want 6 flows created", r)
+			}
+			return nil
+		}))
+	})
+}
