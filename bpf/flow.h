@@ -137,7 +137,7 @@ static __always_inline struct known_flow find_flow(const struct flow_hash *hash,
 		way = set ? look_in(set, hash->print, &found.state) : -1;
 	}
 	if (way >= 0)
-		found.place = &set->place[(way | zero) & (FLOW_WAYS - 1)];
+		found.place = &set->place[((__u64)way | zero) & (FLOW_WAYS - 1)]; /* 64 bits, see is_suspect */
 	return found;
 }
 
@@ -253,7 +253,7 @@ static __always_inline struct room room_for(const struct flow_hash *hash, __u32 
 	set = set_at(place & FLOW_WAYS ? hash->set[1] : hash->set[0]);
 	if (!set)
 		return room;
-	room.place = &set->place[place & (FLOW_WAYS - 1)];
+	room.place = &set->place[(__u64)place & (FLOW_WAYS - 1)];
 	room.print = look_at(room.place->print);
 	room.state = look_at(room.place->state);
 	/* Another CPU may have taken it meanwhile. */

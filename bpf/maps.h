@@ -123,6 +123,7 @@ enum service_flag {
 	SERVICE_HASHES = 2,  /* the ring is a table that the hash of a client's address points into */
 	SERVICE_REFUSES = 4, /* a packet that is no SYN and has no flow */
 	SERVICE_GROUPED = 8, /* its clients may be bound by another service of its group */
+	SERVICE_LEAST = 16,  /* the server with the fewest active flows for its weight gets the next one */
 };
 
 enum flow_phase {
@@ -181,6 +182,13 @@ struct server {
 	struct address address;
 	__u32 device; /* of user space: the interface that the kernel would send by, which may lie above the other one */
 	__u32 unused[3];
+};
+
+/* `loads`, by server id. User space shares its memory. */
+struct load {
+	__u64 active; /* flows that are not closing; one that is forgotten counts until its place is freed */
+	__u32 weight;
+	__u32 spare;
 };
 
 struct server_counters {
@@ -508,6 +516,15 @@ struct {
 	__type(value, struct server_counters);
 	PINNED;
 } traffic SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SERVERS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct load);
+	PINNED;
+} loads SEC(".maps");
 
 /* User space sets the size of these two when it makes them. */
 struct {

@@ -4,6 +4,7 @@
 
 #include "maps.h"
 #include "flow.h"
+#include "load.h"
 
 volatile const __u32 ticks_per_second; /* set by the loader */
 
@@ -43,12 +44,16 @@ static __always_inline __u64 hash_of_client(const struct address *client)
 
 /* The id of the server that a new flow gets; 0: there is none. User space made the ring of live servers only, and swaps
  * it before a server goes. Without a turn the hash of its client says where it goes, on every director the same. */
-static __always_inline __u32 next_in_ring(__u32 id, const struct service *service, struct turn *turn, const struct address *client)
+static __always_inline __u32 next_in_ring(__u32 id, const struct service *service, struct turn *turn, const struct address *client,
+					  const struct flow_hash *hash)
 {
 	__u32 index = 0, first = 2, length;
 	struct ring_line *line;
 	__u64 place;
 	void *ring;
+
+	if (turn && service->flags & SERVICE_LEAST)
+		return least_loaded(id, __sync_fetch_and_add(&turn->next, 1), hash->spread);
 
 	ring = bpf_map_lookup_elem(&rings, &id);
 	if (!ring)

@@ -9,6 +9,7 @@
 #include "service.h"
 #include "flow.h"
 #include "flood.h"
+#include "load.h"
 #include "schedule.h"
 #include "forward.h"
 #include "vrrp.h"
@@ -17,8 +18,12 @@
 static __always_inline struct decision follow(const struct known_flow *flow, struct server *server, __u32 id,
 					      const struct service *service, const struct packet *packet, __u64 now)
 {
-	if (touch_flow(flow, service, packet, units(now)) && service->persistence)
-		keep_client(id, service, &packet->source, flow->state, now);
+	if (touch_flow(flow, service, packet, units(now))) {
+		if (closes(packet) && is_active(flow->state))
+			add_load(server_of(flow->state), -1);
+		if (service->persistence)
+			keep_client(id, service, &packet->source, flow->state, now);
+	}
 	return send_to(server, server_of(flow->state));
 }
 
@@ -58,7 +63,7 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 		chosen = clients_server(&client, id, service, now);
 	}
 	if (!chosen)
-		chosen = next_in_ring(id, service, room.place && begins(packet) ? turn : 0, &packet->source);
+		chosen = next_in_ring(id, service, room.place && begins(packet) ? turn : 0, &packet->source, hash);
 	if (chosen)
 		server = live_server(chosen);
 	if (!server)
@@ -67,6 +72,8 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 	decision = send_to(server, chosen);
 	state = state_of(service, chosen, server->generation, first_phase(packet), units(now));
 	decision.creates_flow = store_flow(hash, &room, state);
+	if (decision.creates_flow)
+		count_stored(&room, state);
 	decision.unstored = !decision.creates_flow;
 	if (service->persistence)
 		bind_client(&client, service, chosen, server->generation, now);

@@ -48,7 +48,8 @@ func (p *Plane) observe(key lb.ServiceKey, destinations []ipvs.DestinationExtend
 			Bytes:        d.Stats64.IncomingBytes,
 			FlowsCreated: d.Stats64.Connections,
 			// Inactive ones too: they haven't timed out, and all of UDP is inactive to IPVS.
-			Flows: uint64(d.ActiveConnections) + uint64(d.InactiveConnections),
+			Flows:  uint64(d.ActiveConnections) + uint64(d.InactiveConnections),
+			Active: uint64(d.ActiveConnections),
 		})
 	}
 }

@@ -46,10 +46,12 @@ type Scheduler string
 
 // The schedulers of this version.
 const (
-	RoundRobin         Scheduler = "rr"
-	WeightedRoundRobin Scheduler = "wrr"
-	SourceHashing      Scheduler = "sh"
-	MaglevHashing      Scheduler = "mh"
+	RoundRobin              Scheduler = "rr"
+	WeightedRoundRobin      Scheduler = "wrr"
+	LeastConnection         Scheduler = "lc"
+	WeightedLeastConnection Scheduler = "wlc"
+	SourceHashing           Scheduler = "sh"
+	MaglevHashing           Scheduler = "mh"
 )
 
 // Hashes says that the address of a client, and nothing else, decides which real server its new flows get.
@@ -57,7 +59,15 @@ func (s Scheduler) Hashes() bool { return s == SourceHashing || s == MaglevHashi
 
 // Weighs says that a real server's weight decides its share of the new flows, and that a change of it by little moves few
 // clients.
-func (s Scheduler) Weighs() bool { return s == WeightedRoundRobin || s == MaglevHashing }
+func (s Scheduler) Weighs() bool {
+	return s == WeightedRoundRobin || s == WeightedLeastConnection || s == MaglevHashing
+}
+
+// Counts says that the active flows of the real servers decide.
+func (s Scheduler) Counts() bool { return s == LeastConnection || s == WeightedLeastConnection }
+
+// IgnoresWeights says that a weight is no more than 0 or not 0.
+func (s Scheduler) IgnoresWeights() bool { return s == RoundRobin || s == LeastConnection }
 
 // MAC is an Ethernet address.
 type MAC [6]byte
@@ -199,6 +209,7 @@ type Traffic struct {
 	Bytes        uint64 // whole frames on XDP, IP packets on IPVS
 	FlowsCreated uint64
 	Flows        uint64 // a gauge: flows that have not timed out
+	Active       uint64 // a gauge: those of them that are not closing
 }
 
 // InterfaceCounters counts every frame that an XDP program saw on one interface.

@@ -14,6 +14,8 @@ import (
 // the order of the Linux kernel's ip_vs_wrr: the weight threshold falls from the largest weight by their greatest common
 // divisor.
 //
+// With lc and wlc it is each of them once: the plane chooses.
+//
 // With sh and mh it is a table that the hash of a client's address points into. It is the same on every director, whatever the
 // order of the real servers in the configuration. In that of sh each has as many places as its weight says, so a real server
 // that comes or goes moves nearly all clients. That of mh is Maglev's, which moves few but those of the server itself: see
@@ -27,7 +29,7 @@ func Schedule(s Service) []int {
 		slices.SortFunc(live, byAddress(s.RealServers))
 	}
 	switch s.Scheduler {
-	case RoundRobin:
+	case RoundRobin, LeastConnection, WeightedLeastConnection:
 		return live
 	case MaglevHashing:
 		return maglev(s.RealServers, live, maglevSize(len(s.RealServers)))
@@ -47,7 +49,7 @@ func Unscheduled(s Service) []int {
 	}
 	servers := slices.Clone(s.RealServers)
 	for i := range servers {
-		if s.Scheduler == RoundRobin {
+		if s.Scheduler.IgnoresWeights() {
 			servers[i].Weight = 1
 		}
 	}

@@ -164,6 +164,7 @@ func (p *Plane) giveIDs(w *wish) error {
 				return fmt.Errorf("add real server %s of %s: %w", r.Address, service.Key, err)
 			}
 			t.servers[key] = &serverEntry{id: id}
+			p.loads.reset(id)
 			if err := p.maps.Traffic.Put(id, make([]xdirectorServerCounters, ebpf.MustPossibleCPU())); err != nil {
 				return fmt.Errorf("reset counters of real server %s: %w", r.Address, err)
 			}
@@ -193,6 +194,7 @@ func (p *Plane) writeServers(w *wish, exits map[int]exit, live bool) error {
 			}
 			entry := p.tables.servers[lb.ServerKey{Service: service.Key, Address: r.Address}]
 			out := exits[r.NextHop.Interface]
+			p.loads.weigh(entry.id, service.Scheduler, r.Weight)
 			value := xdirectorServer{
 				Destination: r.NextHop.MAC,
 				Source:      out.mac,
@@ -286,6 +288,9 @@ func (p *Plane) wireService(s wishedService, id uint32) xdirectorService {
 	}
 	if s.Scheduler.Hashes() {
 		value.Flags |= uint32(xdirectorServiceFlagSERVICE_HASHES)
+	}
+	if s.Scheduler.Counts() {
+		value.Flags |= uint32(xdirectorServiceFlagSERVICE_LEAST)
 	}
 	if s.RefuseUnknown {
 		value.Flags |= uint32(xdirectorServiceFlagSERVICE_REFUSES)

@@ -66,7 +66,7 @@ func (p *Plane) Counters() (lb.Counters, error) {
 		if err := p.maps.Traffic.Lookup(entry.id, &perCPU); err != nil {
 			return read, fmt.Errorf("read counters of real server %s of %s: %w", key.Address, key.Service, err)
 		}
-		traffic := lb.Traffic{Flows: p.flowCounts[entry.id]} // of an id given since: there can be none
+		traffic := lb.Traffic{Flows: p.flowCounts[entry.id], Active: p.loads.active(entry.id)} // of an id given since: there can be none
 		for _, c := range perCPU {
 			traffic.Packets += c.Packets
 			traffic.Bytes += c.Bytes
@@ -120,7 +120,7 @@ func (p *Plane) countFlows() error {
 		p.mu.Unlock()
 		return errClosed
 	}
-	table, generations := p.flows, slices.Clone(p.tables.generations)
+	table, loads, generations := p.flows, p.loads, slices.Clone(p.tables.generations)
 	p.mu.Unlock()
 
 	start := time.Now()
@@ -132,9 +132,17 @@ func (p *Plane) countFlows() error {
 		return err
 	}
 	counts := make([]uint64, len(generations))
+	isCurrent := func(flow flowState) bool {
+		id := flow.server()
+		return int(id) < len(generations) && generations[id] == flow.generation()
+	}
 	table.sweep(uint32(now>>p.flowClock.shift), func(flow flowState) {
-		if id := flow.server(); int(id) < len(generations) && generations[id] == flow.generation() {
-			counts[id]++
+		if isCurrent(flow) {
+			counts[flow.server()]++
+		}
+	}, func(flow flowState) {
+		if isCurrent(flow) {
+			loads.forget(flow)
 		}
 	})
 	p.flowCounts, p.flowsAt = counts, start

@@ -67,6 +67,11 @@ func (s flowState) server() uint32 { return uint32(s) & (1<<xdirectorFlowBitsFLO
 
 func (s flowState) generation() uint32 { return uint32(s) >> xdirectorFlowBitsFLOW_SERVER_BITS }
 
+// active says that the flow is not closing.
+func (s flowState) active() bool {
+	return xdirectorFlowPhase(s>>xdirectorFlowBitsFLOW_PHASE_SHIFT)&xdirectorFlowPhase(xdirectorFlowBitsFLOW_PHASE_MASK) != xdirectorFlowPhaseFLOW_CLOSING
+}
+
 // remaining is how many units of time the flow is still known; 0 or less: it is forgotten.
 func (s flowState) remaining(now uint32) int32 {
 	const unused = 32 - xdirectorFlowBitsFLOW_EXPIRES_BITS
@@ -94,9 +99,9 @@ func (t *flowTable) close() error {
 	return nil
 }
 
-// sweep calls known for every flow that is not forgotten, and frees the places of those that are: the clock of their
-// expiry begins anew every few weeks, and an old one would come back to life.
-func (t *flowTable) sweep(now uint32, known func(flowState)) {
+// sweep calls known for every flow that is not forgotten, and forgotten for each of the others when it has freed its place: the
+// clock of their expiry begins anew every few weeks, and an old one would come back to life.
+func (t *flowTable) sweep(now uint32, known, forgotten func(flowState)) {
 	for i := range t.places {
 		place := &t.places[i]
 		print := atomic.LoadUint64(&place.Print)
@@ -109,6 +114,7 @@ func (t *flowTable) sweep(now uint32, known func(flowState)) {
 		} else if atomic.CompareAndSwapUint64(&place.Print, print, flowBusy) {
 			if flowState(atomic.LoadUint64(&place.State)) == state {
 				print = flowFree
+				forgotten(state)
 			}
 			atomic.StoreUint64(&place.Print, print)
 		}

@@ -296,6 +296,6 @@ func BenchmarkSweep(b *testing.B) {
 		}
 	}
 	for b.Loop() {
-		p.flows.sweep(uint32(now>>p.flowClock.shift), func(flowState) {})
+		p.flows.sweep(uint32(now>>p.flowClock.shift), func(flowState) {}, func(flowState) {})
 	}
 }

@@ -413,9 +413,9 @@ func TestTrafficIsCountedByRealServer(t *testing.T) {
 		return lb.ServerKey{Service: lb.ServiceKey{Address: vip, Port: port, Protocol: lb.TCP}, Address: address}
 	}
 	want := map[lb.ServerKey]lb.Traffic{
-		key(80, serverAddress(1)): {Packets: 2, Bytes: 54 + 154, FlowsCreated: 1, Flows: 1},
-		key(80, serverAddress(2)): {Packets: 1, Bytes: 54, FlowsCreated: 1, Flows: 1},
-		key(81, serverAddress(5)): {Packets: 1, Bytes: 54, FlowsCreated: 1, Flows: 1},
+		key(80, serverAddress(1)): {Packets: 2, Bytes: 54 + 154, FlowsCreated: 1, Flows: 1, Active: 1},
+		key(80, serverAddress(2)): {Packets: 1, Bytes: 54, FlowsCreated: 1, Flows: 1, Active: 1},
+		key(81, serverAddress(5)): {Packets: 1, Bytes: 54, FlowsCreated: 1, Flows: 1, Active: 1},
 		key(82, serverAddress(3)): {},
 	}
 	for server, traffic := range want {

@@ -70,6 +70,7 @@ type Plane struct {
 	tables    *tables
 	directory *directory
 	flows     *flowTable
+	loads     *loads
 	seed      flowSeed
 	present   map[int]device        // all interfaces by index, at the last look
 	reason    string                // why an earlier mode was not taken
@@ -142,6 +143,9 @@ func (p *Plane) prepare() error {
 		return err
 	}
 	if p.flows, err = mapFlows(p.maps.Flows); err != nil {
+		return err
+	}
+	if p.loads, err = mapLoads(p.maps.Loads); err != nil {
 		return err
 	}
 	var layout xdirectorLayout
@@ -277,6 +281,7 @@ func (p *Plane) loadProgram(n *nic) error {
 		xdirectorMapRouters: m.Routers, xdirectorMapScratch: m.Scratch, xdirectorMapSenders: m.Senders,
 		xdirectorMapTimers: m.Timers, xdirectorMapWords: m.Words, xdirectorMapSettings: m.Settings,
 		xdirectorMapVips: m.Vips, xdirectorMapPorts: m.Ports, xdirectorMapPrefixes: m.Prefixes, xdirectorMapMembers: m.Members,
+		xdirectorMapLoads: m.Loads,
 	}}
 	var programs struct {
 		Xdirector *ebpf.Program `ebpf:"xdirector"`
@@ -314,6 +319,9 @@ func (p *Plane) Close() error {
 	if p.flows != nil {
 		err = errors.Join(err, p.flows.close())
 	}
+	if p.loads != nil {
+		err = errors.Join(err, p.loads.close())
+	}
 	if p.directory != nil {
 		err = errors.Join(err, p.directory.close())
 	}
@@ -328,7 +336,7 @@ func (p *Plane) Close() error {
 			err = errors.Join(err, n.program.Close())
 		}
 	}
-	p.nics, p.clock, p.flows, p.directory, p.maps = nil, nil, nil, nil, xdirectorMaps{}
+	p.nics, p.clock, p.flows, p.loads, p.directory, p.maps = nil, nil, nil, nil, nil, xdirectorMaps{}
 	p.unlock()
 	if err != nil {
 		return fmt.Errorf("close xdp plane: %w", err)

@@ -185,6 +185,13 @@ const (
 	xdirectorLayoutVersionLAYOUT_VERSION xdirectorLayoutVersion = 4
 )
 
+type xdirectorLoad struct {
+	_      structs.HostLayout
+	Active uint64
+	Weight uint32
+	Spare  uint32
+}
+
 type xdirectorMemberKey struct {
 	_       structs.HostLayout
 	Service uint32
@@ -309,6 +316,7 @@ const (
 	xdirectorServiceFlagSERVICE_HASHES  xdirectorServiceFlag = 2
 	xdirectorServiceFlagSERVICE_REFUSES xdirectorServiceFlag = 4
 	xdirectorServiceFlagSERVICE_GROUPED xdirectorServiceFlag = 8
+	xdirectorServiceFlagSERVICE_LEAST   xdirectorServiceFlag = 16
 )
 
 type xdirectorSettings struct {
@@ -396,6 +404,7 @@ const (
 	xdirectorMapFrames         = "frames"
 	xdirectorMapInterfaces     = "interfaces"
 	xdirectorMapLayout         = "layout"
+	xdirectorMapLoads          = "loads"
 	xdirectorMapMembers        = "members"
 	xdirectorMapPeers          = "peers"
 	xdirectorMapPorts          = "ports"
@@ -483,6 +492,7 @@ type xdirectorMapSpecs struct {
 	Frames     *ebpf.MapSpec `ebpf:"frames"`
 	Interfaces *ebpf.MapSpec `ebpf:"interfaces"`
 	Layout     *ebpf.MapSpec `ebpf:"layout"`
+	Loads      *ebpf.MapSpec `ebpf:"loads"`
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Peers      *ebpf.MapSpec `ebpf:"peers"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
@@ -544,6 +554,7 @@ type xdirectorMaps struct {
 	Frames     *ebpf.Map `ebpf:"frames"`
 	Interfaces *ebpf.Map `ebpf:"interfaces"`
 	Layout     *ebpf.Map `ebpf:"layout"`
+	Loads      *ebpf.Map `ebpf:"loads"`
 	Members    *ebpf.Map `ebpf:"members"`
 	Peers      *ebpf.Map `ebpf:"peers"`
 	Ports      *ebpf.Map `ebpf:"ports"`
@@ -574,6 +585,7 @@ func (m *xdirectorMaps) Close() error {
 		m.Frames,
 		m.Interfaces,
 		m.Layout,
+		m.Loads,
 		m.Members,
 		m.Peers,
 		m.Ports,
