@@ -43,7 +43,7 @@ func TestCommandsAboutRealServersPrintWhatBecameOfThem(t *testing.T) {
 	change := func(f func(*control.ServerOrder)) control.ServerOrder { o := order; f(&o); return o }
 	timed := change(func(o *control.ServerOrder) { o.Deadline = at })
 	unchanged := change(func(o *control.ServerOrder) { o.Changed = false })
-	ill := change(func(o *control.ServerOrder) { o.Warning = "rr does not use weights other than 0" })
+	ill := change(func(o *control.ServerOrder) { o.Warning = "rr ignores weights other than 0" })
 	left := func(flows uint64, counted time.Duration, over bool) status.Status {
 		return status.Status{Counted: at.Add(counted), Overrides: []status.Override{
 			{Service: "web", RealServer: "10.0.0.3", Kind: status.KindWeight},
@@ -76,7 +76,7 @@ func TestCommandsAboutRealServersPrintWhatBecameOfThem(t *testing.T) {
 		"undrain for none": {"undrain web/10.0.0.3", unchanged, nil, 0, "undrain web 10.0.0.3", "web/10.0.0.3 was not drained; its weight is 3\n", ""},
 		"weight":           {"weight web/2001:db8::3 7", order, nil, 0, "weight web 2001:db8::3 7", "web/10.0.0.3 has the weight 7 instead of 3\nuntil told otherwise: xdirector weight web/10.0.0.3 default\n", ""},
 		"weight that rr ignores": {"weight web/10.0.0.3 7", ill, nil, 0, "weight web 10.0.0.3 7",
-			"web/10.0.0.3 has the weight 7 instead of 3\nuntil told otherwise: xdirector weight web/10.0.0.3 default\n", "warning: rr does not use weights other than 0\n"},
+			"web/10.0.0.3 has the weight 7 instead of 3\nuntil told otherwise: xdirector weight web/10.0.0.3 default\n", "warning: rr ignores weights other than 0\n"},
 		"weight default":       {"weight web/10.0.0.3 default", order, nil, 0, "weight web 10.0.0.3 default", "web/10.0.0.3 has its configured weight again, 3\n", ""},
 		"weight default again": {"weight web/10.0.0.3 default", unchanged, nil, 0, "weight web 10.0.0.3 default", "web/10.0.0.3 had its configured weight, 3\n", ""},
 		"unknown": {"drain wbe/10.0.0.3", order, nil, 1, "drain wbe 10.0.0.3 0s", "",

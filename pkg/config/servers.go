@@ -1,6 +1,10 @@
 package config
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/xdirector/xdirector/pkg/lb"
+)
 
 // maxQuorum is above the weight of any real service.
 const maxQuorum = 1000000
@@ -16,7 +20,11 @@ func (d *decoder) sorryServer(v value) (s SorryServer) {
 // serverLife checks what a service says of real servers that come and go.
 func (d *decoder) serverLife(path string, s Service, held map[netip.Addr]string) {
 	if s.SlowStart > 0 && s.Scheduler != "" && !s.Scheduler.Weighs() {
-		d.warnAt(path+".slow_start", "it has no effect with %s, which ignores weights other than 0; write wrr or mh, or leave it out", s.Scheduler)
+		why := "which ignores weights other than 0"
+		if s.Scheduler == lb.SourceHashing {
+			why = "where every step would move nearly all clients"
+		}
+		d.warnAt(path+".slow_start", "it has no effect with %s, %s; write wrr or mh, or leave it out", s.Scheduler, why)
 	}
 	weight := 0
 	for _, r := range s.RealServers {

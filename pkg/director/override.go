@@ -124,8 +124,8 @@ func (d *Director) overruled(s config.Service, o override) string {
 		return "the plane could not be updated, and is tried again every second: " + d.applyErr.Error()
 	case o.Weight != nil && o.Weight.Value > 0 && o.Drain != nil:
 		return "the real server is drained; the weight counts after xdirector undrain"
-	case o.Weight != nil && o.Weight.Value > 0 && !s.Scheduler.Weighs():
-		return fmt.Sprintf("%s does not use weights other than 0", s.Scheduler)
+	case o.Weight != nil && o.Weight.Value > 0 && s.Scheduler == lb.RoundRobin:
+		return "rr ignores weights other than 0"
 	}
 	return ""
 }

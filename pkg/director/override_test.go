@@ -126,7 +126,7 @@ func TestWeightOfAnOperatorTakesThePlaceOfTheConfiguredOne(t *testing.T) {
 	weight(nil, false, 3, "")
 	wantParts(t, d, p, part{1, true}, part{3, true})
 	d.cfg.Services[0].Scheduler = lb.RoundRobin
-	weight(&five, true, 5, "rr does not use weights other than 0")
+	weight(&five, true, 5, "rr ignores weights other than 0")
 }
 
 func TestOverridesSurviveARestartAndAreForgottenWithTheirRealServer(t *testing.T) {
