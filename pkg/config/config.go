@@ -175,21 +175,39 @@ type SyncGroup struct {
 	Instances []string // two or more
 }
 
-// Service is a virtual address, port and protocol with the real servers behind it.
+// Service is a virtual address, port and protocol, or a firewall mark, with the real servers behind it.
 type Service struct {
-	Name        string // unique
-	Address     netip.Addr
-	Port        uint16
-	Protocol    lb.Protocol
-	Scheduler   lb.Scheduler
-	Persistence time.Duration // whole seconds; 0: none
-	Check       *health.Check // nil: none
-	SlowStart   time.Duration // slow_start (0s: none)
-	OnDown      string        // on_down: one of the OnDown constants
-	Quorum      int           // quorum (1): so much weight must be up
-	Hysteresis  int           // hysteresis (0): below Quorum
-	SorryServer SorryServer   // sorry_server; without an address: none
-	RealServers []RealServer  // at least one
+	Name         string     // unique
+	Address      netip.Addr // with Bits the first one of a network; invalid with a firewall mark
+	Bits         uint8      // length of the network's prefix; 0: Address alone
+	Port         uint16     // 0: all ports
+	LastPort     uint16     // of a range, above Port; 0: Port alone
+	FirewallMark uint32     // of packets, instead of address, port and protocol; 0: none
+	Protocol     lb.Protocol
+	Scheduler    lb.Scheduler
+	Forwarding   lb.Forwarding
+	Persistence  time.Duration // persistence.timeout: whole seconds; 0: none
+	// PersistenceBits is persistence.prefix: so many bits of a client's address count; 0: all.
+	PersistenceBits uint8
+	Group           string        // persistence.group: services that share their clients' real servers; empty: none
+	Timeouts        lb.Timeouts   // timeouts: syn, established, closing, udp; zero: the plane's
+	RefuseUnknown   bool          // unknown: refuse
+	NewFlows        uint32        // new_flows a second that are remembered; 0: the plane's
+	Check           *health.Check // nil: none
+	SlowStart       time.Duration // slow_start (0s: none)
+	OnDown          string        // on_down: one of the OnDown constants
+	Quorum          int           // quorum (1): so much weight must be up
+	Hysteresis      int           // hysteresis (0): below Quorum
+	SorryServer     SorryServer   // sorry_server; without an address: none
+	RealServers     []RealServer  // at least one
+}
+
+// Key identifies the service on the wire.
+func (s Service) Key() lb.ServiceKey {
+	if s.FirewallMark != 0 {
+		return lb.MarkKey(s.FirewallMark, len(s.RealServers) > 0 && s.RealServers[0].Address.Is6())
+	}
+	return lb.ServiceKey{Address: s.Address, Bits: s.Bits, Port: s.Port, LastPort: s.LastPort, Protocol: s.Protocol}
 }
 
 // The values of Service.OnDown: what becomes of the flows of a real server that goes down.
@@ -207,7 +225,7 @@ type SorryServer struct {
 // RealServer is one server behind a service.
 type RealServer struct {
 	Address netip.Addr    // unique in the service
-	Port    uint16        // the service's: direct return can't change it
+	Port    uint16        // only NAT can change it: else the service's; 0: the packet's
 	Weight  uint16        // 0: no new connections
 	Check   *health.Check // its own, else the service's; nil: it counts as up always
 }

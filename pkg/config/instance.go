@@ -14,6 +14,7 @@ var (
 	intervalV3  = span{10 * time.Millisecond, 40950 * time.Millisecond, 10 * time.Millisecond, "10ms to 40.95s in steps of 10ms in version 3"}
 	preemption  = span{0, 1000 * time.Second, 0, "0s to 1000s"}
 	persistence = span{time.Second, 31 * 24 * time.Hour, time.Second, "whole seconds from 1s to 744h"}
+	flowTime    = span{time.Second, 31 * 24 * time.Hour, time.Second, "whole seconds from 1s to 744h"}
 	deadMan     = span{3 * time.Second, time.Hour, time.Second, "whole seconds from 3s to 1h"}
 	checkTime   = span{10 * time.Millisecond, 24 * time.Hour, 0, "10ms to 24h"}
 	slowStart   = span{0, time.Hour, time.Second, "whole seconds from 0s to 1h"}

@@ -27,7 +27,6 @@ func checkInvariants(t *testing.T, c *Config) {
 	ip := func(a netip.Addr) bool {
 		return a.IsValid() && !a.Is4In6() && a.Zone() == "" && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast()
 	}
-	unicast := func(a netip.Addr) bool { return a.Is4() && ip(a) }
 	must(len(c.Instances)+len(c.Services) > 0, "there is nothing to do")
 	names, routers, macs := map[string]bool{}, map[[3]any]bool{}, map[string]bool{"": true}
 	must(len(c.Instances) <= 1000, "%d instances", len(c.Instances))
@@ -44,11 +43,19 @@ func checkInvariants(t *testing.T, c *Config) {
 	names = map[string]bool{}
 	keys := map[lb.ServiceKey]bool{}
 	for _, s := range c.Services {
-		key := lb.ServiceKey{Address: s.Address, Port: s.Port, Protocol: s.Protocol}
+		key := s.Key()
 		must(goodName(s.Name) && !names[s.Name], "service name %q", s.Name)
-		must(unicast(s.Address) && s.Port > 0 && !keys[key], "service %s", key)
-		must(s.Protocol == lb.TCP || s.Protocol == lb.UDP, "protocol %s", s.Protocol)
-		must(slices.Contains([]lb.Scheduler{lb.RoundRobin, lb.WeightedRoundRobin, lb.SourceHashing, lb.MaglevHashing}, s.Scheduler), "scheduler %q", s.Scheduler)
+		must(!keys[key], "service %s", key)
+		first, last := key.Ports()
+		if s.FirewallMark == 0 {
+			must(ip(s.Address) && key.Prefix().Addr() == s.Address && first <= last && s.LastPort != s.Port || s.LastPort == 0, "service %s", key)
+			must(slices.Contains([]lb.Protocol{lb.TCP, lb.UDP, lb.SCTP}, s.Protocol), "protocol %s", s.Protocol)
+		}
+		must(slices.Contains([]lb.Scheduler{"rr", "wrr", "lc", "wlc", "sh", "mh"}, s.Scheduler), "scheduler %q", s.Scheduler)
+		must(int(s.PersistenceBits) < key.Address.BitLen(), "persistence.prefix %d", s.PersistenceBits)
+		if s.OnlyIPVS() != "" || c.Dataplane.Mode == ModeIPVS {
+			must(len(s.LacksOnIPVS()) == 0, "service %s lacks %+v on IPVS", key, s.LacksOnIPVS())
+		}
 		must(s.Persistence >= 0 && s.Persistence%time.Second == 0, "persistence %s", s.Persistence)
 		must(len(s.RealServers) > 0, "service %s has no real server", s.Name)
 		names[s.Name], keys[key] = true, true
@@ -56,10 +63,12 @@ func checkInvariants(t *testing.T, c *Config) {
 		seen := map[netip.Addr]bool{s.Address: true, s.SorryServer.Address: true}
 		must(s.Quorum > s.Hysteresis && s.Hysteresis >= 0 && s.SlowStart >= 0, "quorum %d, hysteresis %d, slow start %s", s.Quorum, s.Hysteresis, s.SlowStart)
 		must(s.OnDown == OnDownRemove || s.OnDown == OnDownKeep, "on_down %q", s.OnDown)
-		must(s.SorryServer == SorryServer{} || unicast(s.SorryServer.Address) && s.SorryServer.Port == s.Port, "sorry server %+v", s.SorryServer)
+		must(s.SorryServer == SorryServer{} || ip(s.SorryServer.Address) && (s.SorryServer.Port == s.Port || s.LastPort != 0 || s.Forwarding == lb.NAT), "sorry server %+v", s.SorryServer)
 		for _, r := range s.RealServers {
-			must(unicast(r.Address) && !seen[r.Address], "real server %s", r.Address)
-			must(r.Port == s.Port, "real server's port %d", r.Port)
+			must(ip(r.Address) && !seen[r.Address], "real server %s", r.Address)
+			must(r.Port == s.Port && s.LastPort == 0 || r.Port == 0 || s.Forwarding == lb.NAT, "real server's port %d", r.Port)
+			must(r.Check == nil || r.Check.Kind == health.ICMP || r.Check.Port != 0 || r.Port != 0, "check of %s has no port", r.Address)
+			must(r.Address.Is4() == key.Address.Is4(), "real server %s of service %s", r.Address, key)
 			must(s.Check == nil || r.Check != nil, "real server %s has no check", r.Address)
 			seen[r.Address] = true
 			checkCheck(t, r.Check)

@@ -20,6 +20,8 @@ func (d *decoder) relations(c *Config) {
 	d.tracking(c)
 	d.fastPath(c)
 	d.services(c.Services, held)
+	d.overlaps(c)
+	d.planes(c)
 	d.paths(c)
 	d.interfaces(c)
 }
@@ -44,20 +46,117 @@ func (d *decoder) services(services []Service, held map[netip.Addr]string) {
 		if other, ok := taken(names, s.Name, path); ok {
 			d.wrongAt(path+".name", "%s is the name of %s too; every service needs its own", quote(s.Name), other)
 		}
-		key := lb.ServiceKey{Address: s.Address, Port: s.Port, Protocol: s.Protocol}
-		if s.Address.IsValid() && s.Port != 0 && s.Protocol != 0 {
+		if d.identified(path, s) {
+			key := s.Key()
 			if other, ok := taken(keys, key, path); ok {
-				d.wrongAt(path+".address", "%s is %s already; allowed: one service for each address, port and protocol", key, other)
+				d.wrongAt(path+"."+d.identity(path), "%s is %s already; allowed: one service for each address, port and protocol, or firewall mark", key, other)
 			}
 		}
-		if _, ok := held[s.Address]; s.Address.IsValid() && !ok {
+		if _, ok := held[s.Address]; s.Address.IsValid() && s.Bits == 0 && !ok {
 			d.warnAt(path+".address", "no instance holds %s; add it to virtual_addresses of one, unless something else brings its packets here", s.Address)
 		}
+		d.markAlone(path, s)
+		d.persistence(path, s)
+		d.flowKeys(path, s)
 		if d.written(path + ".check") {
 			d.checkKeys(path+".check", s.Check)
 		}
 		d.realServers(path, s, held)
 		d.serverLife(path, s, held)
+	}
+	d.groups(services)
+}
+
+// identity is the key of a service that says which packets are its own.
+func (d *decoder) identity(path string) string {
+	if d.written(path + ".firewall_mark") {
+		return "firewall_mark"
+	}
+	return "address"
+}
+
+// identified says whether all that makes a service's key was read without a problem.
+func (d *decoder) identified(path string, s Service) bool {
+	if d.identity(path) == "firewall_mark" {
+		return s.FirewallMark != 0 && len(s.RealServers) > 0 && s.RealServers[0].Address.IsValid()
+	}
+	return s.Address.IsValid() && d.written(path+".port") && !d.reported(path+".port") && s.Protocol != 0
+}
+
+// markAlone reports what a service by firewall mark can't have.
+func (d *decoder) markAlone(path string, s Service) {
+	if d.identity(path) != "firewall_mark" {
+		return
+	}
+	for _, key := range []string{"address", "port", "protocol"} {
+		if at := path + "." + key; d.written(at) {
+			d.wrongAt(at, "the packets of this service are told by their firewall_mark; leave %s out, and match it in the rule that sets the mark", key)
+		}
+	}
+}
+
+// persistence checks how clients are bound.
+func (d *decoder) persistence(path string, s Service) {
+	at := path + ".persistence.prefix"
+	bits := 32
+	if d.serviceFamily(path, s) == 6 {
+		bits = 128
+	}
+	if d.written(at) && !d.reported(at) && int(s.PersistenceBits) > bits {
+		d.wrongAt(at, "%d is out of range; allowed: 1 to %d, the bits of a client's address", s.PersistenceBits, bits)
+	}
+}
+
+// serviceFamily is 4 or 6, or 0 if it is not known.
+func (d *decoder) serviceFamily(path string, s Service) int {
+	if family := d.families[path+".address"]; family != 0 || s.FirewallMark == 0 {
+		return family
+	}
+	return d.families[path+".real_servers[0].address"]
+}
+
+// flowKeys reports keys that have no meaning for the protocol of the service.
+func (d *decoder) flowKeys(path string, s Service) {
+	only := func(key string, p lb.Protocol) {
+		if at := path + "." + key; d.written(at) && s.Protocol != 0 && s.Protocol != p {
+			d.wrongAt(at, "a service of protocol %s has no %s; leave it out; allowed with: %s", s.Protocol, key, p)
+		}
+	}
+	if s.FirewallMark != 0 || s.Protocol == lb.SCTP {
+		return // only IPVS can serve those, so planes says more
+	}
+	for _, key := range []string{"timeouts.syn", "timeouts.established", "timeouts.closing", "unknown"} {
+		only(key, lb.TCP)
+	}
+	only("timeouts.udp", lb.UDP)
+}
+
+// groups checks that services which share their clients bind them in the same way.
+func (d *decoder) groups(services []Service) {
+	first := map[string]int{}
+	for n, s := range services {
+		if s.Group == "" {
+			continue
+		}
+		at := fmt.Sprintf("services[%d].persistence.group", n)
+		f, ok := first[s.Group]
+		if !ok {
+			first[s.Group] = n
+			continue
+		}
+		o := services[f]
+		for _, differs := range []struct {
+			what string
+			is   bool
+		}{
+			{"persistence.timeout", s.Persistence != o.Persistence && s.Persistence != 0 && o.Persistence != 0},
+			{"persistence.prefix", s.PersistenceBits != o.PersistenceBits},
+			{"family", s.Address.IsValid() && o.Address.IsValid() && s.Address.Is4() != o.Address.Is4()},
+		} {
+			if differs.is {
+				d.wrongAt(at, "the %s of this service is not that of services[%d], which is in group %s too; make them equal, or leave one out of it", differs.what, f, quote(s.Group))
+			}
+		}
 	}
 }
 
@@ -72,17 +171,15 @@ func (d *decoder) realServers(path string, s Service, held map[netip.Addr]string
 		at := fmt.Sprintf("%s[%d]", list, n)
 		if first, ok := taken(addresses, r.Address, at); ok {
 			d.wrongAt(at+".address", "%s is in the service twice, first as %s; write it once", r.Address, first)
-		} else if r.Address.IsValid() && r.Address == s.Address {
-			d.wrongAt(at+".address", "%s is the address of the service itself; write the real server's own address", r.Address)
+		} else if r.Address.IsValid() && s.Address.IsValid() && s.Key().Prefix().Contains(r.Address) {
+			d.wrongAt(at+".address", "%s is an address of the service itself; write the real server's own address", r.Address)
 		} else if other, ok := held[r.Address]; ok {
 			d.warnAt(at+".address", "%s is a virtual address of %s; a real server is reached at its own address", r.Address, other)
 		}
-		if family, own := d.families[path+".address"], d.families[at+".address"]; family != own && family != 0 && own != 0 {
+		if family, own := d.serviceFamily(path, s), d.families[at+".address"]; family != own && family != 0 && own != 0 {
 			d.wrongAt(at+".address", "it is IPv%d, the service's address is IPv%d; allowed: real servers of the service's family", own, family)
 		}
-		if s.Port != 0 && r.Port != 0 && r.Port != s.Port {
-			d.wrongAt(at+".port", "%d is not the service's port; allowed: %d, since direct return can't change ports (check.port sets where a check goes)", r.Port, s.Port)
-		}
+		d.realPort(path, at, s, r)
 		if d.written(at + ".check") {
 			d.checkKeys(at+".check", r.Check)
 		}
@@ -92,8 +189,35 @@ func (d *decoder) realServers(path string, s Service, held map[netip.Addr]string
 		d.warnAt(list, "all weights are 0; no real server takes new connections")
 	}
 	delete(weights, 0)
-	if s.Scheduler == lb.RoundRobin && len(weights) > 1 {
-		d.warnAt(path+".scheduler", "rr ignores that the weights differ; write wrr to use them")
+	if s.Scheduler.IgnoresWeights() && len(weights) > 1 {
+		d.warnAt(path+".scheduler", "%s ignores that the weights differ; write w%[1]s to use them", s.Scheduler)
+	}
+}
+
+// realPort checks the port of a real server, and that a check knows where to go.
+func (d *decoder) realPort(path, at string, s Service, r RealServer) {
+	single := s.FirewallMark == 0 && s.Port != 0 && s.LastPort == 0
+	switch {
+	case !d.written(at+".port") || d.reported(path+".port") || d.reported(at+".port"):
+	case s.Forwarding == lb.NAT && (single || s.FirewallMark != 0):
+	case s.Forwarding == lb.NAT:
+		d.wrongAt(at+".port", "a service with more than one port has no port that %d could stand for; leave it out: the packet's own stays", r.Port)
+	case s.FirewallMark != 0:
+		d.wrongAt(at+".port", "leave it out: only forwarding: nat changes ports (check.port sets where a check goes)")
+	case !single:
+		d.wrongAt(at+".port", "leave it out: a packet keeps its port, since only forwarding: nat changes ports (check.port sets where a check goes)")
+	case r.Port != s.Port:
+		d.wrongAt(at+".port", "%d is not the service's port; allowed: %d, since only forwarding: nat changes ports (check.port sets where a check goes)", r.Port, s.Port)
+	}
+	if r.Check == nil || r.Check.Port != 0 || r.Port != 0 || r.Check.Kind == "" || r.Check.Kind == health.ICMP || d.reported(path+".port") || !d.identified(path, s) {
+		return
+	}
+	check := at + ".check"
+	if !d.written(check) {
+		check = path + ".check"
+	}
+	if key := check + ".port"; !d.reported(key) {
+		d.wrongAt(key, "missing; write the port of the check, since the service has no single one")
 	}
 }
 

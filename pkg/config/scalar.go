@@ -204,17 +204,6 @@ func (d *decoder) networkInterface(v value) (string, bool) {
 	return s, ok
 }
 
-// address reads the address of a service or of a real server.
-func (d *decoder) address(v value) (netip.Addr, bool) {
-	const allowed = "an IPv4 unicast address like 192.168.5.100"
-	a, ok := d.bareAddress(v, allowed)
-	if ok && a.Is6() {
-		d.wrong(v, "%s is an IPv6 address, not supported by this version; allowed: %s", quote(v.node.Value), allowed)
-		return netip.Addr{}, false
-	}
-	return a, ok && d.usable(v, a, allowed)
-}
-
 // boxAddress reads the own address of some box, of either family.
 func (d *decoder) boxAddress(v value) (netip.Addr, bool) {
 	const allowed = "a unicast address like 192.168.5.2 or 2001:db8::2"

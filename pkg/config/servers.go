@@ -11,7 +11,7 @@ const maxQuorum = 1000000
 
 func (d *decoder) sorryServer(v value) (s SorryServer) {
 	d.object(v,
-		required("address", into(&s.Address, d.address), "the sorry server's own address, like 192.168.5.109"),
+		required("address", into(&s.Address, d.boxAddress), "the sorry server's own address, like 192.168.5.109"),
 		optional("port", into(&s.Port, integer[uint16](d, 1, 65535))),
 	)
 	return s
@@ -49,15 +49,13 @@ func (d *decoder) sorryServerOf(at, service string, s Service, held map[netip.Ad
 			d.wrongAt(at+".address", "%s is real_servers[%d] already; write another server, which has time when no real server has", address, n)
 		}
 	}
-	if address == s.Address {
-		d.wrongAt(at+".address", "%s is the address of the service itself; write the sorry server's own address", address)
+	if s.Address.IsValid() && s.Key().Prefix().Contains(address) {
+		d.wrongAt(at+".address", "%s is an address of the service itself; write the sorry server's own address", address)
 	} else if other, ok := held[address]; ok {
 		d.warnAt(at+".address", "%s is a virtual address of %s; a sorry server is reached at its own address", address, other)
 	}
-	if family, own := d.families[service+".address"], d.families[at+".address"]; family != own && family != 0 && own != 0 {
+	if family, own := d.serviceFamily(service, s), d.families[at+".address"]; family != own && family != 0 && own != 0 {
 		d.wrongAt(at+".address", "it is IPv%d, the service's address is IPv%d; allowed: a sorry server of the service's family", own, family)
 	}
-	if port := s.SorryServer.Port; s.Port != 0 && port != 0 && port != s.Port {
-		d.wrongAt(at+".port", "%d is not the service's port; allowed: %d, since direct return can't change ports", port, s.Port)
-	}
+	d.realPort(service, at, s, RealServer{Port: s.SorryServer.Port})
 }

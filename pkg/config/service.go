@@ -1,6 +1,8 @@
 package config
 
 import (
+	"math"
+	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
@@ -16,17 +18,32 @@ func (d *decoder) service(v value) Service {
 	s := Service{Protocol: lb.TCP, Quorum: 1, OnDown: OnDownRemove}
 	d.object(v,
 		required("name", into(&s.Name, d.name), "a name of its own, like web"),
-		required("address", into(&s.Address, d.address), "the virtual address, like 192.168.5.100"),
-		required("port", into(&s.Port, integer[uint16](d, 1, 65535)), "a port of 1 to 65535"),
+		optional("address", func(v value) { s.Address, s.Bits = d.serviceAddress(v) }), // one of these,
+		optional("port", func(v value) { s.Port, s.LastPort = d.ports(v) }),
 		optional("protocol", into(&s.Protocol, d.protocol)),
+		optional("firewall_mark", into(&s.FirewallMark, integer[uint32](d, 1, math.MaxUint32))), // or that
 		required("scheduler", into(&s.Scheduler, d.scheduler), "scheduler: rr or scheduler: wrr"),
-		optional("forwarding", func(v value) { d.choice([]string{"direct"}, "nat", "tunnel")(v) }),
+		optional("forwarding", into(&s.Forwarding, d.forwarding)),
 		optional("persistence", func(v value) {
 			d.object(v,
 				required("timeout", into(&s.Persistence, d.duration(persistence)), "how long a client stays with its real server, like 50s"),
-				optional("prefix", d.persistencePrefix),
+				optional("prefix", into(&s.PersistenceBits, integer[uint8](d, 1, 128))),
+				optional("group", into(&s.Group, d.name)),
 			)
 		}),
+		optional("timeouts", func(v value) {
+			d.object(v,
+				optional("syn", into(&s.Timeouts.Opening, d.duration(flowTime))),
+				optional("established", into(&s.Timeouts.Established, d.duration(flowTime))),
+				optional("closing", into(&s.Timeouts.Closing, d.duration(flowTime))),
+				optional("udp", into(&s.Timeouts.UDP, d.duration(flowTime))),
+			)
+		}),
+		optional("unknown", func(v value) {
+			word, _ := d.choice([]string{"maglev", "refuse"})(v)
+			s.RefuseUnknown = word == "refuse"
+		}),
+		optional("new_flows", into(&s.NewFlows, integer[uint32](d, 1, 100_000_000))),
 		optional("check", func(v value) { s.Check = d.check(v) }),
 		optional("slow_start", into(&s.SlowStart, d.duration(slowStart))),
 		optional("on_down", into(&s.OnDown, d.choice([]string{OnDownRemove, OnDownKeep}))),
@@ -37,25 +54,106 @@ func (d *decoder) service(v value) Service {
 			d.list(v, "real servers", func(v value) { s.RealServers = append(s.RealServers, d.realServer(v)) })
 		}, "at least one, like [{address: 192.168.5.103}]"),
 	)
-	if s.SorryServer.Port == 0 && s.SorryServer.Address.IsValid() {
+	if s.SorryServer.Port == 0 && s.SorryServer.Address.IsValid() && s.LastPort == 0 {
 		s.SorryServer.Port = s.Port
+	}
+	d.missingAddress(v)
+	if a := s.Key().Address; a.IsValid() && int(s.PersistenceBits) == a.BitLen() {
+		s.PersistenceBits = 0
 	}
 	for i := range s.RealServers {
 		r := &s.RealServers[i]
 		if r.Check == nil {
 			r.Check = s.Check
 		}
-		if r.Port == 0 {
+		if r.Port == 0 && s.LastPort == 0 {
 			r.Port = s.Port
 		}
 	}
 	return s
 }
 
+// missingAddress reports what a service without a firewall mark needs.
+func (d *decoder) missingAddress(v value) {
+	if v.node.Kind != yaml.MappingNode || d.written(v.path+".firewall_mark") {
+		return
+	}
+	for _, f := range []struct{ key, missing string }{
+		{"address", "the virtual address, like 192.168.5.100, or a firewall_mark"},
+		{"port", "a port of 1 to 65535, a range like 8000-8099, or 0 for all ports"},
+	} {
+		if at := v.path + "." + f.key; !d.written(at) {
+			d.report(v.place, at, "missing; write "+f.missing)
+		}
+	}
+}
+
+// serviceAddress reads one address, or a network of which all are meant.
+func (d *decoder) serviceAddress(v value) (netip.Addr, uint8) {
+	const allowed = "a unicast address like 192.168.5.100 or 2001:db8::100, or a network like 192.0.2.0/28"
+	s, ok := d.word(v, allowed)
+	if !ok {
+		return netip.Addr{}, 0
+	}
+	address, length, network := strings.Cut(s, "/")
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		d.wrong(v, "%s is not an IP address; allowed: %s, names are not looked up", quote(s), allowed)
+		return netip.Addr{}, 0
+	}
+	d.families[v.path] = familyOf(a)
+	if !d.usable(v, a, allowed) {
+		return netip.Addr{}, 0
+	}
+	if !network {
+		return a, 0
+	}
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil || p.Bits() == 0:
+		d.wrong(v, "%s has a wrong prefix length, %s; allowed: 1 to %d", quote(s), quote(length), a.BitLen())
+	case p.Masked() != p:
+		d.wrong(v, "%s has bits behind its prefix length; write %s for the network, or the address alone", quote(s), p.Masked())
+	case p.IsSingleIP():
+		return a, 0
+	default:
+		return a, uint8(p.Bits())
+	}
+	return netip.Addr{}, 0
+}
+
+var portRange = regexp.MustCompile(`^([1-9][0-9]{0,4})-([1-9][0-9]{0,4})$`)
+
+// ports reads one port, 0 for all of them, or a range.
+func (d *decoder) ports(v value) (first, last uint16) {
+	m := portRange.FindStringSubmatch(v.node.Value)
+	if v.node.Kind != yaml.ScalarNode || m == nil {
+		if v.node.ShortTag() == "!!str" && !digits.MatchString(v.node.Value) {
+			d.wrong(v, "%s is not a port; allowed: 1 to 65535, a range like 8000-8099, or 0 for all ports", quote(v.node.Value))
+			return 0, 0
+		}
+		n, _ := d.integer(v, 0, 65535)
+		return uint16(n), 0
+	}
+	from, _ := strconv.Atoi(m[1])
+	to, _ := strconv.Atoi(m[2])
+	switch {
+	case from > 65535 || to > 65535:
+		d.wrong(v, "%s is out of range; allowed: ports of 1 to 65535 in a range", quote(v.node.Value))
+	case from > to:
+		d.wrong(v, "%s ends before it begins; write %d-%d", quote(v.node.Value), to, from)
+	case from == to:
+		return uint16(from), 0
+	default:
+		return uint16(from), uint16(to)
+	}
+	return 0, 0
+}
+
 func (d *decoder) realServer(v value) RealServer {
 	r := RealServer{Weight: 1}
 	d.object(v,
-		required("address", into(&r.Address, d.address), "the real server's own address, like 192.168.5.103"),
+		required("address", into(&r.Address, d.boxAddress), "the real server's own address, like 192.168.5.103"),
 		optional("port", into(&r.Port, integer[uint16](d, 1, 65535))),
 		optional("weight", into(&r.Weight, integer[uint16](d, 0, 65535))),
 		optional("check", func(v value) { r.Check = d.check(v) }),
@@ -64,22 +162,23 @@ func (d *decoder) realServer(v value) RealServer {
 }
 
 func (d *decoder) protocol(v value) (lb.Protocol, bool) {
-	s, ok := d.choice([]string{"tcp", "udp"})(v)
+	s, ok := d.choice([]string{"tcp", "udp", "sctp"})(v)
 	p, err := lb.ParseProtocol(s)
 	return p, ok && err == nil
 }
 
 func (d *decoder) scheduler(v value) (lb.Scheduler, bool) {
-	known := []string{string(lb.RoundRobin), string(lb.WeightedRoundRobin), string(lb.SourceHashing), string(lb.MaglevHashing)}
-	s, ok := d.choice(known, "lc", "wlc")(v)
+	s, ok := d.choice([]string{string(lb.RoundRobin), string(lb.WeightedRoundRobin), string(lb.LeastConnection),
+		string(lb.WeightedLeastConnection), string(lb.SourceHashing), string(lb.MaglevHashing)})(v)
 	return lb.Scheduler(s), ok
 }
 
-// persistencePrefix reads how much of a client's address counts: as yet all of it.
-func (d *decoder) persistencePrefix(v value) {
-	if n, ok := d.integer(v, 1, 128); ok && n != 32 {
-		d.wrong(v, "%d is not supported by this version; allowed: 32", n)
+func (d *decoder) forwarding(v value) (lb.Forwarding, bool) {
+	s, ok := d.choice([]string{"direct", string(lb.NAT), string(lb.Tunnel)})(v)
+	if s == "direct" {
+		return lb.Direct, ok
 	}
+	return lb.Forwarding(s), ok
 }
 
 // laterChecks are the kinds of checks that keepalived has and this version has not.

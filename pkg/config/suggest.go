@@ -81,6 +81,8 @@ var keepalivedWords = []struct{ word, known, hint string }{
 	{"lb_kind", "forwarding", "write forwarding: direct"},
 	{"lvs_method", "forwarding", "write forwarding: direct"},
 	{"persistence_timeout", "persistence", "write persistence: {timeout: 50s}"},
+	{"persistence_granularity", "persistence", "write persistence: {timeout: 50s, prefix: 24}"},
+	{"fwmark", "firewall_mark", "write firewall_mark: 7"},
 	{"delay_loop", "check", "write check: {type: tcp, interval: 6s}"},
 	{"delay_loop", "interval", "write interval: 6s"},
 	{"real_server", "real_servers", "write real_servers"},

@@ -103,6 +103,7 @@ type Election interface {
 // nextHops finds the ways to real servers; see neigh.Watcher.
 type nextHops interface {
 	Watch(targets, virtual []netip.Addr)
+	Routed(targets []netip.Addr)
 	Changes() <-chan map[netip.Addr]neigh.Hop
 	Source(target netip.Addr) (netip.Addr, error)
 }
@@ -171,6 +172,7 @@ func (d *Director) Run(ctx context.Context) error {
 
 	watcher := neigh.New(d.log)
 	d.neigh = watcher
+	d.neigh.Routed(routed(d.cfg))
 	d.neigh.Watch(d.answering(), virtual(d.cfg))
 	part("next hops", watcher.Run)
 	select {
@@ -339,6 +341,25 @@ func targets(cfg *config.Config) []netip.Addr {
 		if sorry := s.SorryServer.Address; sorry.IsValid() && !seen[sorry] {
 			seen[sorry] = true
 			list = append(list, sorry)
+		}
+	}
+	return list
+}
+
+// routed lists the real servers that IPVS sends to by the kernel's routes: with a translated address, or in a tunnel. One that
+// is behind direct return too must be on a LAN of this box all the same.
+func routed(cfg *config.Config) []netip.Addr {
+	by := map[netip.Addr]bool{}
+	for _, s := range cfg.Services {
+		for _, r := range s.RealServers {
+			before, known := by[r.Address]
+			by[r.Address] = s.Forwarding != lb.Direct && (before || !known)
+		}
+	}
+	var list []netip.Addr
+	for a, is := range by {
+		if is {
+			list = append(list, a)
 		}
 	}
 	return list

@@ -91,9 +91,11 @@ func orNever[T ~int | ~int64](n T) T {
 func services(cfg *config.Config, i config.Instance) []lb.ServiceKey {
 	var out []lb.ServiceKey
 	for _, s := range cfg.Services {
-		holds := func(a config.VirtualAddress) bool { return a.Prefix.Addr() == s.Address }
+		holds := func(a config.VirtualAddress) bool {
+			return s.Address.IsValid() && s.Key().Prefix().Contains(a.Prefix.Addr())
+		}
 		if !i.Accept && slices.ContainsFunc(i.Held(), holds) {
-			out = append(out, lb.ServiceKey{Address: s.Address, Port: s.Port, Protocol: s.Protocol})
+			out = append(out, s.Key())
 		}
 	}
 	return out
@@ -132,7 +134,9 @@ func virtual(cfg *config.Config) []netip.Addr {
 		}
 	}
 	for _, s := range cfg.Services {
-		list = append(list, s.Address)
+		if s.Address.IsValid() && s.Bits == 0 { // of a network, this box has none
+			list = append(list, s.Address)
+		}
 	}
 	return list
 }

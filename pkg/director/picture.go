@@ -1,9 +1,11 @@
 package director
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/xdirector/xdirector/pkg/config"
@@ -36,7 +38,7 @@ func (d *Director) publish() {
 		Started:  d.started,
 		Time:     time.Now(),
 		Stopping: d.stopping,
-		Plane:    status.Plane{Name: string(d.plane.name), Reason: d.plane.reason, Differences: d.plane.differences},
+		Plane:    status.Plane{Name: string(d.plane.name), Reason: d.plane.reason, Differences: append(d.shortcomings(), d.plane.differences...)},
 		Reload:   d.reloaded,
 
 		Maintenance: d.operator.Maintenance,
@@ -49,7 +51,7 @@ func (d *Director) publish() {
 	s.Instances = d.instancePictures(counters.Adverts)
 	facts := d.facts(d.cfg)
 	for _, service := range d.cfg.Services {
-		s.Services = append(s.Services, d.servicePicture(service, s.Plane, counters, facts))
+		s.Services = append(s.Services, d.servicePicture(service, d.planePicture(service, s.Plane), counters, facts))
 	}
 	s.Overrides = d.overrides(counters)
 	s.FlowTable = status.FlowTable(counters.FlowTable)
@@ -68,6 +70,8 @@ func (d *Director) unhealthy() string {
 		return "this director is stopping"
 	case d.applyErr != nil:
 		return "the plane could not be updated: " + d.applyErr.Error()
+	case d.unserved() != "":
+		return d.unserved()
 	case d.meter.failure() != nil:
 		return "the plane's counters can't be read: " + d.meter.failure().Error()
 	case time.Since(d.reportAt) > reportLate:
@@ -176,15 +180,76 @@ func instancePicture(i config.Instance, r ha.InstanceReport, adverts map[string]
 	return p
 }
 
+// planePicture says where a service is while others are on the plane in use.
+func (d *Director) planePicture(s config.Service, others status.Plane) status.Plane {
+	on := planeOf(s, d.plane.name)
+	if on == d.plane.name {
+		return others
+	}
+	b, beside := d.plane.Plane.(*both)
+	if !beside {
+		return status.Plane{Reason: lacks(s, true)}
+	}
+	failed, differences := b.besides()
+	if failed != nil {
+		return status.Plane{Reason: s.OnlyIPVS() + ", and it can't be had: " + failed.Error()}
+	}
+	return status.Plane{Name: string(on), Reason: s.OnlyIPVS(), Differences: differences}
+}
+
+// shortcomings are what services go without since XDP can't be used here.
+func (d *Director) shortcomings() []string {
+	var list []string
+	for _, s := range d.cfg.Services {
+		if d.plane.name == lb.IPVS && lacks(s, false) != "" {
+			list = append(list, "service "+s.Name+": "+lacks(s, false))
+		}
+	}
+	return list
+}
+
+// lacks says what IPVS doesn't do of a service: what it would need to be one at all, or what it can be without.
+func lacks(s config.Service, whole bool) string {
+	var list []string
+	for _, l := range s.LacksOnIPVS() {
+		if l.Whole == whole {
+			list = append(list, l.Key+" has no effect: "+l.Text)
+			if whole {
+				list[len(list)-1] = l.Key + ": " + l.Text
+			}
+		}
+	}
+	return strings.Join(list, "; ")
+}
+
+// unserved says which services no plane has; empty: none.
+func (d *Director) unserved() string {
+	var list []string
+	for _, s := range d.cfg.Services {
+		if d.plane.Plane != nil && planeOf(s, d.plane.name) == "" {
+			list = append(list, fmt.Sprintf("service %s is not served: XDP can't be used here, and %s", s.Name, lacks(s, true)))
+		}
+	}
+	return strings.Join(list, "; ")
+}
+
 func (d *Director) servicePicture(s config.Service, plane status.Plane, counters lb.Counters, f facts) status.Service {
 	p := status.Service{
 		Name:        s.Name,
-		Address:     s.Address.String(),
 		Port:        s.Port,
-		Protocol:    s.Protocol.String(),
+		LastPort:    s.LastPort,
+		Forwarding:  cmp.Or(string(s.Forwarding), "direct"),
 		Scheduler:   string(s.Scheduler),
 		Persistence: s.Persistence,
 		Plane:       plane,
+
+		FirewallMark: s.FirewallMark,
+	}
+	if s.FirewallMark == 0 {
+		p.Protocol, p.Address = s.Protocol.String(), s.Address.String()
+	}
+	if s.Bits != 0 {
+		p.Address = s.Key().Prefix().String()
 	}
 	claims := f.claims(s)
 	weight, _ := quorate(s, claims, f.lost[s.Name])
@@ -213,7 +278,7 @@ func (d *Director) servicePicture(s config.Service, plane status.Plane, counters
 		if claims[n].starts() {
 			picture.SlowStart = 100 * claims[n].tenths / allTenths
 		}
-		picture.NextHop, picture.NextHopError = hopPicture(d.hops[r.Address])
+		picture.NextHop, picture.NextHopError = hopPicture(d.hops[r.Address], s.Forwarding)
 		p.RealServers = append(p.RealServers, picture)
 	}
 	return p
@@ -227,17 +292,19 @@ func (d *Director) sorryPicture(s config.Service, wanted bool, counters lb.Count
 	}
 	hop, traffic := d.hops[address], counters.RealServers[lb.ServerKey{Service: serviceKey(s), Address: address}]
 	p := &status.SorryServer{
-		Address: address.String(), Port: s.SorryServer.Port, Active: wanted && hop.Known(),
+		Address: address.String(), Port: s.SorryServer.Port, Active: wanted && (hop.Known() || s.Forwarding != lb.Direct),
 		Packets: traffic.Packets, Bytes: traffic.Bytes, FlowsCreated: traffic.FlowsCreated, Flows: traffic.Flows,
 	}
-	p.NextHop, p.NextHopError = hopPicture(hop)
+	p.NextHop, p.NextHopError = hopPicture(hop, s.Forwarding)
 	return p
 }
 
-func hopPicture(h neigh.Hop) (text, problem string) {
+func hopPicture(h neigh.Hop, forwarding lb.Forwarding) (text, problem string) {
 	switch {
 	case h.Local:
 		text = "this director"
+	case forwarding != lb.Direct: // the kernel asks for the MAC address itself
+		text = "by the routes of this director"
 	case h.Known():
 		text = h.MAC.String() + " on " + h.InterfaceName
 	}

@@ -61,7 +61,7 @@ func (p *plane) remove() error {
 // before the first packet reaches it. What an earlier run left on the other plane is removed.
 func (d *Director) openPlane(ctx context.Context, cfg *config.Config) error {
 	d.applied, d.applyErr = nil, nil
-	stateFile := filepath.Join(cfg.StateDir, "ipvs.json")
+	stateFile := ipvsFile(cfg)
 	if filtersAlone(cfg) {
 		d.cleanIPVS(stateFile)
 		return d.openFilter(ctx, cfg)
@@ -77,7 +77,7 @@ func (d *Director) openPlane(ctx context.Context, cfg *config.Config) error {
 		p, err := d.openXDP(ctx, cfg)
 		if err == nil {
 			d.plane = p
-			d.cleanIPVS(stateFile)
+			d.openBeside(ctx, cfg, stateFile)
 			return nil
 		}
 		if errors.Is(err, xdp.ErrInUse) {
@@ -149,9 +149,10 @@ func (d *Director) openXDP(ctx context.Context, cfg *config.Config) (plane, erro
 	if err != nil {
 		return plane{}, err
 	}
-	p := plane{Plane: x, name: lb.XDPNative}
+	p := plane{Plane: d.withIPVS(x, cfg), name: lb.XDPNative}
 	d.plane = p // for the wish, which depends on the plane's kind
-	err = x.Apply(ctx, d.wish(cfg))
+	state, _ := divide(d.wish(cfg))
+	err = x.Apply(ctx, state)
 	if err == nil {
 		p.modes, err = x.Attach(modes...)
 	}
@@ -186,6 +187,33 @@ func (d *Director) openXDP(ctx context.Context, cfg *config.Config) (plane, erro
 	d.log.Info(what, "plane", p.name, "interfaces", strings.Join(all, ","), "reason", p.reason)
 	return p, nil
 }
+
+// withIPVS is an XDP plane that can have IPVS beside it.
+func (d *Director) withIPVS(x *xdp.Plane, cfg *config.Config) *both {
+	return &both{Plane: x, xdp: x, log: d.log, open: func() (Plane, error) {
+		p, err := ipvs.Open(ipvsFile(cfg), d.log)
+		if err != nil {
+			return nil, err // a nil *ipvs.Plane would be a Plane
+		}
+		return p, nil
+	}}
+}
+
+// openBeside puts what only IPVS can serve there, or removes what an earlier run left. The others don't depend on that: a
+// failure is told, and tried again every second.
+func (d *Director) openBeside(ctx context.Context, cfg *config.Config, stateFile string) {
+	_, state := divide(d.wish(cfg))
+	if len(state.Services) == 0 {
+		d.cleanIPVS(stateFile)
+		return
+	}
+	if d.applyErr = d.plane.Plane.(*both).applyIPVS(ctx, state); d.applyErr != nil {
+		d.log.Error("the plane could not be updated; tried again every second", "plane", lb.IPVS, "error", d.applyErr)
+	}
+}
+
+// ipvsFile remembers which services of IPVS are ours.
+func ipvsFile(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "ipvs.json") }
 
 func (d *Director) planeName() string {
 	if d.plane.name == "" {

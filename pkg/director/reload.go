@@ -86,6 +86,7 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 		if err := d.attachFirst(ctx, cfg); err != nil {
 			d.plane, d.applyErr = plane, failure
 			if len(d.cfg.Services) == 0 {
+				d.neigh.Routed(routed(d.cfg))
 				d.neigh.Watch(targets(d.cfg), virtual(d.cfg))
 				return err
 			}
@@ -105,6 +106,7 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 	}
 	d.cfg = cfg
 	d.meter.watch(d.plane.Plane)
+	d.neigh.Routed(routed(cfg))
 	d.neigh.Watch(targets(cfg), virtual(cfg))
 	d.checks.Configure(d.targets(cfg))
 	d.configureElection()
@@ -146,9 +148,10 @@ func (d *Director) learnHops(ctx context.Context, cfg *config.Config) {
 	if len(added) == 0 {
 		return
 	}
+	d.neigh.Routed(routed(cfg))
 	d.neigh.Watch(append(old, added...), append(virtual(d.cfg), virtual(cfg)...))
 	limit := time.After(hopPatience)
-	for slices.ContainsFunc(added, func(a netip.Addr) bool { h := d.hops[a]; return h.Err == nil && !h.Local && !h.Known() }) {
+	for slices.ContainsFunc(added, func(a netip.Addr) bool { h := d.hops[a]; return h.Err == nil && !h.Local && !h.Routed && !h.Known() }) {
 		select {
 		case d.hops = <-d.neigh.Changes():
 		case <-limit:

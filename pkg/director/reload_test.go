@@ -63,6 +63,7 @@ type hops struct {
 	changes chan map[netip.Addr]neigh.Hop
 }
 
+func (*hops) Routed([]netip.Addr)                         {}
 func (h *hops) Watch(targets, _ []netip.Addr)             { h.watched = append(h.watched, targets) }
 func (h *hops) Changes() <-chan map[netip.Addr]neigh.Hop  { return h.changes }
 func (h *hops) Source(netip.Addr) (a netip.Addr, _ error) { return a, nil }

@@ -173,6 +173,7 @@ func (g *guard) write(all map[string]guarded) error {
 	var errs []error
 	for _, f := range []family{rules4, rules6} {
 		var addresses, services []nftables.SetElement
+		var wide []lb.ServiceKey
 		for _, one := range all {
 			for _, a := range one.addresses {
 				if a.Is6() == f.is6 {
@@ -180,7 +181,11 @@ func (g *guard) write(all map[string]guarded) error {
 				}
 			}
 			for _, s := range one.services {
-				if s.Address.Is6() == f.is6 {
+				switch {
+				case s.Address.Is6() != f.is6:
+				case s.Port == 0 || s.LastPort != 0 || s.Bits != 0:
+					wide = append(wide, s)
+				default:
 					services = append(services, nftables.SetElement{Key: serviceElement(s)})
 				}
 			}
@@ -193,6 +198,9 @@ func (g *guard) write(all map[string]guarded) error {
 			KeyType: nftables.MustConcatSetType(f.address, nftables.TypeInetProto, nftables.TypeInetService)}
 		errs = append(errs, g.conn.AddSet(keep, addresses), g.conn.AddSet(pass, services))
 		rule(f.only(), f.service(), []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: pass.Name, SetID: pass.ID}}, verdict(expr.VerdictAccept))
+		for _, s := range wide {
+			rule(f.only(), f.destination(), f.wide(s), verdict(expr.VerdictAccept))
+		}
 		for _, kind := range f.needed {
 			rule(f.only(), f.message(kind), verdict(expr.VerdictAccept))
 		}
@@ -258,6 +266,27 @@ func (f family) service() []expr.Any {
 	return append(f.destination(),
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: f.registers[0]},
 		&expr.Payload{DestRegister: f.registers[1], Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2})
+}
+
+// wide matches a service of many addresses or ports, with the destination address in register 1.
+func (f family) wide(s lb.ServiceKey) []expr.Any {
+	prefix := s.Prefix()
+	mask := make([]byte, f.length)
+	for bit := range prefix.Bits() {
+		mask[bit/8] |= 0x80 >> (bit % 8)
+	}
+	first, last := s.Ports()
+	port := func(op expr.CmpOp, n uint16) *expr.Cmp {
+		return &expr.Cmp{Op: op, Register: 1, Data: binary.BigEndian.AppendUint16(nil, n)}
+	}
+	return []expr.Any{
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: f.length, Mask: mask, Xor: make([]byte, f.length)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: prefix.Addr().AsSlice()},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{byte(s.Protocol)}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		port(expr.CmpOpGte, first), port(expr.CmpOpLte, last),
+	}
 }
 
 // message matches one kind of ICMP message.

@@ -91,6 +91,11 @@ func TestWithAcceptFalseOnlyServicesAndNeighbourDiscoveryReachTheBox(t *testing.
 		i := &wanted[n]
 		i.Name, i.Accept = fmt.Sprint("VI_", n), false
 		i.Services = []lb.ServiceKey{{Address: i.VRRP.Addresses[0], Port: 80, Protocol: lb.TCP}}
+		// Ports 90 to 95 of the whole network around it.
+		around, err := i.VRRP.Addresses[0].Prefix(24)
+		must(t, err)
+		i.Services = append(i.Services, lb.ServiceKey{Address: around.Addr(), Bits: 24, Port: 90, LastPort: 95, Protocol: lb.TCP},
+			lb.ServiceKey{Address: i.VRRP.Addresses[0], Protocol: lb.UDP})
 		keepers[n] = o.keep(*i)
 		keepers[n].master()
 	}
@@ -98,7 +103,7 @@ func TestWithAcceptFalseOnlyServicesAndNeighbourDiscoveryReachTheBox(t *testing.
 	own.Name, own.Accept = "VI_2", false
 	administrators := o.keep(own) // its address was there before
 	administrators.master()
-	for _, port := range []int{80, 81} {
+	for _, port := range []int{80, 81, 92, 96} {
 		a.listen(port)
 	}
 	eventually(t, "addresses", func() bool { return a.has(vip1.String()) && a.has(vip6.String()) })
@@ -107,7 +112,11 @@ func TestWithAcceptFalseOnlyServicesAndNeighbourDiscoveryReachTheBox(t *testing.
 		if !b.reaches(netip.AddrPortFrom(c.virtual, 80), limit) {
 			t.Errorf("the service at %s is not reached, or its neighbour discovery", c.virtual)
 		}
-		if b.reaches(netip.AddrPortFrom(c.virtual, 81), 100*time.Millisecond) || b.pings(c.virtual, c.own) {
+		if !b.reaches(netip.AddrPortFrom(c.virtual, 92), limit) {
+			t.Errorf("a port in the range of a service at %s is not reached", c.virtual)
+		}
+		if b.reaches(netip.AddrPortFrom(c.virtual, 81), 100*time.Millisecond) || b.reaches(netip.AddrPortFrom(c.virtual, 96), 100*time.Millisecond) ||
+			b.pings(c.virtual, c.own) {
 			t.Errorf("%s answers for more than its service", c.virtual)
 		}
 		if !b.reaches(netip.AddrPortFrom(c.own, 81), limit) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/cloudflare/ipvs"
@@ -24,13 +25,14 @@ type fakeService struct {
 
 func newFake() *fake {
 	return &fake{settings: map[string]string{
-		"sloppy_tcp": "0", "expire_nodest_conn": "0", "expire_quiescent_template": "0", "conn_reuse_mode": "1",
+		"net.ipv4.vs.sloppy_tcp": "0", "net.ipv4.vs.expire_nodest_conn": "0", "net.ipv4.vs.expire_quiescent_template": "0",
+		"net.ipv4.vs.conn_reuse_mode": "1", "net.ipv4.vs.sloppy_sctp": "0", "net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0",
 	}}
 }
 
 func (f *fake) find(s ipvs.Service) *fakeService {
 	for _, have := range f.services {
-		if have.Address == s.Address && have.Port == s.Port && have.Protocol == s.Protocol && have.FWMark == s.FWMark {
+		if have.Address == s.Address && have.Port == s.Port && have.Protocol == s.Protocol && have.FWMark == s.FWMark && have.Family == s.Family {
 			return have
 		}
 	}
@@ -58,7 +60,7 @@ func (f *fake) CreateService(s ipvs.Service) error {
 	if f.find(s) != nil {
 		return syscall.EEXIST
 	}
-	if s.Scheduler != "rr" && s.Scheduler != "wrr" {
+	if !slices.Contains(modules[1:], "ip_vs_"+s.Scheduler) {
 		return syscall.ENOENT
 	}
 	s.Flags |= ipvs.ServiceHashed
@@ -200,6 +202,6 @@ func (w *watched) RemoveDestination(s ipvs.Service, d ipvs.Destination) error {
 }
 
 func (w *watched) Set(name, value string) error {
-	w.note("%s=%s", name, value)
+	w.note("%s=%s", strings.TrimPrefix(name, "net.ipv4.vs."), value)
 	return w.kernel.Set(name, value)
 }

@@ -1,6 +1,7 @@
 package ipvs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -23,16 +24,16 @@ type kernel interface {
 	CreateDestination(ipvs.Service, ipvs.Destination) error
 	UpdateDestination(ipvs.Service, ipvs.Destination) error
 	RemoveDestination(ipvs.Service, ipvs.Destination) error
-	Setting(name string) (string, error)
+	Setting(name string) (string, error) // named as sysctl has it
 	Set(name, value string) error
 	Close() error
 }
 
 // modules are those of the kernel, in the order of need.
-var modules = [...]string{"ip_vs", "ip_vs_rr", "ip_vs_wrr"}
+var modules = [...]string{"ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_sh", "ip_vs_mh"}
 
-// settings is the folder of the kernel's IPVS settings; Linux shows those of the caller's network namespace.
-const settings = "/proc/sys/net/ipv4/vs"
+// settings is the folder of the kernel's settings; of those below net Linux shows the ones of the caller's network namespace.
+const settings = "/proc/sys"
 
 // linux is the kernel of this machine.
 type linux struct {
@@ -42,11 +43,12 @@ type linux struct {
 func dial() (kernel, error) {
 	client, err := ipvs.New()
 	if errors.Is(err, os.ErrNotExist) {
-		// Only now: a kernel with IPVS built in has no module to load.
-		if loading := load(); loading != nil {
-			return nil, fmt.Errorf("kernel has no ip_vs: modprobe -a %s (tried: %w)", strings.Join(modules[:], " "), loading)
-		}
+		// Only now: a kernel with IPVS built in has no module to load. Nobody may ever need a scheduler that is missing.
+		loading := load()
 		client, err = ipvs.New()
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("kernel has no ip_vs: modprobe -a %s (tried: %w)", strings.Join(modules[:], " "), cmp.Or(loading, err))
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to the kernel's ip_vs: %w", err)
@@ -64,19 +66,23 @@ func load() error {
 }
 
 func (linux) Setting(name string) (string, error) {
-	value, err := os.ReadFile(filepath.Join(settings, name))
+	value, err := os.ReadFile(settingFile(name))
 	return strings.TrimSpace(string(value)), err
 }
 
 func (linux) Set(name, value string) error {
-	return os.WriteFile(filepath.Join(settings, name), []byte(value), 0)
+	return os.WriteFile(settingFile(name), []byte(value), 0)
+}
+
+func settingFile(name string) string {
+	return filepath.Join(settings, strings.ReplaceAll(name, ".", "/"))
 }
 
 func (l linux) Close() error {
 	return l.Client.(io.Closer).Close()
 }
 
-// virtual is one virtual service of the kernel that has an address.
+// virtual is one virtual service of the kernel.
 type virtual struct {
 	ipvs.Service
 	destinations []ipvs.DestinationExtended
@@ -85,7 +91,6 @@ type virtual struct {
 // snapshot is everything that IPVS has at one moment.
 type snapshot struct {
 	services map[lb.ServiceKey]virtual
-	others   []string // services of kinds that we never make, by name
 }
 
 // read takes a snapshot.
@@ -101,8 +106,7 @@ func read(k kernel) (snapshot, error) {
 	for _, s := range list {
 		key := lb.ServiceKey{Address: s.Address, Port: s.Port, Protocol: lb.Protocol(s.Protocol)}
 		if s.FWMark != 0 {
-			found.others = append(found.others, fmt.Sprintf("firewall mark %d", s.FWMark))
-			continue
+			key = lb.MarkKey(s.FWMark, s.Family == ipvs.INET6)
 		}
 		destinations, err := k.Destinations(s.Service)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -121,5 +125,5 @@ func (s snapshot) foreign(ours map[lb.ServiceKey]bool) []string {
 			rest[key] = true
 		}
 	}
-	return append(keys(rest), s.others...)
+	return keys(rest)
 }

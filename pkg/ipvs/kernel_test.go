@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -52,7 +53,7 @@ func down(r lb.RealServer) lb.RealServer {
 }
 
 func TestKernelModulesAreLoadedByOpenAndAnErrorNamesTheCure(t *testing.T) {
-	if out, err := exec.Command("modprobe", "-r", "ip_vs_rr", "ip_vs_wrr", "ip_vs").CombinedOutput(); err != nil {
+	if out, err := exec.Command("modprobe", slices.Concat([]string{"-r"}, modules[1:], modules[:1])...).CombinedOutput(); err != nil {
 		t.Fatalf("modprobe -r: %v: %s", err, out)
 	}
 	loader, err := os.ReadFile("/proc/sys/kernel/modprobe")
@@ -71,7 +72,7 @@ func TestKernelModulesAreLoadedByOpenAndAnErrorNamesTheCure(t *testing.T) {
 	path := os.Getenv("PATH")
 	t.Setenv("PATH", "/nowhere")
 	_, err = Open(file, log)
-	wantError(t, err, "kernel has no ip_vs: modprobe -a ip_vs ip_vs_rr ip_vs_wrr")
+	wantError(t, err, "kernel has no ip_vs: modprobe -a ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc")
 
 	t.Setenv("PATH", path)
 	p, err := Open(file, log)
@@ -327,7 +328,7 @@ func TestKernelForeignServiceForwardsOnBesideOurs(t *testing.T) {
 		t.Errorf("our own service went to %s, want 1", got)
 	}
 	l.director.must("check the settings", func() error {
-		value, err := theirs.Setting("expire_nodest_conn")
+		value, err := theirs.Setting("net.ipv4.vs.expire_nodest_conn")
 		if err == nil && value != "0" {
 			err = fmt.Errorf("expire_nodest_conn is %s beside a foreign service", value)
 		}

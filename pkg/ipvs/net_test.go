@@ -154,19 +154,37 @@ func (l *lan) sendTo(b *box) {
 // sends a dot, which makes it close first; on UDP for each datagram.
 func (b *box) serve(name byte) {
 	b.t.Helper()
-	var tcp net.Listener
+	b.serveAt(name, "tcp4", vip+":80")
 	var udp net.PacketConn
 	b.must("listen", func() (err error) {
-		if tcp, err = net.Listen("tcp4", vip+":80"); err != nil {
-			return err
-		}
 		udp, err = net.ListenPacket("udp4", vip+":53")
 		return err
 	})
-	b.t.Cleanup(func() { tcp.Close(); udp.Close() })
+	b.t.Cleanup(func() { udp.Close() })
+	go func() {
+		in := make([]byte, 64)
+		for {
+			_, from, err := udp.ReadFrom(in)
+			if err != nil {
+				return
+			}
+			_, _ = udp.WriteTo([]byte{name}, from)
+		}
+	}()
+}
+
+// serveAt answers so at a TCP address.
+func (b *box) serveAt(name byte, network, address string) {
+	b.t.Helper()
+	var listener net.Listener
+	b.must("listen", func() (err error) {
+		listener, err = net.Listen(network, address)
+		return err
+	})
+	b.t.Cleanup(func() { listener.Close() })
 	go func() {
 		for {
-			c, err := tcp.Accept()
+			c, err := listener.Accept()
 			if err != nil {
 				return
 			}
@@ -184,16 +202,6 @@ func (b *box) serve(name byte) {
 			}()
 		}
 	}()
-	go func() {
-		in := make([]byte, 64)
-		for {
-			_, from, err := udp.ReadFrom(in)
-			if err != nil {
-				return
-			}
-			_, _ = udp.WriteTo([]byte{name}, from)
-		}
-	}()
 }
 
 // limit is much longer than anything takes, on a slow machine too.
@@ -201,6 +209,13 @@ const limit = 10 * time.Second
 
 // dial connects from a local address, ":0" for any, to the virtual address.
 func (l *lan) dial(network, local string) (net.Conn, error) {
+	if network == "udp4" {
+		return l.dialTo(network, local, vip+":53")
+	}
+	return l.dialTo(network, local, vip+":80")
+}
+
+func (l *lan) dialTo(network, local, to string) (net.Conn, error) {
 	var c net.Conn
 	err := l.client.do(func() (err error) {
 		d := net.Dialer{Timeout: limit, Control: func(_, _ string, raw syscall.RawConn) (err error) {
@@ -209,13 +224,12 @@ func (l *lan) dial(network, local string) (net.Conn, error) {
 			}
 			return err
 		}}
-		place, port := netip.MustParseAddrPort(local), ":80"
+		place := netip.MustParseAddrPort(local)
+		d.LocalAddr = net.TCPAddrFromAddrPort(place)
 		if network == "udp4" {
-			d.LocalAddr, port = net.UDPAddrFromAddrPort(place), ":53"
-		} else {
-			d.LocalAddr = net.TCPAddrFromAddrPort(place)
+			d.LocalAddr = net.UDPAddrFromAddrPort(place)
 		}
-		c, err = d.DialContext(context.Background(), network, vip+port)
+		c, err = d.DialContext(context.Background(), network, to)
 		if err != nil {
 			return err
 		}

@@ -11,21 +11,27 @@ import (
 
 	"github.com/cloudflare/ipvs"
 	"github.com/cloudflare/ipvs/netmask"
+	"golang.org/x/sys/unix"
+
 	"github.com/xdirector/xdirector/pkg/lb"
 )
 
 // step is one change of the kernel.
 type step struct {
 	service lb.ServiceKey
-	text    string // what it does, for an operator
-	creates bool   // the service itself
+	text    string       // what it does, for an operator
+	creates lb.Scheduler // of the service itself, which is made; empty: it is there already
 	run     func(kernel) error
 }
 
 func (s step) failed(err error) error {
 	cure := ""
-	if s.creates && errors.Is(err, os.ErrNotExist) {
-		cure = ": the kernel lacks the scheduler's module: modprobe -a " + strings.Join(modules[1:], " ")
+	switch {
+	case s.creates == "":
+	case errors.Is(err, os.ErrNotExist):
+		cure = ": the kernel lacks the scheduler's module: modprobe ip_vs_" + string(s.creates)
+	case errors.Is(err, unix.EPROTONOSUPPORT):
+		cure = fmt.Sprintf(": this kernel was built without IPVS for %s (CONFIG_IP_VS_PROTO_%s)", s.service.Protocol, strings.ToUpper(s.service.Protocol.String()))
 	}
 	return fmt.Errorf("service %s: %s: %w%s", s.service, s.text, err, cure)
 }
@@ -59,7 +65,7 @@ func planService(found snapshot, s lb.Service) []step {
 		steps = append(steps, step{
 			service: s.Key,
 			text:    fmt.Sprintf("create service with scheduler %s", s.Scheduler),
-			creates: true,
+			creates: s.Scheduler,
 			run:     func(k kernel) error { return k.CreateService(want) },
 		})
 	case !sameService(have.Service, want):
@@ -72,7 +78,7 @@ func planService(found snapshot, s lb.Service) []step {
 	}
 	// The kernel puts a new real server in front of the others: the last one first gives the order of lb.Schedule.
 	for _, r := range slices.Backward(s.RealServers) {
-		if !r.Up || !r.NextHop.Known() {
+		if !r.Up || s.Forwarding == lb.Direct && !r.NextHop.Known() { // else the kernel's routes lead there
 			continue
 		}
 		d := kernelDestination(s, r)
@@ -87,7 +93,7 @@ func planService(found snapshot, s lb.Service) []step {
 			if d.Weight == 0 {
 				list = &last // after another one may have got a weight
 			}
-			add(list, fmt.Sprintf("set real server %s to weight %d, direct return", d.Address, d.Weight), func(k kernel) error { return k.UpdateDestination(want, d) })
+			add(list, fmt.Sprintf("set real server %s to weight %d, %s", d.Address, d.Weight, d.FwdMethod), func(k kernel) error { return k.UpdateDestination(want, d) })
 		}
 	}
 	for place, d := range old {
@@ -96,16 +102,21 @@ func planService(found snapshot, s lb.Service) []step {
 	return append(steps, last...)
 }
 
-// kernelService is a service in the kernel's words. Persistence is by single address: the prefix is the whole of it.
+// kernelService is a service in the kernel's words. One of a firewall mark has no address, port and protocol there.
 func kernelService(s lb.Service) ipvs.Service {
 	k := ipvs.Service{
-		Address:   s.Key.Address,
-		Port:      s.Key.Port,
-		Protocol:  ipvs.Protocol(s.Key.Protocol),
 		Family:    family(s.Key.Address),
+		FWMark:    s.Key.Mark,
 		Scheduler: string(s.Scheduler),
-		Netmask:   netmask.MaskFrom(s.Key.Address.BitLen(), s.Key.Address.BitLen()),
 	}
+	if s.Key.Mark == 0 {
+		k.Address, k.Port, k.Protocol = s.Key.Address, s.Key.Port, ipvs.Protocol(s.Key.Protocol)
+	}
+	bits := int(s.PersistenceBits)
+	if bits == 0 {
+		bits = s.Key.Address.BitLen()
+	}
+	k.Netmask = netmask.MaskFrom(bits, s.Key.Address.BitLen())
 	if s.Persistence > 0 {
 		k.Flags = ipvs.ServicePersistent
 		k.Timeout = uint32(s.Persistence / time.Second)
@@ -113,12 +124,19 @@ func kernelService(s lb.Service) ipvs.Service {
 	return k
 }
 
+// methods are the ways of forwarding in the kernel's words.
+var methods = map[lb.Forwarding]ipvs.ForwardType{lb.Direct: ipvs.DirectRoute, lb.NAT: ipvs.Masquerade, lb.Tunnel: ipvs.Tunnel}
+
 func kernelDestination(s lb.Service, r lb.RealServer) ipvs.Destination {
+	port := s.Key.Port // only NAT can change it
+	if s.Forwarding == lb.NAT {
+		port = r.Port
+	}
 	return ipvs.Destination{
 		Address:   r.Address,
-		Port:      s.Key.Port, // direct return can't change it
+		Port:      port,
 		Family:    family(r.Address),
-		FwdMethod: ipvs.DirectRoute,
+		FwdMethod: methods[s.Forwarding],
 		Weight:    uint32(r.Weight),
 	}
 }

@@ -1,5 +1,5 @@
 // Package ipvs is the plane that forwards by the kernel's IPVS, for machines where XDP can't run: it makes the
-// kernel's virtual services equal to a wished lb.State, and counts what they forwarded. Forwarding is direct return.
+// kernel's virtual services equal to a wished lb.State, and counts what they forwarded.
 //
 // IPVS may have other users, keepalived for one. A Plane changes and deletes only the services that it made itself,
 // also after a restart: it keeps a record of them in a file. A wished service that exists already and isn't in that
@@ -72,8 +72,8 @@ func open(k kernel, stateFile string, log *slog.Logger) (*Plane, error) {
 	return p, nil
 }
 
-// Apply makes the kernel's services so. A real server that is down or whose next hop isn't known is removed, which
-// ends its flows and frees its persistent clients; one with weight 0 stays, with weight 0. What exists already is not
+// Apply makes the kernel's services so. A real server that is down, or whose next hop isn't known with direct return, is
+// removed, which ends its flows and frees its persistent clients; one with weight 0 stays, with weight 0. What exists already is not
 // written again.
 //
 // One service that can't be made so doesn't hold up the others; the error has all of them. After a change everything
@@ -97,7 +97,7 @@ func (p *Plane) Apply(ctx context.Context, s lb.State) error {
 		wish = append(wish, service)
 	}
 	if len(s.Services) > 0 {
-		p.adjust(found.foreign(p.ours))
+		p.adjust(s.Services, found.foreign(p.ours))
 	}
 	if steps := plan(found, wish, p.ours); len(steps) > 0 {
 		failed = append(failed, p.write(ctx, wish, steps)...)
@@ -136,7 +136,7 @@ func (p *Plane) write(ctx context.Context, wish []lb.Service, steps []step) []er
 			skip[step.service] = true
 			continue
 		}
-		if step.creates {
+		if step.creates != "" {
 			p.ours[step.service] = true
 		}
 	}
@@ -215,12 +215,24 @@ func (p *Plane) Close() error {
 }
 
 func foreignError(s lb.Service) error {
-	option := "-t"
-	if s.Key.Protocol == lb.UDP {
-		option = "-u"
+	return fmt.Errorf("service %s (%s): exists already and is not ours, so it stays as it is: stop what made it (keepalived?), then ipvsadm -D %s",
+		s.Name, s.Key, option(s.Key))
+}
+
+// option is how ipvsadm is told a service.
+func option(key lb.ServiceKey) string {
+	_, place, _ := strings.Cut(key.String(), " ")
+	switch {
+	case key.Mark != 0 && key.Address.Is6():
+		return fmt.Sprintf("-f %d -6", key.Mark)
+	case key.Mark != 0:
+		return fmt.Sprintf("-f %d", key.Mark)
+	case key.Protocol == lb.UDP:
+		return "-u " + place
+	case key.Protocol == lb.SCTP:
+		return "--sctp-service " + place
 	}
-	return fmt.Errorf("service %s (%s): exists already and is not ours, so it stays as it is: stop what made it (keepalived?), then ipvsadm -D %s %s",
-		s.Name, s.Key, option, strings.TrimPrefix(s.Key.String(), s.Key.Protocol.String()+" "))
+	return "-t " + place
 }
 
 // keys returns the services in a fixed order, for a log line or a file.

@@ -401,7 +401,7 @@ func TestOneBadServiceDoesNotHoldUpTheOthers(t *testing.T) {
 		p := opened(t, k, stateFile(t))
 		bad := service(udpKey, "nonsense", server(3, 1))
 		err := p.Apply(t.Context(), lb.State{Services: []lb.Service{bad, service(tcpKey, lb.RoundRobin, server(3, 1))}})
-		wantError(t, err, "udp 10.77.0.100:53", "nonsense", "modprobe -a ip_vs_rr ip_vs_wrr")
+		wantError(t, err, "udp 10.77.0.100:53", "nonsense", "modprobe ip_vs_nonsense")
 		same(t, "the other", shown(t, k, tcpKey), []string{"rr 0s", "10.77.0.3 DirectRoute 1"})
 	})
 }
@@ -426,7 +426,7 @@ func TestADifferenceAfterTheChangeIsAnErrorThatNamesIt(t *testing.T) {
 
 func TestASettingThatTheKernelLacksIsADifference(t *testing.T) {
 	f := newFake()
-	delete(f.settings, "sloppy_tcp")
+	delete(f.settings, "net.ipv4.vs.sloppy_tcp")
 	p := opened(t, f, stateFile(t))
 	apply(t, p, service(tcpKey, lb.RoundRobin, server(3, 1)))
 	if got := p.Differences(); len(got) != 1 || !strings.Contains(got[0], "net.ipv4.vs.sloppy_tcp") {

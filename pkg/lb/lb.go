@@ -10,33 +10,38 @@ import (
 	"time"
 )
 
-// Protocol is an IP protocol number; only TCP and UDP are balanced.
+// Protocol is an IP protocol number; only TCP, UDP and SCTP are balanced, SCTP by IPVS alone.
 type Protocol uint8
 
 // The protocols a service can have, by their IANA numbers.
 const (
-	TCP Protocol = 6
-	UDP Protocol = 17
+	TCP  Protocol = 6
+	UDP  Protocol = 17
+	SCTP Protocol = 132
 )
 
-// ParseProtocol turns "tcp" or "udp" into a Protocol.
+// ParseProtocol turns "tcp", "udp" or "sctp" into a Protocol.
 func ParseProtocol(s string) (Protocol, error) {
 	switch s {
 	case "tcp":
 		return TCP, nil
 	case "udp":
 		return UDP, nil
+	case "sctp":
+		return SCTP, nil
 	}
-	return 0, fmt.Errorf("protocol %q: allowed are tcp, udp", s)
+	return 0, fmt.Errorf("protocol %q: allowed are tcp, udp, sctp", s)
 }
 
-// String returns the name used in the configuration, "tcp" or "udp".
+// String returns the name used in the configuration, "tcp", "udp" or "sctp".
 func (p Protocol) String() string {
 	switch p {
 	case TCP:
 		return "tcp"
 	case UDP:
 		return "udp"
+	case SCTP:
+		return "sctp"
 	}
 	return fmt.Sprintf("protocol-%d", uint8(p))
 }
@@ -69,6 +74,16 @@ func (s Scheduler) Counts() bool { return s == LeastConnection || s == WeightedL
 // IgnoresWeights says that a weight is no more than 0 or not 0.
 func (s Scheduler) IgnoresWeights() bool { return s == RoundRobin || s == LeastConnection }
 
+// Forwarding is how packets get to a real server.
+type Forwarding string
+
+// The ways of forwarding. The kernel's IPVS has all of them, XDP the first.
+const (
+	Direct Forwarding = ""       // direct return: only the MAC address changes, the real server answers the client
+	NAT    Forwarding = "nat"    // address and port are translated both ways: answers come through the director
+	Tunnel Forwarding = "tunnel" // in another IP packet (IPIP): the real server answers the client
+)
+
 // MAC is an Ethernet address.
 type MAC [6]byte
 
@@ -88,11 +103,27 @@ type ServiceKey struct {
 	Port     uint16     // 0: all ports
 	LastPort uint16     // of a range, above Port; 0: Port alone
 	Protocol Protocol
+	Mark     uint32 // a firewall mark instead of all of these, of which Address then is unspecified and tells the family; IPVS only
+}
+
+// MarkKey is the key of the service that balances packets of one family with a firewall mark.
+func MarkKey(mark uint32, ipv6 bool) ServiceKey {
+	if ipv6 {
+		return ServiceKey{Mark: mark, Address: netip.IPv6Unspecified()}
+	}
+	return ServiceKey{Mark: mark, Address: netip.IPv4Unspecified()}
 }
 
 // String returns "tcp 192.168.5.100:80", as ipvsadm prints it, in lower case; of a network "tcp 192.168.5.0/24:80", of a range
-// "tcp 192.168.5.100:8000-8099", of all ports "tcp 192.168.5.100:0".
+// "tcp 192.168.5.100:8000-8099", of all ports "tcp 192.168.5.100:0", of a firewall mark "fwmark 7", "fwmark 7 ipv6".
 func (k ServiceKey) String() string {
+	if k.Mark != 0 {
+		family := ""
+		if k.Address.Is6() {
+			family = " ipv6"
+		}
+		return fmt.Sprintf("fwmark %d%s", k.Mark, family)
+	}
 	address := k.Address.String()
 	if k.Address.Is6() {
 		address = "[" + address + "]"
@@ -145,7 +176,7 @@ func (n NextHop) Known() bool { return n.Local || n.Interface != 0 && !n.MAC.IsZ
 // RealServer is one server behind a service, with everything a plane needs to send to it.
 type RealServer struct {
 	Address netip.Addr
-	Port    uint16 // direct return can't change it: always the service's
+	Port    uint16 // only NAT can change it: else the service's, or 0 if that has no single one
 	Weight  uint16 // 0: keeps its flows, gets no new ones
 	Up      bool   // false: gets no new flows, its flows and persistent clients are scheduled afresh
 	NextHop NextHop
@@ -167,6 +198,7 @@ type Service struct {
 	Name            string
 	Key             ServiceKey
 	Scheduler       Scheduler
+	Forwarding      Forwarding
 	Persistence     time.Duration // whole seconds; 0: none
 	PersistenceBits uint8         // so many bits of a client's address count; 0: all
 	Group           string        // services with persistence that share their clients' real servers; empty: none
@@ -174,6 +206,21 @@ type Service struct {
 	RefuseUnknown   bool          // what has no flow and is no SYN is refused; false: it goes where Maglev says. XDP only
 	NewFlows        uint32        // so many a second are remembered; 0: the plane's default. XDP only
 	RealServers     []RealServer
+}
+
+// OnlyIPVS says what no XDP plane can do of the service; empty: nothing.
+func (s Service) OnlyIPVS() string {
+	switch {
+	case s.Key.Mark != 0:
+		return "only IPVS balances by firewall mark"
+	case s.Key.Protocol == SCTP:
+		return "only IPVS balances sctp"
+	case s.Forwarding == NAT:
+		return "only IPVS forwards by NAT"
+	case s.Forwarding == Tunnel:
+		return "only IPVS forwards through tunnels"
+	}
+	return ""
 }
 
 // Director is another box that shares virtual addresses with this one: a frame from it was already balanced.

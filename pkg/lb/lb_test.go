@@ -189,12 +189,12 @@ func BenchmarkMaglevOfManyServers(b *testing.B) {
 }
 
 func TestParseProtocol(t *testing.T) {
-	for _, p := range []lb.Protocol{lb.TCP, lb.UDP} {
+	for _, p := range []lb.Protocol{lb.TCP, lb.UDP, lb.SCTP} {
 		if got, err := lb.ParseProtocol(p.String()); err != nil || got != p {
 			t.Errorf("ParseProtocol(%q) = %v, %v", p, got, err)
 		}
 	}
-	if _, err := lb.ParseProtocol("sctp"); err == nil {
-		t.Error("sctp was taken")
+	if _, err := lb.ParseProtocol("icmp"); err == nil {
+		t.Error("icmp was taken")
 	}
 }

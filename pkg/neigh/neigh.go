@@ -14,13 +14,14 @@ import (
 type Hop struct {
 	lb.NextHop
 	InterfaceName string
+	Routed        bool       // a router is in between, see Watcher.Routed: there is no next hop to know
 	Source        netip.Addr // own address that checks of this real server must use; never one that may be virtual
 	Err           error      // why there is no way, for example no on-link route; nil while resolving
 }
 
 // same says whether two hops tell their reader the same.
 func (h Hop) same(o Hop) bool {
-	return h.NextHop == o.NextHop && h.InterfaceName == o.InterfaceName && h.Source == o.Source && text(h.Err) == text(o.Err)
+	return h.NextHop == o.NextHop && h.Routed == o.Routed && h.InterfaceName == o.InterfaceName && h.Source == o.Source && text(h.Err) == text(o.Err)
 }
 
 // text is the message of an error, "" for none.

@@ -60,7 +60,7 @@ func (t *table) watch(now time.Time, w *wish) {
 			t.stale = true // its neighbour entry was ignored until now
 		}
 	}
-	t.box.virtual = w.virtual
+	t.box.virtual, t.box.routed = w.virtual, w.routed
 	t.dirtyAll()
 	if t.began.IsZero() {
 		t.began = now
@@ -212,7 +212,7 @@ func (t *table) lookUp(target *target) bool {
 	before := target.way
 	target.way, target.dirty = t.box.judge(target.address, route, err), false
 	after := target.way
-	return before.index != after.index || before.local != after.local || before.source != after.source ||
+	return before.index != after.index || before.local != after.local || before.routed != after.routed || before.source != after.source ||
 		text(before.err) != text(after.err) || text(before.sourceErr) != text(after.sourceErr)
 }
 
@@ -221,7 +221,7 @@ func (t *table) lookUp(target *target) bool {
 func (t *table) keepEntries(now time.Time, complete bool) {
 	wanted := make(map[key]bool, len(t.targets))
 	for _, target := range t.targets {
-		if target.way.err != nil || target.way.local || target.way.index == 0 {
+		if target.way.err != nil || target.way.local || target.way.routed || target.way.index == 0 {
 			continue
 		}
 		at := key{target.way.index, target.address}
@@ -283,7 +283,7 @@ func (t *table) resolve() bool {
 		e := t.entries[key{target.way.index, a}]
 		known := target.hop
 		target.hop = t.box.next(known, target.way, e.mac)
-		hop := Hop{NextHop: target.hop, InterfaceName: t.box.links[target.hop.Interface].name, Source: target.way.source}
+		hop := Hop{NextHop: target.hop, InterfaceName: t.box.links[target.hop.Interface].name, Routed: target.way.routed, Source: target.way.source}
 		hop.Err = t.trouble(target, e)
 		before, there := t.hops[a]
 		if !there || !hop.same(before) {
@@ -333,6 +333,8 @@ func describe(h Hop) string {
 	switch {
 	case h.Local:
 		return "this director"
+	case h.Routed:
+		return "by way of a router"
 	case !h.Known():
 		return "not known yet"
 	}
@@ -342,7 +344,7 @@ func describe(h Hop) string {
 // answered says that nothing more is to be expected soon: every target is known, or failed.
 func (t *table) answered() bool {
 	for a, h := range t.hops {
-		if !h.Known() && h.Err == nil && !t.targets[a].way.local {
+		if !h.Known() && h.Err == nil && !h.Routed && !t.targets[a].way.local {
 			return false
 		}
 	}

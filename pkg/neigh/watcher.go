@@ -27,15 +27,17 @@ type Watcher struct {
 	changes chan map[netip.Addr]Hop
 	current atomic.Pointer[picture]
 
-	mu   sync.Mutex
-	wish *wish
-	wake chan struct{}
+	mu     sync.Mutex
+	wish   *wish
+	routed map[netip.Addr]bool // for the next wish
+	wake   chan struct{}
 }
 
 // wish is what to resolve.
 type wish struct {
 	targets []netip.Addr
 	virtual map[netip.Addr]bool
+	routed  map[netip.Addr]bool
 }
 
 // picture is what Source reads. It is never changed.
@@ -66,12 +68,25 @@ func (w *Watcher) Watch(targets []netip.Addr, virtual []netip.Addr) {
 		wanted.virtual[v.Unmap()] = true
 	}
 	w.mu.Lock()
+	wanted.routed = w.routed
 	w.wish = wanted
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Routed says, before Watch, which of its targets may be behind a router: those that the kernel's IPVS sends to by its
+// routes.
+func (w *Watcher) Routed(targets []netip.Addr) {
+	routed := map[netip.Addr]bool{}
+	for _, t := range targets {
+		routed[t.Unmap()] = true
+	}
+	w.mu.Lock()
+	w.routed = routed
+	w.mu.Unlock()
 }
 
 // Changes delivers the whole picture after each change, also when an own interface got another MAC address, which is in

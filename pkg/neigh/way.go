@@ -24,6 +24,7 @@ type route struct {
 type way struct {
 	index     int // of the egress interface; 0 with err
 	local     bool
+	routed    bool  // a router is in between, which is no error for this real server
 	err       error // why no frame can be sent to it
 	source    netip.Addr
 	sourceErr error // why no check can be sent to it
@@ -34,6 +35,7 @@ type box struct {
 	links   map[int]link
 	own     map[int][]netip.Prefix
 	virtual map[netip.Addr]bool
+	routed  map[netip.Addr]bool // real servers that the kernel's routes may lead to
 }
 
 // judge says which way leads to a real server, from the result of the route lookup. It has no side effect.
@@ -82,6 +84,10 @@ func (b box) follow(target netip.Addr, r route, failed error) way {
 		return w
 	case r.kind != unix.RTN_UNICAST:
 		return noWay(fmt.Errorf("real server %s is not the address of one host: the route to it says broadcast or multicast (dev %s)", target, name))
+	case b.routed[target] && (r.gateway.IsValid() && r.gateway != target || !b.links[r.index].ether):
+		w := way{index: r.index, routed: true}
+		w.source, w.sourceErr = b.source(target, r)
+		return w
 	case r.gateway.IsValid() && r.gateway != target:
 		return noWay(fmt.Errorf("real server %s is not on a directly connected network (route via %s dev %s): direct return rewrites only the MAC "+
 			"address, so a router would get a frame for an address that is not its own; put it on the same LAN as this director, or give this director "+

@@ -34,6 +34,7 @@ func testBox() box {
 		virtual: map[netip.Addr]bool{
 			netip.MustParseAddr("10.0.0.100"): true, netip.MustParseAddr("10.3.0.100"): true, netip.MustParseAddr("fd00::100"): true,
 		},
+		routed: map[netip.Addr]bool{netip.MustParseAddr("10.9.9.10"): true, netip.MustParseAddr("10.0.0.8"): true},
 	}
 }
 
@@ -66,6 +67,10 @@ func TestJudge(t *testing.T) {
 			"real server 10.9.9.9 is not on a directly connected network (route via 10.0.0.254 dev eth0)", "real server 10.9.9.9 is not"},
 		{"through a tunnel", "10.4.0.7", route{4, unix.RTN_UNICAST, netip.Addr{}, ip("10.4.0.1")}, nil, way{},
 			"real server 10.4.0.7 is reached by tun0, which is no Ethernet interface", "real server 10.4.0.7"},
+		{"behind a router, to which IPVS sends", "10.9.9.10", route{2, unix.RTN_UNICAST, ip("10.0.0.254"), ip("10.0.0.100")}, nil,
+			way{index: 2, routed: true, source: ip("172.16.0.1")}, "", ""},
+		{"on the link, to which IPVS sends", "10.0.0.8", route{2, unix.RTN_UNICAST, netip.Addr{}, ip("10.0.0.1")}, nil,
+			way{index: 2, source: ip("10.0.0.1")}, "", ""},
 		{"the address of the network", "10.0.0.255", route{2, unix.RTN_BROADCAST, netip.Addr{}, ip("10.0.0.1")}, nil, way{},
 			"real server 10.0.0.255 is not the address of one host", "real server 10.0.0.255"},
 		{"no route", "10.8.8.8", route{}, syscall.ENETUNREACH, way{},

@@ -98,8 +98,8 @@ type Plane struct {
 // Service is one service and what was counted for it.
 type Service struct {
 	Name        string        `json:"name"`
-	Address     string        `json:"address"`
-	Port        uint16        `json:"port"`
+	Address     string        `json:"address"` // or a network; empty with a firewall mark
+	Port        uint16        `json:"port"`    // 0: all ports
 	Protocol    string        `json:"protocol"`
 	Scheduler   string        `json:"scheduler"`
 	Persistence time.Duration `json:"persistence_ns,omitempty"`
@@ -107,6 +107,10 @@ type Service struct {
 	Quorum      Quorum        `json:"quorum"`
 	SorryServer *SorryServer  `json:"sorry_server,omitempty"`
 	RealServers []RealServer  `json:"real_servers"`
+
+	LastPort     uint16 `json:"last_port,omitempty"` // of a range
+	FirewallMark uint32 `json:"firewall_mark,omitempty"`
+	Forwarding   string `json:"forwarding"` // direct, nat, tunnel
 }
 
 // Quorum is whether the real servers of a service that are up have enough weight.
@@ -153,7 +157,7 @@ type Override struct {
 // RealServer is one real server of a service.
 type RealServer struct {
 	Address       string            `json:"address"`
-	Port          uint16            `json:"port"`
+	Port          uint16            `json:"port"`       // 0: the packet's
 	Weight        uint16            `json:"weight"`     // with the override of an operator
 	SlowStart     int               `json:"slow_start"` // percent of its weight that it has as yet; 0: all
 	Up            bool              `json:"up"`

@@ -168,10 +168,10 @@ func (s *Status) services(out io.Writer) {
 	fmt.Fprint(t, "  -> RemoteAddress:Port\tForward\tWeight\tFlows\tNewFlows\tState\n")
 	for _, v := range s.Services {
 		for _, r := range v.RealServers {
-			fmt.Fprintf(t, "  -> %s\tRoute\t%d\t%d\t%d\t%s\n", r.endpoint(), r.Weight, r.Flows, r.FlowsCreated, s.server(r))
+			fmt.Fprintf(t, "  -> %s\t%s\t%d\t%d\t%d\t%s\n", r.endpoint(), v.forward(), r.Weight, r.Flows, r.FlowsCreated, s.server(r))
 		}
 		if r := v.SorryServer; r != nil {
-			fmt.Fprintf(t, "  -> %s\tRoute\t-\t%d\t%d\t%s\n", r.endpoint(), r.Flows, r.FlowsCreated, r.state())
+			fmt.Fprintf(t, "  -> %s\t%s\t-\t%d\t%d\t%s\n", r.endpoint(), v.forward(), r.Flows, r.FlowsCreated, r.state())
 		}
 	}
 	t.Flush()
@@ -179,7 +179,7 @@ func (s *Status) services(out io.Writer) {
 	io.WriteString(out, "\nProt LocalAddress:Port Scheduler Flags\n")
 	row()
 	for _, v := range s.Services {
-		fmt.Fprintln(out, v.line())
+		fmt.Fprintln(out, v.line(s.Plane))
 		for range v.RealServers {
 			row()
 		}
@@ -198,17 +198,6 @@ func (n Notice) heading() string {
 		return "VRID COLLISION: "
 	}
 	return ""
-}
-
-func (v Service) line() string {
-	line := fmt.Sprintf("%-4s %s %s", strings.ToUpper(v.Protocol), v.endpoint(), v.Scheduler)
-	if v.Persistence > 0 {
-		line += fmt.Sprintf(" persistent %d", v.Persistence/time.Second)
-	}
-	if v.Quorum.Needed > 1 {
-		line += fmt.Sprintf(" quorum %d of %d", v.Quorum.Weight, v.Quorum.Needed)
-	}
-	return line + fmt.Sprintf(" (%s, %s)", plain(v.Name), v.Plane.Name)
 }
 
 // overrides lists what operators have changed until they take it back.
@@ -251,7 +240,6 @@ func Flows(n uint64) string {
 	return fmt.Sprintf("%d flows", n)
 }
 
-func (v Service) endpoint() string     { return net.JoinHostPort(v.Address, strconv.Itoa(int(v.Port))) }
 func (r SorryServer) endpoint() string { return net.JoinHostPort(r.Address, strconv.Itoa(int(r.Port))) }
 
 func (r SorryServer) state() string {
@@ -300,6 +288,9 @@ func (s *Status) warnings() []string {
 	for _, difference := range s.Plane.Differences {
 		add("%s: %s", s.Plane.Name, difference)
 	}
+	for _, difference := range s.besides() {
+		add("%s", difference)
+	}
 	for _, denied := range s.Election.Denied {
 		add("election: %s", denied)
 	}
@@ -312,8 +303,8 @@ func (s *Status) warnings() []string {
 		}
 	}
 	for _, v := range s.Services {
-		if v.Plane.Name != s.Plane.Name {
-			add("%s: forwarded by %s, not by %s: %s", v.Name, v.Plane.Name, s.Plane.Name, v.Plane.Reason)
+		if v.Plane.Name == "" && v.Plane.Reason != s.Plane.Reason {
+			add("%s: no plane forwards it: %s", v.Name, v.Plane.Reason)
 		}
 		up := 0
 		for _, r := range v.RealServers {

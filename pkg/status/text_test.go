@@ -67,6 +67,18 @@ func busy() *Status {
 			Name: "mail", Address: "192.168.5.102", Port: 25, Protocol: "tcp", Scheduler: "wrr", Plane: Plane{Name: "xdp-native"},
 			Quorum: Quorum{Weight: 1, Needed: 2}, SorryServer: &SorryServer{Address: "192.168.5.109", Port: 25, NextHopError: "no on-link route to 192.168.5.109"},
 			RealServers: []RealServer{{Address: "192.168.5.103", Port: 25, Weight: 1, Up: true, Reason: "connected"}},
+		}, {
+			Name: "marked", FirewallMark: 7, Scheduler: "wlc", Forwarding: "nat", Plane: Plane{Name: "ipvs", Reason: "only IPVS balances by firewall mark", Differences: []string{"net.ipv4.ip_forward is 0"}},
+			RealServers: []RealServer{{Address: "10.0.0.3", Port: 8080, Weight: 1, Up: true}},
+		}, {
+			Name: "far", Address: "2001:db8:1::", Forwarding: "tunnel", Protocol: "tcp", Scheduler: "rr", Plane: Plane{Name: "ipvs", Reason: "only IPVS forwards through tunnels", Differences: []string{"net.ipv4.ip_forward is 0"}},
+			RealServers: []RealServer{{Address: "2001:db8:2::3", Weight: 1, Up: true}},
+		}, {
+			Name: "net", Address: "192.0.2.0/28", Port: 8000, LastPort: 8099, Protocol: "tcp", Scheduler: "sh", Plane: Plane{Name: "xdp-native"},
+			RealServers: []RealServer{{Address: "192.168.5.103", Weight: 1, Up: true}},
+		}, {
+			Name: "net6", Address: "2001:db8::/64", Port: 80, Protocol: "sctp", Scheduler: "sh", Plane: Plane{Reason: "only IPVS balances sctp, and it can't be had: kernel has no ip_vs"},
+			RealServers: []RealServer{{Address: "2001:db8:2::3", Weight: 1, Up: true}},
 		}},
 		Overrides: []Override{
 			{Service: "shop", RealServer: "192.168.5.103", Kind: KindDrain, Since: noon.Add(-90 * time.Second), Flows: 1},

@@ -106,8 +106,13 @@ func (d *directory) list(all []listing) (changed bool, err error) {
 			networks[prefixKey(prefix)] = vip
 		}
 	}
-	for _, l := range all {
+	taken := map[uint64]bool{}
+	for _, l := range slices.SortedStableFunc(slices.Values(all), byPorts) {
 		for key := range portKeys(l) {
+			if taken[key] { // by a range within this one
+				continue
+			}
+			taken[key] = true
 			if !insert(ports, key*factor, xdirectorPort{Key: key, Service: uint64(l.id)}, func(p xdirectorPort) bool { return p.Key == 0 }) {
 				return false, fmt.Errorf("service %s: %w", l.key, errCrowded)
 			}
@@ -140,6 +145,15 @@ func (d *directory) list(all []listing) (changed bool, err error) {
 	}
 	d.listed = all
 	return true, nil
+}
+
+// byPorts has services with fewer ports first: a port in two ranges is the narrower one's.
+func byPorts(a, b listing) int {
+	width := func(l listing) int {
+		first, last := l.key.Ports()
+		return int(last) - int(first)
+	}
+	return width(a) - width(b)
 }
 
 // virtualAddresses are those of the services, each once, the lowest id first.

@@ -66,6 +66,19 @@ func TestManyServicesAreTheOnesThatPacketsMeet(t *testing.T) {
 	}
 }
 
+func TestPacketBelongsToTheNarrowestRangeAroundItsPort(t *testing.T) {
+	ports := func(first, last uint16) lb.ServiceKey {
+		return lb.ServiceKey{Address: webKey.Address, Port: first, LastPort: last, Protocol: lb.TCP}
+	}
+	// 64 to 95 is a block of 32 ports both in 64-95 and in 1-99.
+	p := newTestPlane(t, state(service(ports(0, 0), server(1)), service(ports(1, 99), server(2)), service(ports(64, 95), server(3)), service(ports(80, 0), server(4))))
+	for port, want := range map[uint16]int{100: 1, 63: 2, 99: 2, 64: 3, 95: 3, 79: 3, 80: 4} {
+		if got := sentTo(t, p, packet{toPort: port, flags: syn}); got != want {
+			t.Errorf("port %d went to server %d, want %d", port, got, want)
+		}
+	}
+}
+
 func TestFlowsAreKnownAsLongAsTheirServiceSays(t *testing.T) {
 	quick := service(webKey, server(1), server(2))
 	quick.Timeouts = lb.Timeouts{Opening: 10 * time.Second, Established: 30 * time.Second, Closing: 20 * time.Second}
