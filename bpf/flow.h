@@ -136,8 +136,12 @@ static __always_inline struct known_flow find_flow(const struct flow_hash *hash,
 		set = set_at(hash->set[1]);
 		way = set ? look_in(set, hash->print, &found.state) : -1;
 	}
-	if (way >= 0)
-		found.place = &set->place[((__u64)way | zero) & (FLOW_WAYS - 1)]; /* 64 bits, see is_suspect */
+	if (way >= 0) {
+		__u64 place = (__u64)way | zero;
+
+		asm volatile("" : "+r"(place)); /* or the compiler masks the half of it that the verifier doesn't know */
+		found.place = &set->place[place & (FLOW_WAYS - 1)];
+	}
 	return found;
 }
 

@@ -39,7 +39,9 @@ _Static_assert(sizeof(struct tagged_addresses) == 16, "tagged_addresses is what 
 /* The slot, plus one, of the interface that a tag is for; 0: none of ours. */
 static __always_inline __u32 network_of(const struct vlan_tag *tag)
 {
-	__u64 id = bpf_ntohs(tag->control) & VLAN_ID_MASK;
+	__u64 id = bpf_ntohs(tag->control);
 
-	return own_networks[id];
+	/* After a change of byte order the verifier of Linux 6.1 knows no bounds any more, and the compiler would mask before. */
+	asm volatile("" : "+r"(id));
+	return own_networks[id & VLAN_ID_MASK];
 }
