@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/xdirector/xdirector/pkg/config"
@@ -21,9 +22,18 @@ func (d *Director) apply(ctx context.Context) {
 		return
 	}
 	state := d.wish(d.cfg)
-	if d.applied == nil || d.applyErr != nil || !reflect.DeepEqual(*d.applied, state) {
+	if d.applied == nil || d.applyErr != nil || !same(*d.applied, state) {
 		d.enforce(ctx, state)
 	}
+}
+
+// same says that two wishes are one. Real servers, of which there may be very many, are compared without reflection.
+func same(a, b lb.State) bool {
+	return slices.EqualFunc(a.Services, b.Services, func(a, b lb.Service) bool {
+		equal := slices.Equal(a.RealServers, b.RealServers)
+		a.RealServers, b.RealServers = nil, nil
+		return equal && reflect.DeepEqual(a, b)
+	}) && slices.Equal(a.Directors, b.Directors) && reflect.DeepEqual(a.Routers, b.Routers)
 }
 
 // enforce applies the state, and makes the plane anew if its interface was: at once, since the election goes on as
@@ -106,14 +116,11 @@ func (d *Director) wish(cfg *config.Config) lb.State {
 	return state
 }
 
-// facts are those of this moment, for a configuration.
+// facts are those of this moment, for a configuration. They are not to be kept: the loop changes them.
 func (d *Director) facts(cfg *config.Config) facts {
 	f := facts{
-		now: time.Now(), servers: map[lb.ServerKey]fitness{}, overrides: d.operator.Servers, lost: d.lost(),
+		now: time.Now(), servers: d.servers, overrides: d.operator.Servers, lost: d.lost(),
 		hops: d.hops, directors: d.directors(), held: map[netip.Addr]bool{},
-	}
-	for key, s := range d.servers {
-		f.servers[key] = fitness{s.up, s.rose}
 	}
 	states := map[string]vrrp.State{}
 	for _, i := range d.report.Instances {

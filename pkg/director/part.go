@@ -12,18 +12,12 @@ import (
 // facts are what is so beside the configuration.
 type facts struct {
 	now       time.Time
-	servers   map[lb.ServerKey]fitness
+	servers   map[lb.ServerKey]*server
 	overrides map[string]override // see serverName
 	lost      map[string]bool     // services that had no quorum until now
 	hops      map[netip.Addr]neigh.Hop
 	directors []lb.Director
 	held      map[netip.Addr]bool // virtual addresses, and whether we are MASTER of them
-}
-
-// fitness is what checks say of a real server.
-type fitness struct {
-	up   bool
-	rose time.Time // it came up again, or back from a drain; zero: it was always there
 }
 
 // claim is everything that decides how one real server takes part in the plane.
@@ -51,17 +45,19 @@ func tenths(up, slowStart time.Duration) int {
 // is until its first result.
 func (f facts) claims(s config.Service) []claim {
 	list := make([]claim, len(s.RealServers))
+	key := lb.ServerKey{Service: serviceKey(s)}
+	slow := s.SlowStart > 0 && s.Scheduler.Weighs()
 	for i, r := range s.RealServers {
-		is, known := f.servers[lb.ServerKey{Service: serviceKey(s), Address: r.Address}]
-		c := claim{
-			configured: r.Weight,
-			override:   f.overrides[serverName(s.Name, r.Address)],
-			up:         is.up || !known,
-			keep:       s.OnDown == config.OnDownKeep,
-			tenths:     allTenths,
+		key.Address = r.Address
+		c := claim{configured: r.Weight, up: true, keep: s.OnDown == config.OnDownKeep, tenths: allTenths}
+		if is := f.servers[key]; is != nil {
+			c.up = is.up
+			if slow && !is.rose.IsZero() {
+				c.tenths = tenths(f.now.Sub(is.rose), s.SlowStart)
+			}
 		}
-		if s.Scheduler.Weighs() && !is.rose.IsZero() {
-			c.tenths = tenths(f.now.Sub(is.rose), s.SlowStart)
+		if len(f.overrides) > 0 {
+			c.override = f.overrides[serverName(s.Name, r.Address)]
 		}
 		list[i] = c
 	}

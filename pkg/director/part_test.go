@@ -67,7 +67,7 @@ func TestWeightGrowsFromATenthInEvenSteps(t *testing.T) {
 
 func TestSlowStartIsForSchedulersThatWeigh(t *testing.T) {
 	now := time.Now()
-	f := facts{now: now.Add(15 * time.Second), servers: map[lb.ServerKey]fitness{{Service: web, Address: first}: {up: true, rose: now}, {Service: web, Address: other}: {up: true}}}
+	f := facts{now: now.Add(15 * time.Second), servers: map[lb.ServerKey]*server{{Service: web, Address: first}: {up: true, rose: now}, {Service: web, Address: other}: {up: true}}}
 	cfg := oneService()
 	s := &cfg.Services[0]
 	s.SlowStart = 30 * time.Second
@@ -109,7 +109,7 @@ func TestSorryServerGetsNewFlowsWithoutAQuorum(t *testing.T) {
 	s := &cfg.Services[0]
 	s.SorryServer = config.SorryServer{Address: sorry, Port: 80}
 	s.Quorum = 4
-	down := map[lb.ServerKey]fitness{{Service: web, Address: first}: {}}
+	down := map[lb.ServerKey]*server{{Service: web, Address: first}: {}}
 	drained := map[string]override{"web/192.168.5.103": {Drain: &drain{}}}
 	for name, tt := range map[string]struct {
 		facts facts

@@ -29,7 +29,7 @@ func oneService() *config.Config {
 
 func TestWish(t *testing.T) {
 	cfg := oneService()
-	servers := map[lb.ServerKey]fitness{{Service: web, Address: other}: {up: false}}
+	servers := map[lb.ServerKey]*server{{Service: web, Address: other}: {up: false}}
 	peers := []lb.Director{{MAC: lb.MAC{2, 0, 0, 0, 0, 2}, Address: netip.MustParseAddr("192.168.5.102")}}
 	got := wish(cfg, lb.XDPNative, facts{servers: servers, hops: map[netip.Addr]neigh.Hop{first: hop1}, directors: peers})
 	want := lb.State{
@@ -109,5 +109,31 @@ func TestWhatNeedsARestart(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestAnyDifferenceMakesAnotherWish(t *testing.T) {
+	hops := map[netip.Addr]neigh.Hop{first: hop1, other: hop1}
+	build := func() lb.State {
+		s := wish(oneService(), lb.XDPNative, facts{hops: hops, directors: []lb.Director{{MAC: lb.MAC{2}}}})
+		s.Routers = []lb.Router{{Name: "VI_1", Peers: []netip.Addr{first}}}
+		return s
+	}
+	if !same(build(), build()) {
+		t.Error("the same wish is another one")
+	}
+	for name, change := range map[string]func(*lb.State){
+		"a weight":         func(s *lb.State) { s.Services[0].RealServers[1].Weight++ },
+		"a next hop":       func(s *lb.State) { s.Services[0].RealServers[0].NextHop.MAC[5]++ },
+		"a scheduler":      func(s *lb.State) { s.Services[0].Scheduler = lb.MaglevHashing },
+		"a real server":    func(s *lb.State) { s.Services[0].RealServers = s.Services[0].RealServers[:1] },
+		"a service":        func(s *lb.State) { s.Services = nil },
+		"another director": func(s *lb.State) { s.Directors[0].MAC[5]++ },
+		"a router's peers": func(s *lb.State) { s.Routers[0].Peers[0] = other },
+	} {
+		s := build()
+		if change(&s); same(s, build()) {
+			t.Errorf("%s makes no difference", name)
+		}
 	}
 }
