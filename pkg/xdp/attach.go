@@ -61,6 +61,7 @@ func (p *Plane) placeInterfaces() error {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
 	byIndex := byIndex(present)
+	p.present = byIndex
 	for _, name := range p.config.Interfaces {
 		i := slices.IndexFunc(present, func(candidate device) bool { return candidate.Name == name })
 		if i < 0 {
@@ -93,7 +94,7 @@ func (p *Plane) placeInterfaces() error {
 			p.nics[i].slot = uint32(slot)
 			p.nics[i].restore |= value.Restore
 		default:
-			p.restore(byIndex[int(value.Index)].Name, value.Restore)
+			p.restore(byIndex[int(value.Index)], byIndex, value.Restore)
 			slots[slot] = xdirectorInterface{}
 			if err := p.maps.Interfaces.Put(uint32(slot), slots[slot]); err != nil {
 				return fmt.Errorf("free slot %d of interfaces: %w", slot, err)
@@ -138,7 +139,7 @@ func (p *Plane) place(d device, byIndex map[int]device) error {
 	case w.vlan == 0:
 		n.lower = p.nicOf(lower)
 	default:
-		hidden, err := p.showTags(lower.Name)
+		hidden, err := p.showTags(lower, byIndex)
 		if err != nil {
 			p.log.Warn("the driver takes VLAN tags off before an XDP program sees the frame, so only generic XDP on the VLAN interface itself can tell its frames",
 				"interface", d.Name, "lower", lower.Name, "error", err)
@@ -220,7 +221,7 @@ func (p *Plane) orderModes(modes []Mode) ([]Mode, error) {
 	order := slices.Clone(modes)
 	for _, pinned := range found {
 		i := slices.Index(order, pinned.mode)
-		configured := slices.ContainsFunc(p.carriers(), func(n *nic) bool { return n.index == pinned.index })
+		configured := slices.ContainsFunc(p.nics, func(n *nic) bool { return n.index == pinned.index })
 		if i >= 0 && configured {
 			order = slices.Insert(slices.Delete(order, i, i+1), 0, pinned.mode)
 			break
@@ -230,6 +231,11 @@ func (p *Plane) orderModes(modes []Mode) ([]Mode, error) {
 }
 
 func (p *Plane) attachAll(mode Mode) (map[string]Mode, error) {
+	if mode == Generic {
+		if err := p.unstack(); err != nil {
+			return nil, err
+		}
+	}
 	if outside := p.outside(); mode == Native && outside != "" {
 		return nil, errors.New(outside)
 	}
@@ -384,7 +390,7 @@ func (p *Plane) refreshInterfaces() (map[int]exit, error) {
 			return nil, fmt.Errorf("interface %s %w", n.name, ErrReplaced)
 		}
 		if n.vlan != 0 {
-			if _, err := p.showTags(n.lower.name); err != nil {
+			if _, err := p.showTags(now[n.lower.index], now); err != nil {
 				return nil, fmt.Errorf("interface %s gets no frames: %w", n.name, err)
 			}
 		}

@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"os"
@@ -111,6 +112,9 @@ func openWire(t *testing.T, name string) wire {
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: w.index}); err != nil {
 		t.Fatal(err)
 	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
+		t.Fatal(err)
+	}
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}); err != nil {
 		t.Fatal(err)
 	}
@@ -127,9 +131,12 @@ func (w wire) send(t *testing.T, frame []byte) {
 // expect waits until exactly this frame arrives.
 func (w wire) expect(t *testing.T, frame []byte) {
 	t.Helper()
-	buffer := make([]byte, 2048)
+	buffer, aside := make([]byte, 16384), make([]byte, 256)
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
-		n, _, err := unix.Recvfrom(w.fd, buffer, 0)
+		n, oobn, _, _, err := unix.Recvmsg(w.fd, buffer[:len(buffer)-4], aside, 0)
+		if err == nil {
+			n = putTagBack(t, buffer, n, aside[:oobn])
+		}
 		if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 			t.Fatal(err)
 		}
@@ -138,6 +145,26 @@ func (w wire) expect(t *testing.T, frame []byte) {
 		}
 	}
 	t.Fatalf("frame did not arrive:\n%x", frame)
+}
+
+// putTagBack undoes what the kernel does to a frame with a VLAN tag before a socket sees it.
+func putTagBack(t *testing.T, frame []byte, length int, aside []byte) int {
+	t.Helper()
+	const valid = 1 << 4 // TP_STATUS_VLAN_VALID
+	messages, err := unix.ParseSocketControlMessage(aside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range messages {
+		if m.Header.Level != unix.SOL_PACKET || m.Header.Type != unix.PACKET_AUXDATA || binary.NativeEndian.Uint32(m.Data)&valid == 0 {
+			continue
+		}
+		copy(frame[16:], frame[12:length])
+		binary.BigEndian.PutUint16(frame[12:], 0x8100)
+		binary.BigEndian.PutUint16(frame[14:], binary.NativeEndian.Uint16(m.Data[16:]))
+		length += 4
+	}
+	return length
 }
 
 // street is a director with eth0 towards a client and server 1, and eth1 towards server 3. The far ends, c0 and s1,

@@ -149,7 +149,7 @@ func (p pins) restoreOffloads() error {
 		if lookupErr := m.Lookup(slot, &value); lookupErr != nil {
 			return errors.Join(err, fmt.Errorf("read pinned interfaces: %w", lookupErr))
 		}
-		err = errors.Join(err, restoreOffloads(ethtool{}, now[int(value.Index)].Name, value.Restore))
+		err = errors.Join(err, restoreOffloads(ethtool{}, now[int(value.Index)], now, value.Restore))
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package xdp
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // hidesTags says whether frames of VLAN interfaces come to an interface's program without their tags: then an advert for
@@ -16,38 +17,84 @@ func (p *Plane) hidesTags(n *nic) (bool, error) {
 	return false, nil
 }
 
-// showTags has the driver of an interface leave VLAN tags on the frames. It says whether it did not do so before.
-func (p *Plane) showTags(name string) (changed bool, err error) {
-	takes, err := p.offloads.takesTags(name)
-	if err != nil || !takes {
-		return false, err
+// showTags has the drivers below an interface leave VLAN tags on the frames. It says whether one did not do so before.
+func (p *Plane) showTags(d device, all map[int]device) (changed bool, err error) {
+	for _, name := range drivers(d, all) {
+		takes, err := p.offloads.takesTags(name)
+		if err == nil && takes {
+			err = p.offloads.setTakesTags(name, false)
+			changed = true
+		}
+		if err != nil {
+			return changed, err
+		}
 	}
-	if err := p.offloads.setTakesTags(name, false); err != nil {
-		return false, err
+	if changed {
+		p.log.Info("VLAN tags stay on received frames, as the XDP program needs it: rx-vlan-offload is off until the programs are removed", "interface", d.Name)
 	}
-	p.log.Info("VLAN tags stay on received frames, as the XDP program needs it: rx-vlan-offload is off until the programs are removed", "interface", name)
-	return true, nil
+	return changed, nil
+}
+
+// drivers names the interfaces whose drivers receive the frames of one: itself, and the members of a bond.
+func drivers(d device, all map[int]device) []string {
+	names := []string{d.Name}
+	for _, member := range all {
+		if d.kind == "bond" && member.master == d.Index {
+			names = append(names, member.Name)
+		}
+	}
+	return names
 }
 
 // restore gives back what we have set otherwise on an interface.
-func (p *Plane) restore(name string, what uint16) {
-	if err := restoreOffloads(p.offloads, name, what); err != nil {
-		p.log.Warn("an offload that was switched off for XDP stays so", "interface", name, "error", err)
+func (p *Plane) restore(d device, all map[int]device, what uint16) {
+	if err := restoreOffloads(p.offloads, d, all, what); err != nil {
+		p.log.Warn("an offload that was switched off for XDP stays so", "interface", d.Name, "error", err)
 	}
 }
 
-func restoreOffloads(o offloads, name string, what uint16) error {
+func restoreOffloads(o offloads, d device, all map[int]device, what uint16) error {
 	var err error
-	if name == "" { // the interface is gone
+	if what == 0 || d.Name == "" { // gone
 		return nil
 	}
-	if what&restoreTags != 0 {
-		err = o.setTakesTags(name, true)
-	}
-	if what&restoreGRO != 0 {
-		err = errors.Join(err, o.setMerges(name, true))
+	for _, name := range drivers(d, all) {
+		if what&restoreTags != 0 {
+			err = errors.Join(err, o.setTakesTags(name, true))
+		}
+		if what&restoreGRO != 0 {
+			err = errors.Join(err, o.setMerges(name, true))
+		}
 	}
 	return err
+}
+
+// unstack has the VLANs of interfaces like bonds served on their own interfaces, which is where generic XDP sees their frames:
+// the kernel takes the tags off when such an interface takes frames over from its members, and runs generic XDP after that.
+func (p *Plane) unstack() error {
+	for _, n := range p.nics {
+		if n.vlan == 0 || p.present[n.lower.index].kind == "" || p.present[n.lower.index].kind == "veth" {
+			continue
+		}
+		lower := n.lower
+		if lower.configured {
+			return fmt.Errorf("generic XDP on %s sees no VLAN tags, so its frames and those of %s can't be told apart: take one of them out of dataplane.interfaces",
+				lower.name, n.name)
+		}
+		n.lower, n.vlan = nil, 0
+		if err := p.loadProgram(n); err != nil {
+			return err
+		}
+	}
+	// What nobody lies on any more needs no program. Its slot keeps what has to be restored.
+	p.nics = slices.DeleteFunc(p.nics, func(n *nic) bool {
+		unused := !n.configured && !slices.ContainsFunc(p.nics, func(other *nic) bool { return other.lower == n })
+		if unused && n.program != nil {
+			n.program.Close()
+		}
+		return unused
+	})
+	return nil
 }
 
 // leaveAlone notes why adverts on an interface are left alone, if those of its VLANs can't be told from them, and tells it
