@@ -15,6 +15,7 @@ import (
 
 const (
 	vip      = "10.77.0.100"
+	vip6     = "fd77::100"
 	interval = 100 * time.Millisecond // between VRRPv3 adverts
 	patience = 15 * time.Second       // for a fact that has no promised time
 )
@@ -70,7 +71,7 @@ func newCluster(t *testing.T, plane string, directors, servers int) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := lab.New(lab.Options{Directors: directors, RealServers: servers, VIPs: []string{vip}})
+	l, err := lab.New(lab.Options{Directors: directors, RealServers: servers, VIPs: []string{vip, vip6}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +187,13 @@ func (c *cluster) get(target netip.AddrPort, n int) []string {
 // load starts the usual load on port 80 of the VIP and waits for the first answer.
 func (c *cluster) load() *lab.Load {
 	c.t.Helper()
-	l, err := c.lab.Client.StartLoad(web, loadRate(), requestLimit())
+	return c.loadOn(web)
+}
+
+// loadOn starts the usual load on another place.
+func (c *cluster) loadOn(target netip.AddrPort) *lab.Load {
+	c.t.Helper()
+	l, err := c.lab.Client.StartLoad(target, loadRate(), requestLimit())
 	c.ok(err)
 	c.ok(lab.Wait(c.t.Context(), patience, func() error {
 		if rs := l.Requests(); rs.Outcomes()[lab.OK] == 0 {

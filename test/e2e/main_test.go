@@ -102,13 +102,15 @@ var scenarios = map[string][]string{
 	"TestVirtualMACServesOnBothDirectorsAndAcceptsNothingElse":  everyPlane,
 	"TestReloadThatRemovesAMasterWithAVirtualMACLosesNoRequest": {native},
 	"TestKeepalivedWithIPVSAsThePeerLosesNoRequest":             {native, ipvs},
+	"TestIPv6ServiceServesInTurnAndLosesNoRequest":              everyPlane,
+	"TestNATServiceIsOnIPVSBesideXDP":                           {native},
 }
 
 // inVM says that this is the virtual machine with IPVS.
 func inVM() bool { return os.Getenv("XDIRECTOR_VM") != "" }
 
-// withIPVS are the scenarios whose peer needs IPVS: all of their planes run in the virtual machine.
-var withIPVS = []string{"TestKeepalivedWithIPVSAsThePeerLosesNoRequest"}
+// withIPVS are the scenarios that need IPVS on any plane: all of their planes run in the virtual machine.
+var withIPVS = []string{"TestKeepalivedWithIPVSAsThePeerLosesNoRequest", "TestNATServiceIsOnIPVSBesideXDP"}
 
 // planesHere are the planes of a scenario that this machine runs. One XDP scenario runs on the old kernel of the
 // virtual machine too.

@@ -53,7 +53,8 @@ type Service struct {
 // RealServer is one real server of a service.
 type RealServer struct {
 	Address netip.Addr
-	Weight  int // -1: 0; 0: the default
+	Port    uint16 // 0: the service's
+	Weight  int    // -1: 0; 0: the default
 }
 
 // yaml writes the configuration file of a director.
@@ -113,7 +114,7 @@ func (i Instance) yaml(b *strings.Builder) {
 }
 
 func (s Service) yaml(b *strings.Builder) {
-	fmt.Fprintf(b, "  - name: %s\n    address: %s\n    port: %d\n", or(s.Name, "web"), s.Address, s.Port)
+	fmt.Fprintf(b, "  - name: %s\n    address: %q\n    port: %d\n", or(s.Name, "web"), s.Address, s.Port)
 	fmt.Fprintf(b, "    scheduler: %s\n", or(s.Scheduler, "rr"))
 	optional(b, "    protocol: %s\n", s.Protocol)
 	if s.Persistence > 0 {
@@ -125,7 +126,10 @@ func (s Service) yaml(b *strings.Builder) {
 	}
 	b.WriteString("    real_servers:\n")
 	for _, r := range s.RealServers {
-		fmt.Fprintf(b, "      - {address: %s", r.Address)
+		fmt.Fprintf(b, "      - {address: %q", r.Address)
+		if r.Port != 0 {
+			fmt.Fprintf(b, ", port: %d", r.Port)
+		}
 		if r.Weight != 0 {
 			fmt.Fprintf(b, ", weight: %d", max(r.Weight, 0))
 		}

@@ -72,12 +72,13 @@ func (r *Request) finish(server string, err error) {
 func (r *Request) exchange(t *thread, target netip.AddrPort, limit time.Duration) (string, error) {
 	var f *os.File
 	err := t.do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		family, address := sockaddr(target)
+		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return fmt.Errorf("make socket: %w", err)
 		}
 		r.Start = time.Now() // a wait for the thread is the lab's, not the network's
-		err = unix.Connect(fd, &unix.SockaddrInet4{Addr: target.Addr().As4(), Port: int(target.Port())})
+		err = unix.Connect(fd, address)
 		if err != nil && !errors.Is(err, unix.EINPROGRESS) {
 			_ = unix.Close(fd)
 			return err
@@ -109,6 +110,14 @@ func (r *Request) exchange(t *thread, target netip.AddrPort, limit time.Duration
 	return string(bytes.TrimSpace(body)), nil
 }
 
+// sockaddr is a place in the kernel's words.
+func sockaddr(p netip.AddrPort) (family int, address unix.Sockaddr) {
+	if p.Addr().Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Addr: p.Addr().As4(), Port: int(p.Port())}
+	}
+	return unix.AF_INET6, &unix.SockaddrInet6{Addr: p.Addr().As16(), Port: int(p.Port())}
+}
+
 // connected waits for the end of the handshake.
 func (r *Request) connected(f *os.File) error {
 	raw, err := f.SyscallConn()
@@ -120,8 +129,11 @@ func (r *Request) connected(f *os.File) error {
 		peer, err := unix.Getpeername(int(fd))
 		if err == nil && peer != nil {
 			if local, err := unix.Getsockname(int(fd)); err == nil {
-				if in4, ok := local.(*unix.SockaddrInet4); ok {
-					r.From = netip.AddrPortFrom(netip.AddrFrom4(in4.Addr), uint16(in4.Port))
+				switch in := local.(type) {
+				case *unix.SockaddrInet4:
+					r.From = netip.AddrPortFrom(netip.AddrFrom4(in.Addr), uint16(in.Port))
+				case *unix.SockaddrInet6:
+					r.From = netip.AddrPortFrom(netip.AddrFrom16(in.Addr), uint16(in.Port))
 				}
 			}
 			return true

@@ -176,7 +176,11 @@ func (n *Node) CarryVIPs(vips ...string) error {
 		}
 	}
 	for _, vip := range vips {
-		if err := n.AddAddress("lo", vip+"/32"); err != nil {
+		a, err := netip.ParseAddr(vip)
+		if err != nil {
+			return fmt.Errorf("carry virtual address: %w", err)
+		}
+		if err := n.AddAddress("lo", netip.PrefixFrom(a, a.BitLen()).String()); err != nil {
 			return err
 		}
 	}

@@ -26,8 +26,9 @@ http {
     scgi_temp_path tmp;
     default_type text/plain;
     server {
-        listen %d backlog=1024;
-        location / { return 200 "%s\n"; }
+        listen %[1]d backlog=1024;
+        listen [::]:%[1]d backlog=1024;
+        location / { return 200 "%[2]s\n"; }
     }
 }
 `
