@@ -65,16 +65,17 @@ const (
 // drained is what --json prints of a drain.
 type drained struct {
 	control.ServerOrder
-	Done  bool    `json:"done"`            // with --wait: no flow is left
-	Flows *uint64 `json:"flows,omitempty"` // left; absent: not counted yet
-	Text  string  `json:"text"`
+	Done   bool    `json:"done"`             // with --wait: no flow is left
+	Flows  *uint64 `json:"flows,omitempty"`  // left; absent: not counted yet
+	Active *uint64 `json:"active,omitempty"` // those of them that are not closing
+	Text   string  `json:"text"`
 }
 
 // drainage looks at a drain that the director obeys.
 type drainage struct {
 	order  control.ServerOrder
 	client *control.Client
-	left   *uint64 // flows when they were counted last; nil: not since the drain
+	left   *status.Override // when flows were counted last; nil: not since the drain
 }
 
 // look returns the drain as the director sees it; nil: it does no longer.
@@ -86,7 +87,7 @@ func (d *drainage) look(ctx context.Context) (*status.Override, error) {
 	for _, o := range s.Overrides {
 		if o.Kind == status.KindDrain && o.Name() == d.order.Name() {
 			if s.Counted.After(d.order.InForce) && !o.Over {
-				d.left = &o.Flows
+				d.left = &o
 			}
 			return &o, nil
 		}
@@ -99,7 +100,7 @@ func (d *drainage) text() string {
 	if d.left == nil {
 		return "flows not counted yet"
 	}
-	return status.Flows(*d.left)
+	return d.left.Left()
 }
 
 // print says what is so as soon as the flows are counted.
@@ -115,7 +116,7 @@ func (d *drainage) print(c *cobra.Command) error {
 	name := d.order.Name()
 	text := fmt.Sprintf("%s gets no new flows: %s left\nuntil told otherwise: xdirector undrain %s", name, d.text(), name)
 	if !d.order.Deadline.IsZero() {
-		text = fmt.Sprintf("%s gets no new flows: %s left, which are scheduled afresh at %s\nuntil told otherwise: xdirector undrain %s",
+		text = fmt.Sprintf("%s gets no new flows: %s left; at %s they are scheduled afresh\nuntil told otherwise: xdirector undrain %s",
 			name, d.text(), d.order.Deadline.Local().Format(time.DateTime), name)
 	}
 	return d.tell(c, true, text)
@@ -137,8 +138,8 @@ func (d *drainage) wait(c *cobra.Command) error {
 		case o == nil:
 			return d.fail(c, fmt.Sprintf("%s is no longer drained: somebody took that back, or the configuration has it no longer; %s left after %s", name, d.text(), took))
 		case o.Over:
-			return d.fail(c, fmt.Sprintf("the deadline of draining %s is over: %s left, scheduled afresh on their next packet", name, d.text()))
-		case d.left != nil && *d.left == 0:
+			return d.fail(c, fmt.Sprintf("the deadline of draining %s is over: %s left; they are scheduled afresh", name, d.text()))
+		case d.left != nil && d.left.Flows == 0:
 			return d.tell(c, true, fmt.Sprintf("%s is drained: no flow is left after %s\nuntil told otherwise: xdirector undrain %s", name, took, name))
 		}
 		if err == nil {
@@ -164,7 +165,11 @@ func (d *drainage) fail(c *cobra.Command, text string) error {
 
 func (d *drainage) tell(c *cobra.Command, done bool, text string) error {
 	if wantsJSON(c) {
-		return printJSON(c.OutOrStdout(), drained{ServerOrder: d.order, Done: done, Flows: d.left, Text: text})
+		result := drained{ServerOrder: d.order, Done: done, Text: text}
+		if d.left != nil {
+			result.Flows, result.Active = &d.left.Flows, &d.left.Active
+		}
+		return printJSON(c.OutOrStdout(), result)
 	}
 	fmt.Fprintln(c.OutOrStdout(), text)
 	return nil

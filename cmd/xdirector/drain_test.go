@@ -48,7 +48,7 @@ func TestCommandsAboutRealServersPrintWhatBecameOfThem(t *testing.T) {
 		return status.Status{Counted: at.Add(counted), Overrides: []status.Override{
 			{Service: "web", RealServer: "10.0.0.3", Kind: status.KindWeight},
 			{Service: "web", RealServer: "10.0.0.30", Kind: status.KindDrain, Flows: 99},
-			{Service: "web", RealServer: "10.0.0.3", Kind: status.KindDrain, Flows: flows, Over: over},
+			{Service: "web", RealServer: "10.0.0.3", Kind: status.KindDrain, Flows: flows, Active: min(flows, 2), Over: over},
 		}}
 	}
 	type pictures = []status.Status
@@ -63,13 +63,13 @@ func TestCommandsAboutRealServersPrintWhatBecameOfThem(t *testing.T) {
 		stdout, stderr string
 	}{
 		"drain": {"drain web/10.0.0.3", order, pictures{left(7, -1, false), left(5, 1, false)}, 0,
-			"drain web 10.0.0.3 0s", "web/10.0.0.3 gets no new flows: 5 flows left\n" + again, ""},
+			"drain web 10.0.0.3 0s", "web/10.0.0.3 gets no new flows: 5 flows (2 active) left\n" + again, ""},
 		"drain with a deadline": {"drain web/10.0.0.3 --deadline 10m", timed, pictures{left(1, 1, false)}, 0,
-			"drain web 10.0.0.3 10m0s", "web/10.0.0.3 gets no new flows: 1 flow left, which are scheduled afresh at 2030-01-02 03:04:05\n" + again, ""},
+			"drain web 10.0.0.3 10m0s", "web/10.0.0.3 gets no new flows: 1 flow left; at 2030-01-02 03:04:05 they are scheduled afresh\n" + again, ""},
 		"wait": {"drain web/10.0.0.3 --wait", order, pictures{left(0, -1, false), left(2, 1, false), left(0, 2, false)}, 0,
 			"drain web 10.0.0.3 0s", "web/10.0.0.3 is drained: no flow is left after a while\n" + again, ""},
 		"wait for the deadline": {"drain web/10.0.0.3 --wait --deadline 1s", timed, pictures{left(2, 1, false), left(0, 2, true)}, 1,
-			"drain web 10.0.0.3 1s", "", "xdirector: the deadline of draining web/10.0.0.3 is over: 2 flows left, scheduled afresh on their next packet\n"},
+			"drain web 10.0.0.3 1s", "", "xdirector: the deadline of draining web/10.0.0.3 is over: 2 flows left; they are scheduled afresh\n"},
 		"wait for what is taken back": {"drain web/10.0.0.3 --wait", order, pictures{left(2, 1, false), {}}, 1,
 			"drain web 10.0.0.3 0s", "", "xdirector: web/10.0.0.3 is no longer drained: somebody took that back, or the configuration has it no longer; 2 flows left after a while\n"},
 		"undrain":          {"undrain web/10.0.0.3", order, nil, 0, "undrain web 10.0.0.3", "web/10.0.0.3 gets new flows again, with the weight 3\n", ""},

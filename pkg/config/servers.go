@@ -24,7 +24,7 @@ func (d *decoder) serverLife(path string, s Service, held map[netip.Addr]string)
 		if s.Scheduler == lb.SourceHashing {
 			why = "where every step would move nearly all clients"
 		}
-		d.warnAt(path+".slow_start", "it has no effect with %s, %s; write wrr or mh, or leave it out", s.Scheduler, why)
+		d.warnAt(path+".slow_start", "it has no effect with %s, %s; write wrr, wlc or mh, or leave it out", s.Scheduler, why)
 	}
 	weight := 0
 	for _, r := range s.RealServers {

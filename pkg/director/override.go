@@ -124,8 +124,8 @@ func (d *Director) overruled(s config.Service, o override) string {
 		return "the plane could not be updated, and is tried again every second: " + d.applyErr.Error()
 	case o.Weight != nil && o.Weight.Value > 0 && o.Drain != nil:
 		return "the real server is drained; the weight counts after xdirector undrain"
-	case o.Weight != nil && o.Weight.Value > 0 && s.Scheduler == lb.RoundRobin:
-		return "rr ignores weights other than 0"
+	case o.Weight != nil && o.Weight.Value > 0 && s.Scheduler.IgnoresWeights():
+		return fmt.Sprintf("%s ignores weights other than 0", s.Scheduler)
 	}
 	return ""
 }
@@ -235,7 +235,8 @@ func (d *Director) overrides(counters lb.Counters) []status.Override {
 			one := status.Override{Service: s.Name, RealServer: r.Address.String(), ConfiguredWeight: r.Weight}
 			if o.Drain != nil {
 				one.Kind, one.Since, one.Until, one.Over = status.KindDrain, o.Drain.Since, o.Drain.Deadline, o.Drain.Over
-				one.Flows = counters.RealServers[lb.ServerKey{Service: serviceKey(s), Address: r.Address}].Flows
+				traffic := counters.RealServers[lb.ServerKey{Service: serviceKey(s), Address: r.Address}]
+				one.Flows, one.Active = traffic.Flows, min(traffic.Flows, traffic.Active)
 				list = append(list, one)
 			}
 			if o.Weight != nil {

@@ -268,6 +268,7 @@ func (d *Director) servicePicture(s config.Service, plane status.Plane, counters
 			Bytes:        traffic.Bytes,
 			FlowsCreated: traffic.FlowsCreated,
 			Flows:        traffic.Flows,
+			Active:       traffic.Active,
 		}
 		if known, ok := d.servers[key]; ok {
 			picture.Up, picture.Reason, picture.Since = known.up, known.reason, known.since

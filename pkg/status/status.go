@@ -149,9 +149,10 @@ type Override struct {
 	Weight           uint16    `json:"weight"` // in place of the configured one; of a drain 0
 	ConfiguredWeight uint16    `json:"configured_weight"`
 	Since            time.Time `json:"since"`
-	Until            time.Time `json:"until,omitzero"`  // deadline of a drain; zero: until it is taken back
-	Over             bool      `json:"over,omitempty"`  // the deadline is past: flows that were left are scheduled afresh
-	Flows            uint64    `json:"flows,omitempty"` // that a drained real server still has
+	Until            time.Time `json:"until,omitzero"`   // deadline of a drain; zero: until it is taken back
+	Over             bool      `json:"over,omitempty"`   // the deadline is past: flows that were left are scheduled afresh
+	Flows            uint64    `json:"flows,omitempty"`  // that a drained real server still has
+	Active           uint64    `json:"active,omitempty"` // those of them that are not closing
 }
 
 // RealServer is one real server of a service.
@@ -173,6 +174,7 @@ type RealServer struct {
 	Bytes         uint64            `json:"bytes"`
 	FlowsCreated  uint64            `json:"flows_created"`
 	Flows         uint64            `json:"flows"`
+	Active        uint64            `json:"active"` // flows that are not closing
 }
 
 // Reload is the outcome of the last load of the configuration file.

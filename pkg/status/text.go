@@ -217,7 +217,7 @@ func (o Override) what() string {
 	if o.Kind == KindWeight {
 		return fmt.Sprintf("%s has the weight %d, not %d", o.Name(), o.Weight, o.ConfiguredWeight)
 	}
-	return fmt.Sprintf("%s is drained, %s left", o.Name(), Flows(o.Flows))
+	return fmt.Sprintf("%s is drained, %s left", o.Name(), o.Left())
 }
 
 func (o Override) until() string {
@@ -232,12 +232,16 @@ func (o Override) until() string {
 	return "xdirector undrain " + o.Name()
 }
 
-// Flows returns "1 flow" or "5 flows".
-func Flows(n uint64) string {
-	if n == 1 {
-		return "1 flow"
+// Left is how many flows a drained real server has, in words: 3 flows (1 active).
+func (o Override) Left() string {
+	flows := fmt.Sprintf("%d flows", o.Flows)
+	if o.Flows == 1 {
+		flows = "1 flow"
 	}
-	return fmt.Sprintf("%d flows", n)
+	if o.Active == o.Flows {
+		return flows
+	}
+	return fmt.Sprintf("%s (%d active)", flows, o.Active)
 }
 
 func (r SorryServer) endpoint() string { return net.JoinHostPort(r.Address, strconv.Itoa(int(r.Port))) }

@@ -81,7 +81,7 @@ func busy() *Status {
 			RealServers: []RealServer{{Address: "2001:db8:2::3", Weight: 1, Up: true}},
 		}},
 		Overrides: []Override{
-			{Service: "shop", RealServer: "192.168.5.103", Kind: KindDrain, Since: noon.Add(-90 * time.Second), Flows: 1},
+			{Service: "shop", RealServer: "192.168.5.103", Kind: KindDrain, Since: noon.Add(-90 * time.Second), Flows: 1, Active: 1},
 			{Service: "shop", RealServer: "192.168.5.104", Kind: KindDrain, Since: noon.Add(-time.Hour), Until: noon.Add(time.Hour), Flows: 17},
 			{Service: "shop", RealServer: "192.168.5.105", Kind: KindDrain, Since: noon.Add(-time.Hour), Until: noon, Over: true},
 			{Service: "shop", RealServer: "192.168.5.105", Kind: KindWeight, Since: noon.Add(-time.Hour), Weight: 2, ConfiguredWeight: 1},

@@ -54,6 +54,9 @@ func TestDrainedRealServerKeepsItsConnections(t *testing.T) {
 		c := newCluster(t, plane, 1, 3)
 		s := c.service()
 		s.Check = patientCheck
+		if plane != ipvs {
+			s.More = []string{"timeouts: {closing: 1s}"}
+		}
 		c.start(s)
 		d := c.d[0]
 		conn, mine := c.connect()
@@ -116,6 +119,31 @@ func TestDrainedRealServerKeepsItsConnections(t *testing.T) {
 		_, err = d.Command("undrain", target(mine))
 		c.ok(err)
 		c.goesTo("all are back", "r1", "r2", "r3")
+		if plane == ipvs { // where it takes the kernel's two minutes
+			return
+		}
+		conn, mine = c.connect()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := d.Command("drain", target(mine), "--wait")
+			ended <- err
+		}()
+		c.ok(d.WaitStatus(t.Context(), patience, func(s *status.Status) error {
+			if len(s.Overrides) == 0 || !s.Counted.After(s.Overrides[0].Since) || s.Overrides[0].Active != 1 {
+				return fmt.Errorf("overrides %+v, want a drain with one active flow", s.Overrides)
+			}
+			return nil
+		}))
+		select {
+		case err := <-ended:
+			t.Errorf("drain --wait ended before the last connection: %v", err)
+		default:
+			stays("waited for")
+			conn.Close()
+			if err := <-ended; err != nil {
+				t.Errorf("drain --wait: %v", err)
+			}
+		}
 	})
 }
 
