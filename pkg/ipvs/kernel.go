@@ -43,7 +43,7 @@ type linux struct {
 func dial() (kernel, error) {
 	client, err := ipvs.New()
 	if errors.Is(err, os.ErrNotExist) {
-		// Only now: a kernel with IPVS built in has no module to load. Nobody may ever need a scheduler that is missing.
+		// Only now: a kernel with IPVS built in has no module to load.
 		loading := load()
 		client, err = ipvs.New()
 		if errors.Is(err, os.ErrNotExist) {
@@ -58,9 +58,12 @@ func dial() (kernel, error) {
 
 // load runs modprobe. The schedulers are loaded too: an agent that drops its rights later can't do it any more.
 func load() error {
-	out, err := exec.Command("modprobe", append([]string{"-a"}, modules[:]...)...).CombinedOutput()
+	out, err := exec.Command("modprobe", modules[0]).CombinedOutput()
 	if text := strings.TrimSpace(string(out)); err != nil && text != "" {
 		return fmt.Errorf("%w: %s", err, strings.ReplaceAll(text, "\n", "; "))
+	}
+	if err == nil {
+		_ = exec.Command("modprobe", append([]string{"-a"}, modules[1:]...)...).Run() // one that is missing is named when it is needed
 	}
 	return err
 }
