@@ -3,6 +3,7 @@
 #pragma once
 
 #include "advert.h"
+#include "bucket.h"
 
 #define SECOND 1000000000ULL
 
@@ -11,18 +12,6 @@
 #define SENDER_BURST 100
 #define ROUTER_RATE 1000
 #define ROUTER_BURST 300
-
-/* A token bucket in one word, the time at which it is full again. Two CPUs at the same moment may take one token: that
- * is as exact as a limit on floods has to be. */
-static __always_inline int is_full(__u64 full_at, __u64 cost, __u64 burst, __u64 now)
-{
-	return (__s64)(full_at - now) > (__s64)((burst - 1) * cost);
-}
-
-static __always_inline __u64 take_turn(__u64 full_at, __u64 cost, __u64 now)
-{
-	return ((__s64)(full_at - now) > 0 ? full_at : now) + cost;
-}
 
 /* The second stage: what passes of all senders together. Whoever invents senders finds nothing but this. What nobody could
  * use has a bucket of its own: it takes no turn from the others. */

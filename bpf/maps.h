@@ -26,6 +26,7 @@ enum layout_version {
 #define TEMPLATE_MAX 448
 #define CAPTURED_MAX 256
 #define RING_LINE_WORDS 16
+#define RULES_MAX (1 << 20)
 
 /* What happened to a frame. Each frame has exactly one verdict. */
 enum verdict {
@@ -49,7 +50,11 @@ enum drop_reason {
 	DROP_ADVERT_REFUSED, /* `adverts` has the reason */
 	DROP_ADVERT_RATE,
 	DROP_ADVERT_ABSORBED,
+	DROP_DENIED, /* by the service's list of clients */
+	DROP_RATE_PACKETS, /* of one client, as the next one */
+	DROP_RATE_NEW, /* connections */
 	DROP_COUNT,
+	DROP_MASK = 31,
 };
 
 /* What was done with an advert for one of our virtual routers, and why. */
@@ -124,6 +129,7 @@ enum service_flag {
 	SERVICE_REFUSES = 4, /* a packet that is no SYN and has no flow */
 	SERVICE_GROUPED = 8, /* its clients may be bound by another service of its group */
 	SERVICE_LEAST = 16,  /* the server with the fewest active flows for its weight gets the next one */
+	SERVICE_LIMITED = 32, /* `limits` says what its clients may do */
 };
 
 enum flow_phase {
@@ -154,6 +160,55 @@ struct service {
 	__u8 padding[2];
 	__u32 vip; /* id */
 	__u32 unused[8];
+};
+
+enum rate_kind {
+	RATE_PACKETS,
+	RATE_NEW, /* connections */
+	RATE_COUNT,
+};
+
+struct rate {
+	__u64 cost;  /* so long one takes, in parts of a tick, see rate.h; 0: there is no limit */
+	__u64 burst; /* so many may come at once */
+};
+
+/* `limits`, by service id */
+struct limit {
+	struct rate rates[RATE_COUNT]; /* of one source */
+	struct address source_mask;    /* of the bits that make a client's address one */
+	__u32 list;		       /* of `rules`; 0: none */
+	__u32 spare[3];
+};
+
+/* `rules`: lists of clients. The longest prefix decides; what matches none is allowed. A list is whole before a service has it,
+ * and is never changed. */
+struct rule_key {
+	__u32 length; /* 32 and those of the prefix */
+	__u32 list;
+	struct address address;
+};
+
+/* `sources` */
+struct source_key {
+	__u32 service; /* id */
+	struct address address;
+};
+
+struct source {
+	__u64 full_at[RATE_COUNT]; /* see take_turn */
+};
+
+enum refusal {
+	REFUSED_DENIED,
+	REFUSED_RATE_PACKETS,
+	REFUSED_RATE_NEW,
+	REFUSAL_COUNT,
+};
+
+/* `refusals`, by service id */
+struct refusals {
+	__u64 by_reason[REFUSAL_COUNT];
 };
 
 /* `turns`, by service id: what packets change about a service */
@@ -374,6 +429,10 @@ struct layout {
 	enum verdict verdict;
 	enum drop_reason drop_reason;
 	enum service_flag service_flag;
+	enum refusal refusal;
+	enum rate_kind rate_kind;
+	struct source_key source_key;
+	struct source source;
 	enum server_flag server_flag;
 	enum flow_phase flow_phase;
 	enum flow_bits flow_bits;
@@ -395,6 +454,9 @@ struct suspects {
 _Static_assert(sizeof(struct vip) == 32, "two virtual addresses share a cache line");
 _Static_assert(sizeof(struct port) == 16, "four ports share a cache line");
 _Static_assert(sizeof(struct service) == 128, "what a packet needs of a service is one cache line");
+_Static_assert(sizeof(struct limit) == 64, "the limits of a service are one cache line");
+_Static_assert(sizeof(struct rule_key) == 24, "rule_key has no hidden padding");
+_Static_assert(sizeof(struct source_key) == 20, "source_key has no hidden padding");
 _Static_assert(sizeof(struct client_key) == 20, "client_key has no hidden padding");
 _Static_assert(sizeof(struct box_fact) == 24, "box_fact has no hidden padding");
 _Static_assert(sizeof(struct server) == 64, "a server is a cache line");
@@ -475,6 +537,48 @@ struct {
 	__type(value, struct service);
 	PINNED;
 } services SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SERVICES_MAX);
+	__type(key, __u32);
+	__type(value, struct limit);
+	PINNED;
+} limits SEC(".maps");
+
+/* The value is 1 if such a client is denied, else 0. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, RULES_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct rule_key);
+	__type(value, __u32);
+	PINNED;
+} rules SEC(".maps");
+
+/* User space sets the size, and makes one only if there is a service with rates. */
+struct source_table {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct source_key);
+	__type(value, struct source);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	PINNED;
+	__array(values, struct source_table);
+} sources SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SERVICES_MAX);
+	__type(key, __u32);
+	__type(value, struct refusals);
+	PINNED;
+} refusals SEC(".maps");
 
 /* Shared by all CPUs, so that the order is exact. */
 struct {

@@ -10,6 +10,7 @@
 #include "flow.h"
 #include "flood.h"
 #include "load.h"
+#include "guard.h"
 #include "schedule.h"
 #include "forward.h"
 #include "vrrp.h"
@@ -50,6 +51,8 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 
 	if (packet->tcp_flags & TCP_RST)
 		return drop(DROP_NO_FLOW);
+	if (service->flags & SERVICE_LIMITED && begins(packet) && !admits_flow(id, &packet->source))
+		return drop(DROP_RATE_NEW);
 	if (!turn)
 		return drop(DROP_NO_REAL_SERVER);
 	if (!begins(packet) && service->flags & SERVICE_REFUSES && !was_flooded(service, turn, units(now)))
@@ -95,6 +98,12 @@ static __always_inline struct decision decide(struct packet *packet)
 		return pass(VERDICT_PASS_OTHER_MAC);
 	if (is_balanced(id, packet))
 		return pass(VERDICT_PASS_BALANCED);
+	if (service->flags & SERVICE_LIMITED) {
+		int refusal = refuses_packet(id, &packet->source);
+
+		if (refusal >= 0)
+			return drop((__u64)refusal & DROP_MASK);
+	}
 	if (packet->first_fragment)
 		return drop(DROP_FRAGMENT);
 

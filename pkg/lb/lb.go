@@ -205,6 +205,7 @@ type Service struct {
 	Timeouts        Timeouts      // XDP only
 	RefuseUnknown   bool          // what has no flow and is no SYN is refused; false: it goes where Maglev says. XDP only
 	NewFlows        uint32        // so many a second are remembered; 0: the plane's default. XDP only
+	Limits          Limits        // XDP only
 	RealServers     []RealServer
 }
 
@@ -221,6 +222,22 @@ func (s Service) OnlyIPVS() string {
 		return "only IPVS forwards through tunnels"
 	}
 	return ""
+}
+
+// Limits are what a service takes from its clients. Zero: everything.
+type Limits struct {
+	// Of all prefixes that a client's address is in, the longest one decides; Deny, if it is in both. One that is in none is
+	// denied if there is any in Allow.
+	Allow, Deny []netip.Prefix
+	SourceBits  uint8 // so many bits of a client's address make it one source; 0: all
+	Packets     Rate  // of one source
+	New         Rate  // new connections of one source
+}
+
+// Rate is how often something may happen. Zero: as often as it likes.
+type Rate struct {
+	PerSecond uint32
+	Burst     uint32 // so often at once; 0: PerSecond
 }
 
 // Director is another box that shares virtual addresses with this one: a frame from it was already balanced.
@@ -277,8 +294,9 @@ type Counters struct {
 	FlowsAt     time.Time // flows that ended before are not counted any more
 	FlowTable   FlowTable // zero on IPVS, whose table has no limit
 	RealServers map[ServerKey]Traffic
-	Interfaces  map[string]InterfaceCounters // by interface name; empty on IPVS
-	Adverts     map[string]map[string]uint64 // by Router.Name and what was done: passed, absorbed, sampled, or a reason to drop; empty on IPVS
+	Refused     map[ServiceKey]map[string]uint64 // packets of the services with Limits, by reason; empty on IPVS
+	Interfaces  map[string]InterfaceCounters     // by interface name; empty on IPVS
+	Adverts     map[string]map[string]uint64     // by Router.Name and what was done: passed, absorbed, sampled, or a reason to drop; empty on IPVS
 }
 
 // Plane names what forwards a service's packets.

@@ -98,11 +98,12 @@ func TestNextHopIsKeptOverARestartUntilANewOneIsKnown(t *testing.T) {
 }
 
 func TestApplyingTheSameStateAgainWritesNothing(t *testing.T) {
-	wish := state(persistent(service(webKey, server(1), weighted(2, 0), downServer(3), unknown(4))), service(dnsKey, server(1)))
+	limits := lb.Limits{Allow: prefixes("192.0.2.0/24"), Packets: lb.Rate{PerSecond: 1}}
+	wish := state(persistent(service(webKey, server(1), weighted(2, 0), downServer(3), unknown(4))), limited(service(dnsKey, server(1)), limits))
 	p := newTestPlane(t, wish)
 	for _, m := range []*ebpf.Map{
 		p.maps.Services, p.maps.Servers, p.maps.Boxes, p.maps.Interfaces, p.maps.Rings, p.maps.Turns, p.maps.Traffic,
-		p.maps.Suspects, p.maps.Settings, p.maps.Members,
+		p.maps.Suspects, p.maps.Settings, p.maps.Members, p.maps.Limits, p.maps.Rules, p.maps.Sources, p.maps.Refusals,
 	} {
 		if err := m.Freeze(); err != nil { // any write fails from here on
 			t.Fatal(err)

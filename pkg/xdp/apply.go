@@ -95,9 +95,11 @@ func (p *Plane) steps(w *wish, exits map[int]exit) []func() error {
 		func() error { return p.addFacts(p.tables.wireFacts(w)) },
 		func() error { return p.writeServers(w, exits, true) },
 		func() error { return p.writeRings(w) },
+		func() error { return p.writeLimits(w) },
 		func() error { return p.writeServices(w) },
 		func() error { return p.list(w, false) },
 		func() error { return p.removeServices(w) },
+		func() error { return p.removeLimits(w) },
 		func() error { return p.writeServers(w, exits, false) },
 		func() error { return p.removeServers(func(key lb.ServerKey) bool { return !wished[key] }) },
 		func() error { return p.removeFacts(p.tables.wireFacts(w)) },
@@ -152,6 +154,9 @@ func (p *Plane) giveIDs(w *wish) error {
 			}
 			if err := p.maps.Turns.Put(id, xdirectorTurn{}); err != nil {
 				return fmt.Errorf("reset turn of service %s: %w", service.Key, err)
+			}
+			if err := p.maps.Refusals.Put(id, make([]xdirectorRefusals, ebpf.MustPossibleCPU())); err != nil {
+				return fmt.Errorf("reset counters of service %s: %w", service.Key, err)
 			}
 		}
 		for _, r := range service.RealServers {
@@ -291,6 +296,9 @@ func (p *Plane) wireService(s wishedService, id uint32) xdirectorService {
 	}
 	if s.Scheduler.Counts() {
 		value.Flags |= uint32(xdirectorServiceFlagSERVICE_LEAST)
+	}
+	if _, limited := p.tables.limits.services[id]; limited {
+		value.Flags |= uint32(xdirectorServiceFlagSERVICE_LIMITED)
 	}
 	if s.RefuseUnknown {
 		value.Flags |= uint32(xdirectorServiceFlagSERVICE_REFUSES)

@@ -28,6 +28,16 @@ var dropNames = [xdirectorDropReasonDROP_COUNT]string{
 	xdirectorDropReasonDROP_ADVERT_REFUSED:  "advert_refused",
 	xdirectorDropReasonDROP_ADVERT_RATE:     "advert_rate",
 	xdirectorDropReasonDROP_ADVERT_ABSORBED: "advert_absorbed",
+	xdirectorDropReasonDROP_DENIED:          "denied",
+	xdirectorDropReasonDROP_RATE_PACKETS:    "rate_packets",
+	xdirectorDropReasonDROP_RATE_NEW:        "rate_new",
+}
+
+// refusalNames are why a service refused a packet.
+var refusalNames = [xdirectorRefusalREFUSAL_COUNT]string{
+	xdirectorRefusalREFUSED_DENIED:       "denied",
+	xdirectorRefusalREFUSED_RATE_PACKETS: "rate_packets",
+	xdirectorRefusalREFUSED_RATE_NEW:     "rate_new",
 }
 
 // fateNames are what became of an advert, and why.
@@ -74,6 +84,11 @@ func (p *Plane) Counters() (lb.Counters, error) {
 		}
 		read.RealServers[key] = traffic
 	}
+	refused, err := p.readRefusals()
+	if err != nil {
+		return read, err
+	}
+	read.Refused = refused
 	read.FlowTable = lb.FlowTable{Size: uint64(p.config.FlowTableSize)}
 	for _, flows := range p.flowCounts {
 		read.FlowTable.Flows += flows

@@ -24,6 +24,7 @@ import (
 //	85   server 7, in VLAN 20, where no frames are taken
 //	53   UDP, server 1
 //	54   UDP, server 4, which is down
+//	86, 87, UDP 55, IPv6 86: see limitedServices
 //
 // At other addresses: IPv6 port 80 as the first one; of 10.0.0.101 the ports 8000 to 8099 have server 1, but 8042 has server 2; all
 // ports of 10.0.0.102 have server 1, but 443 has server 2; port 80 of 10.9.0.0/16 has server 1, but in 10.9.8.0/24 and of IPv6
@@ -51,6 +52,7 @@ func tableState() lb.State {
 		key := lb.ServiceKey{Address: netip.MustParseAddr(address), Bits: bits, Port: first, LastPort: last, Protocol: lb.TCP}
 		s.Services = append(s.Services, service(key, r))
 	}
+	s.Services = append(s.Services, limitedServices()...)
 	s.Services = append(s.Services, service(lb.ServiceKey{Address: vip6, Port: 80, Protocol: lb.TCP}, server6(1), server6(2)))
 	add("10.0.0.101", 0, 8000, 8099, server(1))
 	add("10.0.0.101", 0, 8042, 0, server(2))
@@ -215,7 +217,7 @@ func TestEachPacketGetsItsVerdict(t *testing.T) {
 	openGate(t, p, "tagged")
 	openGate(t, p, "off")
 	verdicts, drops, fates := map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
-	for _, row := range slices.Concat(packetTable, vlanTable, advertTable, absorbTable()) {
+	for _, row := range slices.Concat(packetTable, vlanTable, limitTable, advertTable, absorbTable()) {
 		t.Run(row.name, func(t *testing.T) {
 			forget(t, p)
 			if row.prepare != nil {
@@ -280,7 +282,11 @@ func TestEachPacketGetsItsVerdict(t *testing.T) {
 func forget(t *testing.T, p *Plane) {
 	t.Helper()
 	clear(p.flows.memory)
-	for _, m := range []*ebpf.Map{p.maps.Clients, p.maps.Senders} {
+	emptied := []*ebpf.Map{p.maps.Clients, p.maps.Senders}
+	if sources := sourceTable(t, p); sources != nil {
+		emptied = append(emptied, sources)
+	}
+	for _, m := range emptied {
 		var key []byte
 		for m.NextKey(nil, &key) == nil {
 			if err := m.Delete(key); err != nil {

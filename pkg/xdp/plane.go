@@ -23,7 +23,7 @@ import (
 const (
 	layoutVersion    = uint32(xdirectorLayoutVersionLAYOUT_VERSION)
 	noSlot           = math.MaxUint32
-	clientsPerFlows  = 4 // the table of persistent clients holds one for so many flows
+	clientsPerFlows  = 4 // the table of persistent clients holds one for so many flows, and that of sources with rates too
 	tcpTimeout       = 15 * time.Minute
 	openingTimeout   = time.Minute     // before anything but SYN
 	closingTimeout   = 2 * time.Minute // after a FIN or RST
@@ -65,6 +65,7 @@ type Plane struct {
 	mu        sync.Mutex
 	maps      xdirectorMaps
 	ring      *ebpf.MapSpec // of one service; its size varies
+	sources   *ebpf.MapSpec // made if there is a service with rates
 	clock     *ebpf.Program
 	nics      []*nic
 	tables    *tables
@@ -222,7 +223,7 @@ func (p *Plane) loadMaps() error {
 	if err != nil {
 		return err
 	}
-	p.ring = spec.Maps[xdirectorMapRings].InnerMap
+	p.ring, p.sources = spec.Maps[xdirectorMapRings].InnerMap, spec.Maps[xdirectorMapSources].InnerMap
 	if err := p.pins.makeFolders(); err != nil {
 		return err
 	}
@@ -242,6 +243,7 @@ func (p *Plane) spec() (*ebpf.CollectionSpec, error) {
 	sets := flowSets(p.config.FlowTableSize)
 	spec.Maps[xdirectorMapFlows].MaxEntries = sets
 	spec.Maps[xdirectorMapClients].MaxEntries = max(1, p.config.FlowTableSize/clientsPerFlows)
+	spec.Maps[xdirectorMapSources].InnerMap.MaxEntries = max(leastSources, p.config.FlowTableSize/clientsPerFlows)
 
 	for name, value := range map[string]any{
 		xdirectorVarTicksPerSecond: uint32(p.flowClock.hz),
@@ -281,7 +283,8 @@ func (p *Plane) loadProgram(n *nic) error {
 		xdirectorMapRouters: m.Routers, xdirectorMapScratch: m.Scratch, xdirectorMapSenders: m.Senders,
 		xdirectorMapTimers: m.Timers, xdirectorMapWords: m.Words, xdirectorMapSettings: m.Settings,
 		xdirectorMapVips: m.Vips, xdirectorMapPorts: m.Ports, xdirectorMapPrefixes: m.Prefixes, xdirectorMapMembers: m.Members,
-		xdirectorMapLoads: m.Loads,
+		xdirectorMapLoads:  m.Loads,
+		xdirectorMapLimits: m.Limits, xdirectorMapRules: m.Rules, xdirectorMapSources: m.Sources, xdirectorMapRefusals: m.Refusals,
 	}}
 	var programs struct {
 		Xdirector *ebpf.Program `ebpf:"xdirector"`

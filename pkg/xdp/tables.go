@@ -32,6 +32,7 @@ type tables struct {
 	boxes    map[xdirectorBoxFact]struct{}
 	suspects xdirectorSuspects
 	routers  routerTables
+	limits   *limitTables
 
 	freeServices []uint32 // ids, the next one last
 	freeServers  []uint32
@@ -86,6 +87,9 @@ func readTables(m *xdirectorMaps) (*tables, error) {
 		return nil, fmt.Errorf("read suspects from their map: %w", err)
 	}
 	if err := t.readServers(m.Servers, byID); err != nil {
+		return nil, err
+	}
+	if t.limits, err = readLimits(m); err != nil {
 		return nil, err
 	}
 	t.routers, err = readRouters(m)

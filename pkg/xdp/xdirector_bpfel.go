@@ -91,7 +91,11 @@ const (
 	xdirectorDropReasonDROP_ADVERT_REFUSED  xdirectorDropReason = 3
 	xdirectorDropReasonDROP_ADVERT_RATE     xdirectorDropReason = 4
 	xdirectorDropReasonDROP_ADVERT_ABSORBED xdirectorDropReason = 5
-	xdirectorDropReasonDROP_COUNT           xdirectorDropReason = 6
+	xdirectorDropReasonDROP_DENIED          xdirectorDropReason = 6
+	xdirectorDropReasonDROP_RATE_PACKETS    xdirectorDropReason = 7
+	xdirectorDropReasonDROP_RATE_NEW        xdirectorDropReason = 8
+	xdirectorDropReasonDROP_COUNT           xdirectorDropReason = 9
+	xdirectorDropReasonDROP_MASK            xdirectorDropReason = 31
 )
 
 type xdirectorEvent struct {
@@ -148,7 +152,7 @@ type xdirectorInterface struct {
 type xdirectorInterfaceCounters struct {
 	_        structs.HostLayout
 	Verdicts [9]uint64
-	Drops    [6]uint64
+	Drops    [9]uint64
 	Unstored uint64
 }
 
@@ -167,6 +171,10 @@ type xdirectorLayout struct {
 	Verdict          xdirectorVerdict
 	DropReason       xdirectorDropReason
 	ServiceFlag      xdirectorServiceFlag
+	Refusal          xdirectorRefusal
+	RateKind         xdirectorRateKind
+	SourceKey        xdirectorSourceKey
+	Source           xdirectorSource
 	ServerFlag       xdirectorServerFlag
 	FlowPhase        xdirectorFlowPhase
 	FlowBits         xdirectorFlowBits
@@ -175,6 +183,7 @@ type xdirectorLayout struct {
 	RouterFlag       xdirectorRouterFlag
 	InterfaceRestore xdirectorInterfaceRestore
 	Event            xdirectorEvent
+	_                [4]byte
 	Capture          xdirectorCapture
 	RingLine         xdirectorRingLine
 }
@@ -184,6 +193,18 @@ type xdirectorLayoutVersion uint32
 const (
 	xdirectorLayoutVersionLAYOUT_VERSION xdirectorLayoutVersion = 4
 )
+
+type xdirectorLimit struct {
+	_     structs.HostLayout
+	Rates [2]struct {
+		_     structs.HostLayout
+		Cost  uint64
+		Burst uint64
+	}
+	SourceMask xdirectorAddress
+	List       uint32
+	Spare      [3]uint32
+}
 
 type xdirectorLoad struct {
 	_      structs.HostLayout
@@ -216,6 +237,28 @@ type xdirectorPrefixKey struct {
 	Word   [4]uint32
 }
 
+type xdirectorRateKind uint32
+
+const (
+	xdirectorRateKindRATE_PACKETS xdirectorRateKind = 0
+	xdirectorRateKindRATE_NEW     xdirectorRateKind = 1
+	xdirectorRateKindRATE_COUNT   xdirectorRateKind = 2
+)
+
+type xdirectorRefusal uint32
+
+const (
+	xdirectorRefusalREFUSED_DENIED       xdirectorRefusal = 0
+	xdirectorRefusalREFUSED_RATE_PACKETS xdirectorRefusal = 1
+	xdirectorRefusalREFUSED_RATE_NEW     xdirectorRefusal = 2
+	xdirectorRefusalREFUSAL_COUNT        xdirectorRefusal = 3
+)
+
+type xdirectorRefusals struct {
+	_        structs.HostLayout
+	ByReason [3]uint64
+}
+
 type xdirectorRingLine struct {
 	_    structs.HostLayout
 	Word [16]uint32
@@ -246,6 +289,13 @@ type xdirectorRouterKey struct {
 	Family    uint8
 	Vrid      uint8
 	Padding   [2]uint8
+}
+
+type xdirectorRuleKey struct {
+	_       structs.HostLayout
+	Length  uint32
+	List    uint32
+	Address xdirectorAddress
 }
 
 type xdirectorScratch struct {
@@ -317,6 +367,7 @@ const (
 	xdirectorServiceFlagSERVICE_REFUSES xdirectorServiceFlag = 4
 	xdirectorServiceFlagSERVICE_GROUPED xdirectorServiceFlag = 8
 	xdirectorServiceFlagSERVICE_LEAST   xdirectorServiceFlag = 16
+	xdirectorServiceFlagSERVICE_LIMITED xdirectorServiceFlag = 32
 )
 
 type xdirectorSettings struct {
@@ -325,6 +376,17 @@ type xdirectorSettings struct {
 	Prefixes uint32
 	Zero     uint32
 	Spare    uint32
+}
+
+type xdirectorSource struct {
+	_      structs.HostLayout
+	FullAt [2]uint64
+}
+
+type xdirectorSourceKey struct {
+	_       structs.HostLayout
+	Service uint32
+	Address xdirectorAddress
 }
 
 type xdirectorSuspects struct {
@@ -404,18 +466,22 @@ const (
 	xdirectorMapFrames         = "frames"
 	xdirectorMapInterfaces     = "interfaces"
 	xdirectorMapLayout         = "layout"
+	xdirectorMapLimits         = "limits"
 	xdirectorMapLoads          = "loads"
 	xdirectorMapMembers        = "members"
 	xdirectorMapPeers          = "peers"
 	xdirectorMapPorts          = "ports"
 	xdirectorMapPrefixes       = "prefixes"
+	xdirectorMapRefusals       = "refusals"
 	xdirectorMapRings          = "rings"
 	xdirectorMapRouters        = "routers"
+	xdirectorMapRules          = "rules"
 	xdirectorMapScratch        = "scratch"
 	xdirectorMapSenders        = "senders"
 	xdirectorMapServers        = "servers"
 	xdirectorMapServices       = "services"
 	xdirectorMapSettings       = "settings"
+	xdirectorMapSources        = "sources"
 	xdirectorMapSuspects       = "suspects"
 	xdirectorMapTimers         = "timers"
 	xdirectorMapTraffic        = "traffic"
@@ -492,18 +558,22 @@ type xdirectorMapSpecs struct {
 	Frames     *ebpf.MapSpec `ebpf:"frames"`
 	Interfaces *ebpf.MapSpec `ebpf:"interfaces"`
 	Layout     *ebpf.MapSpec `ebpf:"layout"`
+	Limits     *ebpf.MapSpec `ebpf:"limits"`
 	Loads      *ebpf.MapSpec `ebpf:"loads"`
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Peers      *ebpf.MapSpec `ebpf:"peers"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Prefixes   *ebpf.MapSpec `ebpf:"prefixes"`
+	Refusals   *ebpf.MapSpec `ebpf:"refusals"`
 	Rings      *ebpf.MapSpec `ebpf:"rings"`
 	Routers    *ebpf.MapSpec `ebpf:"routers"`
+	Rules      *ebpf.MapSpec `ebpf:"rules"`
 	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
 	Senders    *ebpf.MapSpec `ebpf:"senders"`
 	Servers    *ebpf.MapSpec `ebpf:"servers"`
 	Services   *ebpf.MapSpec `ebpf:"services"`
 	Settings   *ebpf.MapSpec `ebpf:"settings"`
+	Sources    *ebpf.MapSpec `ebpf:"sources"`
 	Suspects   *ebpf.MapSpec `ebpf:"suspects"`
 	Timers     *ebpf.MapSpec `ebpf:"timers"`
 	Traffic    *ebpf.MapSpec `ebpf:"traffic"`
@@ -554,18 +624,22 @@ type xdirectorMaps struct {
 	Frames     *ebpf.Map `ebpf:"frames"`
 	Interfaces *ebpf.Map `ebpf:"interfaces"`
 	Layout     *ebpf.Map `ebpf:"layout"`
+	Limits     *ebpf.Map `ebpf:"limits"`
 	Loads      *ebpf.Map `ebpf:"loads"`
 	Members    *ebpf.Map `ebpf:"members"`
 	Peers      *ebpf.Map `ebpf:"peers"`
 	Ports      *ebpf.Map `ebpf:"ports"`
 	Prefixes   *ebpf.Map `ebpf:"prefixes"`
+	Refusals   *ebpf.Map `ebpf:"refusals"`
 	Rings      *ebpf.Map `ebpf:"rings"`
 	Routers    *ebpf.Map `ebpf:"routers"`
+	Rules      *ebpf.Map `ebpf:"rules"`
 	Scratch    *ebpf.Map `ebpf:"scratch"`
 	Senders    *ebpf.Map `ebpf:"senders"`
 	Servers    *ebpf.Map `ebpf:"servers"`
 	Services   *ebpf.Map `ebpf:"services"`
 	Settings   *ebpf.Map `ebpf:"settings"`
+	Sources    *ebpf.Map `ebpf:"sources"`
 	Suspects   *ebpf.Map `ebpf:"suspects"`
 	Timers     *ebpf.Map `ebpf:"timers"`
 	Traffic    *ebpf.Map `ebpf:"traffic"`
@@ -585,18 +659,22 @@ func (m *xdirectorMaps) Close() error {
 		m.Frames,
 		m.Interfaces,
 		m.Layout,
+		m.Limits,
 		m.Loads,
 		m.Members,
 		m.Peers,
 		m.Ports,
 		m.Prefixes,
+		m.Refusals,
 		m.Rings,
 		m.Routers,
+		m.Rules,
 		m.Scratch,
 		m.Senders,
 		m.Servers,
 		m.Services,
 		m.Settings,
+		m.Sources,
 		m.Suspects,
 		m.Timers,
 		m.Traffic,
