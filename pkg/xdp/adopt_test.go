@@ -115,6 +115,37 @@ func TestApplyingTheSameStateAgainWritesNothing(t *testing.T) {
 	}
 }
 
+func TestOtherWeightsAreOneOtherRing(t *testing.T) {
+	heavy := service(webKey, weighted(1, 1), weighted(2, 1))
+	heavy.Scheduler = lb.WeightedRoundRobin
+	p := newTestPlane(t, state(heavy, service(dnsKey, server(1), server(2))))
+	for _, m := range []*ebpf.Map{
+		p.maps.Services, p.maps.Servers, p.maps.Boxes, p.maps.Interfaces, p.maps.Turns, p.maps.Traffic,
+		p.maps.Suspects, p.maps.Settings, p.maps.Members,
+	} {
+		if err := m.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var ring, other ebpf.MapID
+	look := func(key lb.ServiceKey, into *ebpf.MapID) {
+		t.Helper()
+		if err := p.maps.Rings.Lookup(p.tables.services[key].id, into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look(webKey, &ring)
+	look(dnsKey, &other)
+	heavy.RealServers = []lb.RealServer{weighted(1, 1), weighted(2, 10)} // as at a step of a slow start
+	apply(t, p, state(heavy, service(dnsKey, server(1), server(2))))
+	var ringNow, otherNow ebpf.MapID
+	look(webKey, &ringNow)
+	look(dnsKey, &otherNow)
+	if ringNow == ring || otherNow != other {
+		t.Errorf("rings %v and %v, before %v and %v: want that the first is another one", ringNow, otherNow, ring, other)
+	}
+}
+
 func TestChangingOneServiceLeavesTheOthersUntouched(t *testing.T) {
 	p := newTestPlane(t, state(service(webKey, server(1), server(2)), service(dnsKey, server(1), server(2))))
 	id := p.tables.services[dnsKey].id
