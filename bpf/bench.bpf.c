@@ -109,7 +109,7 @@ static __always_inline int make_frame(struct xdp_md *ctx)
 	return 1;
 }
 
-SEC("xdp")
+SEC("xdp.frags")
 int driver(struct xdp_md *ctx)
 {
 	if (make_frame(ctx))
@@ -117,21 +117,21 @@ int driver(struct xdp_md *ctx)
 	return XDP_ABORTED;
 }
 
-SEC("xdp")
+SEC("xdp.frags")
 int generator(struct xdp_md *ctx)
 {
 	return make_frame(ctx) ? bpf_redirect(out, 0) : XDP_ABORTED;
 }
 
 /* The least that a program can do, */
-SEC("xdp")
+SEC("xdp.frags")
 int bare_drop(struct xdp_md *ctx UNUSED)
 {
 	return XDP_DROP;
 }
 
 /* a forwarding one, */
-SEC("xdp")
+SEC("xdp.frags")
 int bare_swap(struct xdp_md *ctx)
 {
 	struct cursor cursor = {(void *)(long)ctx->data, (void *)(long)ctx->data_end};
@@ -150,14 +150,14 @@ int bare_swap(struct xdp_md *ctx)
 }
 
 /* and one that leaves the packet to the kernel. */
-SEC("xdp")
+SEC("xdp.frags")
 int bare_pass(struct xdp_md *ctx UNUSED)
 {
 	return XDP_PASS;
 }
 
 /* Where the frames end. */
-SEC("xdp")
+SEC("xdp.frags")
 int sink(struct xdp_md *ctx UNUSED)
 {
 	sunk++;

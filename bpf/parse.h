@@ -4,6 +4,7 @@
 
 #include "include/kernel.h"
 #include "include/bpf_endian.h"
+#include "include/bpf_helpers.h"
 #include "address.h"
 #include "vlan.h"
 
@@ -147,12 +148,25 @@ static __always_inline enum kind parse_ports(struct cursor *cursor, struct packe
 	return packet->protocol == PROTOCOL_VRRP && !packet->tagged ? KIND_VRRP : KIND_OTHER;
 }
 
-static __always_inline enum kind parse_ipv6(struct cursor *cursor, struct packet *packet)
+/* A large frame may lie in several places of which only the first, with all headers, is in the cursor. */
+static __noinline __u64 whole_length(struct xdp_md *ctx)
+{
+	return bpf_xdp_get_buff_len(ctx);
+}
+
+static __always_inline void measure(struct xdp_md *ctx, const struct cursor *cursor, const void *ip, __u32 length, struct packet *packet)
+{
+	if (cursor->end - ip < length)
+		packet->bytes = whole_length(ctx);
+}
+
+static __always_inline enum kind parse_ipv6(struct xdp_md *ctx, struct cursor *cursor, struct packet *packet)
 {
 	struct ipv6_header *ip = take(cursor, sizeof(*ip));
 
 	if (!ip || ip->version_class_flow[0] >> 4 != 6)
 		return KIND_OTHER;
+	measure(ctx, cursor, ip, sizeof(*ip) + bpf_ntohs(ip->payload_length), packet);
 	packet->family = 6;
 	packet->source = ip->source;
 	packet->destination = ip->destination;
@@ -202,7 +216,7 @@ static __always_inline enum kind parse(struct xdp_md *ctx, struct packet *packet
 	if (!enter_network(&cursor, packet, &type))
 		return KIND_OTHER;
 	if (type != bpf_htons(ETHERTYPE_IPV4))
-		return type == bpf_htons(ETHERTYPE_IPV6) ? parse_ipv6(&cursor, packet) : KIND_OTHER;
+		return type == bpf_htons(ETHERTYPE_IPV6) ? parse_ipv6(ctx, &cursor, packet) : KIND_OTHER;
 
 	ip = take(&cursor, sizeof(*ip));
 	if (!ip || ip->version_ihl >> 4 != 4)
@@ -210,6 +224,7 @@ static __always_inline enum kind parse(struct xdp_md *ctx, struct packet *packet
 	header_length = (ip->version_ihl & 0x0f) * 4;
 	if (header_length < sizeof(*ip) || !take(&cursor, header_length - sizeof(*ip)))
 		return KIND_OTHER;
+	measure(ctx, &cursor, ip, bpf_ntohs(ip->total_length), packet);
 
 	/* Later fragments carry no ports, so nobody can tell whose they are. They pass: without their first fragment,
 	 * which is dropped if it belongs to a service, the kernel can't make a packet of them. */

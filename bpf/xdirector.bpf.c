@@ -118,7 +118,7 @@ static __always_inline struct decision decide(struct packet *packet)
 	return begin(&hash, &flow, id, service, packet, now);
 }
 
-SEC("xdp")
+SEC("xdp.frags")
 int xdirector(struct xdp_md *ctx)
 {
 	struct decision decision = pass(VERDICT_PASS_NOT_OURS);

@@ -479,3 +479,38 @@ func TestRemoveDetachesEverything(t *testing.T) {
 		}
 	}
 }
+
+// A frame that is larger than a page lies in several of them.
+func TestJumboFramesAreForwardedWholeAndCounted(t *testing.T) {
+	enterNamespace(t)
+	ip(t, "link", "add", "eth0", "mtu", "9000", "type", "veth", "peer", "name", "c0", "mtu", "9000")
+	ip(t, "link", "set", "eth0", "up")
+	ip(t, "link", "set", "c0", "up")
+	passAll(t, "c0")
+	p := openPlane(t, testConfig(mountBPFFS(t)), devices)
+	near := server(1)
+	near.NextHop.Interface = interfaceNamed(t, "eth0").Index
+	s := lb.State{Services: []lb.Service{service(webKey, near)}}
+	own, c0 := macOf(*interfaceNamed(t, "eth0")), openWire(t, "c0")
+	for round, mode := range []Mode{Native, Generic} {
+		if _, err := p.Attach(mode); err != nil {
+			t.Fatal(err)
+		}
+		apply(t, p, s)
+		large := packet{destination: own, flags: ack, payload: 8960}
+		sent := large.bytes()
+		for i := range sent[54:] {
+			sent[54+i] = byte(i / 7)
+		}
+		want := bytes.Clone(sent)
+		to := serverMAC(1)
+		copy(want, to[:])
+		copy(want[6:], own[:])
+		c0.send(t, sent)
+		c0.expect(t, want)
+		traffic := counters(t, p).RealServers[lb.ServerKey{Service: webKey, Address: serverAddress(1)}]
+		if traffic.Packets != uint64(round+1) || traffic.Bytes != traffic.Packets*uint64(len(sent)) {
+			t.Errorf("%s: counted %d packets and %d bytes, want %d of %d bytes", mode, traffic.Packets, traffic.Bytes, round+1, len(sent))
+		}
+	}
+}
