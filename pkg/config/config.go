@@ -193,6 +193,7 @@ type Service struct {
 	Timeouts        lb.Timeouts   // timeouts: syn, established, closing, udp; zero: the plane's
 	RefuseUnknown   bool          // unknown: refuse
 	NewFlows        uint32        // new_flows a second that are remembered; 0: the plane's
+	Limits          lb.Limits     // allow, deny, limits: prefix, new_connections, packets
 	Check           *health.Check // nil: none
 	SlowStart       time.Duration // slow_start (0s: none)
 	OnDown          string        // on_down: one of the OnDown constants

@@ -58,6 +58,15 @@ func checkInvariants(t *testing.T, c *Config) {
 		}
 		must(s.Persistence >= 0 && s.Persistence%time.Second == 0, "persistence %s", s.Persistence)
 		must(len(s.RealServers) > 0, "service %s has no real server", s.Name)
+		clients := map[netip.Prefix]bool{}
+		for _, p := range slices.Concat(s.Limits.Allow, s.Limits.Deny) {
+			must(p.Masked() == p && p.Addr().Is4() == key.Address.Is4() && !clients[p], "clients %s of service %s", p, key)
+			clients[p] = true
+		}
+		must(int(s.Limits.SourceBits) < key.Address.BitLen(), "limits.prefix %d", s.Limits.SourceBits)
+		for _, r := range []lb.Rate{s.Limits.New, s.Limits.Packets} {
+			must(r == lb.Rate{} || r.PerSecond > 0 && r.PerSecond <= maxRate && r.Burst <= maxRate, "rate %+v", r)
+		}
 		names[s.Name], keys[key] = true, true
 		checkCheck(t, s.Check)
 		seen := map[netip.Addr]bool{s.Address: true, s.SorryServer.Address: true}

@@ -35,6 +35,10 @@ func (s Service) LacksOnIPVS() []Lack {
 	add(s.Group != "", "persistence.group", false, "IPVS has no groups; mark the packets of all these services with one number and write one service with that firewall_mark instead")
 	add(s.Timeouts != lb.Timeouts{}, "timeouts", false, "IPVS has one set of timeouts for the whole box; leave it out, and use ipvsadm --set")
 	add(s.RefuseUnknown, "unknown", false, "IPVS schedules such packets; leave it out, or write unknown: maglev")
+	const filter = "IPVS takes packets from everybody; leave it out, and drop what you don't want by nftables"
+	add(len(s.Limits.Allow) > 0, "allow", true, filter)
+	add(len(s.Limits.Deny) > 0, "deny", true, filter)
+	add(s.Limits.New != lb.Rate{} || s.Limits.Packets != lb.Rate{}, "limits", false, "IPVS counts nothing by source; leave it out, and use a meter of nftables")
 	add(s.NewFlows != 0, "new_flows", false, "IPVS remembers every flow; leave it out")
 	return list
 }

@@ -58,6 +58,7 @@ func (d *decoder) services(services []Service, held map[netip.Addr]string) {
 		d.markAlone(path, s)
 		d.persistence(path, s)
 		d.flowKeys(path, s)
+		d.clientLimits(path, s)
 		if d.written(path + ".check") {
 			d.checkKeys(path+".check", s.Check)
 		}

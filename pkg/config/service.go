@@ -44,6 +44,9 @@ func (d *decoder) service(v value) Service {
 			s.RefuseUnknown = word == "refuse"
 		}),
 		optional("new_flows", into(&s.NewFlows, integer[uint32](d, 1, 100_000_000))),
+		optional("allow", d.clients(&s.Limits.Allow)),
+		optional("deny", d.clients(&s.Limits.Deny)),
+		optional("limits", func(v value) { d.limits(v, &s.Limits) }),
 		optional("check", func(v value) { s.Check = d.check(v) }),
 		optional("slow_start", into(&s.SlowStart, d.duration(slowStart))),
 		optional("on_down", into(&s.OnDown, d.choice([]string{OnDownRemove, OnDownKeep}))),
@@ -61,6 +64,7 @@ func (d *decoder) service(v value) Service {
 	if a := s.Key().Address; a.IsValid() && int(s.PersistenceBits) == a.BitLen() {
 		s.PersistenceBits = 0
 	}
+	completeLimits(&s)
 	for i := range s.RealServers {
 		r := &s.RealServers[i]
 		if r.Check == nil {

@@ -242,6 +242,7 @@ func (d *Director) servicePicture(s config.Service, plane status.Plane, counters
 		Scheduler:   string(s.Scheduler),
 		Persistence: s.Persistence,
 		Plane:       plane,
+		Refused:     counters.Refused[s.Key()],
 
 		FirewallMark: s.FirewallMark,
 	}

@@ -33,6 +33,7 @@ func wish(cfg *config.Config, plane lb.Plane, f facts) lb.State {
 			Timeouts:        s.Timeouts,
 			RefuseUnknown:   s.RefuseUnknown,
 			NewFlows:        s.NewFlows,
+			Limits:          s.Limits,
 		}
 		local := false
 		claims := f.claims(s)

@@ -25,7 +25,7 @@ type collector struct {
 	advertsAbsorbed, advertsFiltered, advertsByForm, addressesRestored          *prometheus.Desc
 	lateness, electionRestarts, electionDenied, fastPath, maintenance           *prometheus.Desc
 	serverUp, serverWeight, serverTransitions, checkDuration, checks            *prometheus.Desc
-	packets, bytes, flowsCreated, flows, verdicts, drops                        *prometheus.Desc
+	packets, bytes, flowsCreated, flows, verdicts, drops, refused               *prometheus.Desc
 	flowTableSize, flowTableFlows, flowTableUnstored                            *prometheus.Desc
 	plane, reloadSuccess, reloadTime, build                                     *prometheus.Desc
 	quorumUp, quorumWeight, sorryActive, overrides                              *prometheus.Desc
@@ -68,6 +68,7 @@ func newCollector(latest func() *status.Status) *collector {
 		flowsCreated: desc("flows_created_total", "New flows scheduled to the real server.", "service", "real_server"),
 		flows:        desc("flows", "Flows of the real server that have not timed out.", "service", "real_server"),
 		verdicts:     desc("verdicts_total", "Frames that the XDP program saw on the interface, by what became of them.", "interface", "verdict"),
+		refused:      desc("refused_total", "Packets that a limit of the service refused, by the limit: denied, rate_packets, rate_new.", "service", "reason"),
 		drops:        desc("drops_total", "Frames that the XDP program dropped on the interface, by the reason.", "interface", "reason"),
 
 		quorumUp:     desc("service_quorum_up", "1 while the real servers of the service that are up have the weight that it wants (quorum), else 0.", "service"),
@@ -94,7 +95,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		c.advertsAbsorbed, c.advertsFiltered, c.advertsByForm, c.addressesRestored,
 		c.lateness, c.electionRestarts, c.electionDenied, c.fastPath, c.maintenance,
 		c.serverUp, c.serverWeight, c.serverTransitions, c.checkDuration, c.checks,
-		c.packets, c.bytes, c.flowsCreated, c.flows, c.verdicts, c.drops,
+		c.packets, c.bytes, c.flowsCreated, c.flows, c.verdicts, c.drops, c.refused,
 		c.flowTableSize, c.flowTableFlows, c.flowTableUnstored,
 		c.plane, c.reloadSuccess, c.reloadTime, c.build,
 		c.quorumUp, c.quorumWeight, c.sorryActive, c.overrides,
@@ -118,6 +119,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, v := range s.Services {
 		out.gauge(c.plane, 1, v.Name, v.Plane.Name, v.Plane.Reason)
+		out.counters(c.refused, v.Refused, v.Name)
 		for _, r := range v.RealServers {
 			c.realServer(out, v.Name, r)
 		}

@@ -47,7 +47,8 @@ func picture() *status.Status {
 		},
 		Services: []status.Service{{
 			Name: "web", Plane: status.Plane{Name: "xdp-native", Reason: "every interface\nruns \"it\""},
-			Quorum: status.Quorum{Up: true, Weight: 1, Needed: 1}, SorryServer: &status.SorryServer{Address: "192.168.5.109", Port: 80, Packets: 11, Bytes: 1100, FlowsCreated: 3, Flows: 2},
+			Refused: map[string]uint64{"denied": 12, "rate_new": 0},
+			Quorum:  status.Quorum{Up: true, Weight: 1, Needed: 1}, SorryServer: &status.SorryServer{Address: "192.168.5.109", Port: 80, Packets: 11, Bytes: 1100, FlowsCreated: 3, Flows: 2},
 			RealServers: []status.RealServer{
 				{Address: "192.168.5.103", Port: 80, Weight: 1, Up: true, Transitions: map[string]uint64{"up": 2}, Checks: map[string]uint64{"up": 100}, CheckDuration: 1500 * time.Microsecond, Packets: 1 << 40, Bytes: 5000, FlowsCreated: 60, Flows: 7},
 				{Address: "2001:db8::4", Port: 80, Weight: 0},

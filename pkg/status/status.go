@@ -97,16 +97,17 @@ type Plane struct {
 
 // Service is one service and what was counted for it.
 type Service struct {
-	Name        string        `json:"name"`
-	Address     string        `json:"address"` // or a network; empty with a firewall mark
-	Port        uint16        `json:"port"`    // 0: all ports
-	Protocol    string        `json:"protocol"`
-	Scheduler   string        `json:"scheduler"`
-	Persistence time.Duration `json:"persistence_ns,omitempty"`
-	Plane       Plane         `json:"plane"`
-	Quorum      Quorum        `json:"quorum"`
-	SorryServer *SorryServer  `json:"sorry_server,omitempty"`
-	RealServers []RealServer  `json:"real_servers"`
+	Name        string            `json:"name"`
+	Address     string            `json:"address"` // or a network; empty with a firewall mark
+	Port        uint16            `json:"port"`    // 0: all ports
+	Protocol    string            `json:"protocol"`
+	Scheduler   string            `json:"scheduler"`
+	Persistence time.Duration     `json:"persistence_ns,omitempty"`
+	Plane       Plane             `json:"plane"`
+	Quorum      Quorum            `json:"quorum"`
+	SorryServer *SorryServer      `json:"sorry_server,omitempty"`
+	RealServers []RealServer      `json:"real_servers"`
+	Refused     map[string]uint64 `json:"refused,omitempty"` // packets that its limits refused, by reason; nil: it has none
 
 	LastPort     uint16 `json:"last_port,omitempty"` // of a range
 	FirewallMark uint32 `json:"firewall_mark,omitempty"`
