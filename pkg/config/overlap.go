@@ -41,9 +41,6 @@ func (d *decoder) overlaps(c *Config) {
 				break // IPv4 has no such length
 			}
 			d.shadowed(c, members, networks[wider])
-			if wider != prefix {
-				d.hidden(c.Services, prefix, members, networks[wider])
-			}
 		}
 	}
 }
@@ -86,22 +83,6 @@ func (d *decoder) shadowed(c *Config, members, wider network) {
 				d.wrongAt(path+"."+d.identity(path), "%s: but the packets for %s are those of services[%d] (%s) too, which XDP takes before IPVS sees them; give one of them other addresses or ports",
 					why, s.Key(), m, o.Key())
 			}
-		}
-	}
-}
-
-// hidden warns of a service whose packets for some addresses are lost because these have services of their own.
-func (d *decoder) hidden(services []Service, prefix netip.Prefix, members, wider network) {
-	members = slices.DeleteFunc(slices.Clone(members), func(n int) bool { return services[n].OnlyIPVS() != "" })
-	if len(members) == 0 {
-		return
-	}
-	for _, m := range wider {
-		o := services[m]
-		covered := slices.ContainsFunc(members, func(n int) bool { return holds(services[n], o) })
-		if !covered && o.OnlyIPVS() == "" {
-			d.warnAt(fmt.Sprintf("services[%d].address", m), "its packets for %s are not balanced, since that has services of its own, like services[%d]; write this service for %s too",
-				prefix, members[0], prefix)
 		}
 	}
 }

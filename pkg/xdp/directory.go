@@ -97,54 +97,109 @@ func (d *directory) list(all []listing) (changed bool, err error) {
 	clear(vips)
 	clear(ports)
 	networks := map[xdirectorPrefixKey]xdirectorVip{}
-	for prefix, vip := range virtualAddresses(all) {
-		if prefix.IsSingleIP() {
-			if !insert(vips, productOf(vip.Address), vip, func(v xdirectorVip) bool { return v.Family == 0 }) {
-				return false, fmt.Errorf("virtual address %s: %w", prefix.Addr(), errCrowded)
+	for _, n := range neighbourhoods(all) {
+		for port := range n.ports() {
+			if !insert(ports, port.Key*factor, port, func(p xdirectorPort) bool { return p.Key == 0 }) {
+				return false, fmt.Errorf("services at %s: %w", n.prefix, errCrowded)
 			}
-		} else {
-			networks[prefixKey(prefix)] = vip
+			n.vip.Levels |= 1 << (port.Key & 0xff)
 		}
-	}
-	taken := map[uint64]bool{}
-	for _, l := range slices.SortedStableFunc(slices.Values(all), byPorts) {
-		for key := range portKeys(l) {
-			if taken[key] { // by a range within this one
-				continue
-			}
-			taken[key] = true
-			if !insert(ports, key*factor, xdirectorPort{Key: key, Service: uint64(l.id)}, func(p xdirectorPort) bool { return p.Key == 0 }) {
-				return false, fmt.Errorf("service %s: %w", l.key, errCrowded)
-			}
+		if !n.prefix.IsSingleIP() {
+			networks[prefixKey(n.prefix)] = n.vip
+		} else if !insert(vips, productOf(n.vip.Address), n.vip, func(v xdirectorVip) bool { return v.Family == 0 }) {
+			return false, fmt.Errorf("virtual address %s: %w", n.prefix.Addr(), errCrowded)
 		}
-	}
-	// A network that is there early finds no port yet, and one that is there late finds none any more.
-	for key, vip := range networks {
-		if d.networks[key] == vip {
-			continue
-		}
-		if err := d.prefixes.Put(key, vip); err != nil {
-			return false, fmt.Errorf("add prefix: %w", err)
-		}
-		d.networks[key] = vip
 	}
 	d.listed = nil
+	if err := d.before(networks); err != nil {
+		return true, err
+	}
 	now := xdirectorSettings{Half: half, Prefixes: uint32(len(networks))}
 	if err := d.settings.Put(uint32(0), now); err != nil {
-		return false, fmt.Errorf("change over to other services: %w", err)
+		return true, fmt.Errorf("change over to other services: %w", err)
 	}
 	d.now = now
-	for key := range d.networks {
-		if _, wished := networks[key]; wished {
-			continue
+	for key, vip := range networks {
+		if err := d.putNetwork(key, vip); err != nil {
+			return true, err
 		}
-		if err := d.prefixes.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return true, fmt.Errorf("remove prefix: %w", err)
-		}
-		delete(d.networks, key)
 	}
 	d.listed = all
 	return true, nil
+}
+
+// before prepares the networks, which have no halves, for a change: whatever a program finds until they are as wished, it is a
+// service around that address, or none that is to stay.
+func (d *directory) before(wished map[xdirectorPrefixKey]xdirectorVip) error {
+	for key, has := range d.networks {
+		if vip, stays := wished[key]; stays {
+			vip.Levels |= has.Levels // in both halves, everything is found
+			if err := d.putNetwork(key, vip); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := d.prefixes.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("remove prefix: %w", err)
+		}
+		delete(d.networks, key)
+	}
+	return nil
+}
+
+func (d *directory) putNetwork(key xdirectorPrefixKey, vip xdirectorVip) error {
+	if d.networks[key] == vip {
+		return nil
+	}
+	if err := d.prefixes.Put(key, vip); err != nil {
+		return fmt.Errorf("add prefix: %w", err)
+	}
+	d.networks[key] = vip
+	return nil
+}
+
+// neighbourhood is an address, or a network, that has services of its own, and all services that its packets may belong to: the
+// smallest network first, and of those in one the fewest ports.
+type neighbourhood struct {
+	prefix   netip.Prefix
+	vip      xdirectorVip
+	services []listing
+}
+
+// neighbourhoods are those of all services, the lowest id first.
+func neighbourhoods(all []listing) []*neighbourhood {
+	at := map[netip.Prefix]*neighbourhood{}
+	var list []*neighbourhood
+	lengths := map[int]bool{}
+	for _, l := range all {
+		prefix := l.key.Prefix()
+		n := at[prefix]
+		if n == nil {
+			n = &neighbourhood{prefix: prefix}
+			at[prefix], list = n, append(list, n)
+			lengths[prefix.Bits()] = true
+		}
+		n.vip = xdirectorVip{Address: wireAddress(prefix.Addr()), Family: familyOf(prefix.Addr()), Id: l.vip, Slot: l.slot}
+		n.services = append(n.services, l)
+	}
+	slices.SortFunc(list, func(a, b *neighbourhood) int { return int(a.vip.Id) - int(b.vip.Id) })
+	for _, n := range list {
+		slices.SortStableFunc(n.services, byPorts)
+	}
+	order := slices.SortedFunc(maps.Keys(lengths), func(a, b int) int { return b - a })
+	widestFirst := slices.SortedFunc(slices.Values(list), func(a, b *neighbourhood) int { return a.prefix.Bits() - b.prefix.Bits() })
+	for _, n := range widestFirst {
+		for _, bits := range order { // the next network around it has those of all others already
+			if bits >= n.prefix.Bits() {
+				continue
+			}
+			if wider, err := n.prefix.Addr().Prefix(bits); err == nil && at[wider] != nil {
+				n.services = append(n.services, at[wider].services...)
+				break
+			}
+		}
+	}
+	return list
 }
 
 // byPorts has services with fewer ports first: a port in two ranges is the narrower one's.
@@ -156,26 +211,34 @@ func byPorts(a, b listing) int {
 	return width(a) - width(b)
 }
 
-// virtualAddresses are those of the services, each once, the lowest id first.
-func virtualAddresses(all []listing) iter.Seq2[netip.Prefix, xdirectorVip] {
-	vips := map[netip.Prefix]xdirectorVip{}
-	for _, l := range all {
-		prefix := l.key.Prefix()
-		vip := vips[prefix]
-		vip.Address, vip.Family, vip.Id, vip.Slot = wireAddress(prefix.Addr()), familyOf(prefix.Addr()), l.vip, l.slot
-		for _, b := range blocks(l.key.Ports()) {
-			vip.Levels |= 1 << b.level
-		}
-		vips[prefix] = vip
-	}
-	order := slices.SortedFunc(maps.Keys(vips), func(a, b netip.Prefix) int { return int(vips[a].Id) - int(vips[b].Id) })
-	return func(yield func(netip.Prefix, xdirectorVip) bool) {
-		for _, prefix := range order {
-			if !yield(prefix, vips[prefix]) {
-				return
+// ports are the blocks of ports by which a packet to this neighbourhood finds its service: a program takes the narrowest block,
+// so a wider network's block within a service of a smaller one is left out.
+func (n *neighbourhood) ports() iter.Seq[xdirectorPort] {
+	return func(yield func(xdirectorPort) bool) {
+		taken := make(map[uint64]bool, len(n.services)-1)
+		smaller := 0 // so many are of smaller networks than this one
+		for i, l := range n.services {
+			if i > 0 && l.vip != n.services[i-1].vip {
+				smaller = i
+			}
+			for _, b := range blocks(l.key.Ports()) {
+				key := uint64(n.vip.Id)<<32 | uint64(b.first>>b.level)<<16 | uint64(l.key.Protocol)<<8 | uint64(b.level)
+				if taken[key] || slices.ContainsFunc(n.services[:smaller], func(o listing) bool { return o.hides(l, b) }) {
+					continue
+				}
+				taken[key] = true
+				if !yield(xdirectorPort{Key: key, Service: uint64(l.id)}) {
+					return
+				}
 			}
 		}
 	}
+}
+
+// hides says whether a service of a smaller network has a whole block of another one's ports.
+func (l listing) hides(wider listing, b block) bool {
+	first, last := l.key.Ports()
+	return l.key.Protocol == wider.key.Protocol && uint32(first) <= b.first && b.first+1<<b.level-1 <= uint32(last)
 }
 
 // insert puts a value into the first free place from where its product says, no further than the programs look.
@@ -193,17 +256,6 @@ func insert[T any](places []T, product uint64, value T, free func(T) bool) bool 
 
 func productOf(a xdirectorAddress) uint64 {
 	return (uint64(a.Word[0])|uint64(a.Word[1])<<32)*factor + (uint64(a.Word[2])|uint64(a.Word[3])<<32)*factor2
-}
-
-func portKeys(l listing) iter.Seq[uint64] {
-	return func(yield func(uint64) bool) {
-		for _, b := range blocks(l.key.Ports()) {
-			key := uint64(l.vip)<<32 | uint64(b.first>>b.level)<<16 | uint64(l.key.Protocol)<<8 | uint64(b.level)
-			if !yield(key) {
-				return
-			}
-		}
-	}
 }
 
 // block is all ports that differ from the first one in so many lower bits at most.

@@ -79,6 +79,47 @@ func TestPacketBelongsToTheNarrowestRangeAroundItsPort(t *testing.T) {
 	}
 }
 
+func TestPacketBelongsToTheSmallestNetworkThatHasItsPort(t *testing.T) {
+	at := func(network string, first, last uint16) lb.ServiceKey {
+		p := netip.MustParsePrefix(network)
+		key := lb.ServiceKey{Address: p.Addr(), Port: first, LastPort: last, Protocol: lb.TCP}
+		if !p.IsSingleIP() {
+			key.Bits = uint8(p.Bits())
+		}
+		return key
+	}
+	all := []lb.Service{
+		service(at("10.20.0.0/16", 0, 0), server(1)), service(at("10.20.30.0/24", 1, 99), server(2)), service(at("10.20.30.0/24", 443, 0), server(3)),
+		service(at("10.20.30.40/32", 64, 95), server(4)), service(at("10.20.30.40/32", 8000, 8099), server(5)),
+		service(at("2001:db8::/32", 80, 0), server6(6)), service(at("2001:db8::1/128", 443, 0), server6(7)),
+	}
+	p := newTestPlane(t, state(all...))
+	check := func(to string, port uint16, want int) {
+		t.Helper()
+		if got := sentTo(t, p, packet{to: netip.MustParseAddr(to), toPort: port, flags: syn}); got != want {
+			t.Errorf("%s port %d went to server %d, want %d", to, port, got, want)
+		}
+	}
+	check("10.20.1.1", 80, 1)
+	check("10.20.30.1", 80, 2)
+	check("10.20.30.1", 443, 3)
+	check("10.20.30.1", 8000, 1)
+	check("10.20.30.40", 80, 4) // though the block of ports 80 to 95 is in two of them
+	check("10.20.30.40", 63, 2)
+	check("10.20.30.40", 96, 2)
+	check("10.20.30.40", 443, 3)
+	check("10.20.30.40", 8099, 5)
+	check("10.20.30.40", 100, 1)
+	check("2001:db8::2", 80, 6)
+	check("2001:db8::1", 80, 6)
+	check("2001:db8::1", 443, 7)
+	apply(t, p, state(all[0], all[1]))
+	check("10.20.30.40", 80, 2)
+	check("10.20.30.40", 443, 1)
+	apply(t, p, state(all[0]))
+	check("10.20.30.40", 80, 1)
+}
+
 func TestFlowsAreKnownAsLongAsTheirServiceSays(t *testing.T) {
 	quick := service(webKey, server(1), server(2))
 	quick.Timeouts = lb.Timeouts{Opening: 10 * time.Second, Established: 30 * time.Second, Closing: 20 * time.Second}
