@@ -33,6 +33,7 @@ func (t *tally) total() lb.Traffic {
 		Bytes:        t.before.Bytes + t.last.Bytes,
 		FlowsCreated: t.before.FlowsCreated + t.last.FlowsCreated,
 		Flows:        t.last.Flows,
+		Active:       t.last.Active,
 	}
 }
 

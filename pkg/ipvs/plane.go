@@ -161,7 +161,7 @@ func (p *Plane) read() (snapshot, error) {
 		return snapshot{}, err
 	}
 	for _, t := range p.tallies {
-		t.last.Flows = 0 // unless the real server is still there
+		t.last.Flows, t.last.Active = 0, 0 // unless the real server is still there
 	}
 	for key := range p.ours {
 		service, exists := found.services[key]

@@ -457,7 +457,7 @@ func TestCountersOnlyGrowWhenTheKernelStartsAnew(t *testing.T) {
 	apply(t, p, web)
 	want(lb.Traffic{})
 	count(3, 30, 3000, 2, 1)
-	want(lb.Traffic{FlowsCreated: 3, Packets: 30, Bytes: 3000, Flows: 3})
+	want(lb.Traffic{FlowsCreated: 3, Packets: 30, Bytes: 3000, Flows: 3, Active: 2})
 
 	count(4, 40, 4000, 0, 1)
 	web.RealServers[0].Up = false
@@ -467,7 +467,7 @@ func TestCountersOnlyGrowWhenTheKernelStartsAnew(t *testing.T) {
 	apply(t, p, web)
 	want(lb.Traffic{FlowsCreated: 4, Packets: 40, Bytes: 4000})
 	count(1, 100, 100, 1, 0)
-	want(lb.Traffic{FlowsCreated: 5, Packets: 140, Bytes: 4100, Flows: 1})
+	want(lb.Traffic{FlowsCreated: 5, Packets: 140, Bytes: 4100, Flows: 1, Active: 1})
 
 	count(0, 1, 10, 0, 0) // ipvsadm --zero, and a packet since
 	want(lb.Traffic{FlowsCreated: 5, Packets: 141, Bytes: 4110})

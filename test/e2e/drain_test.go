@@ -192,16 +192,17 @@ func TestSorryServerServesWithoutAQuorum(t *testing.T) {
 		quorum(false)
 		c.goesTo("the quorum is lost", "r3")
 		stay("the quorum is lost")
-		_, err := c.lab.RealServers[0].StartNginx(8081)
-		c.ok(err)
-		quorum(true)
-		c.goesTo("the quorum is there again", "r1", "r2")
-		stay("the quorum is there again")
+		// On IPVS the kernel counts every two seconds, and only while it is there.
 		c.ok(c.d[0].WaitStatus(t.Context(), patience, func(s *status.Status) error {
 			if r := s.Services[0].SorryServer; r.FlowsCreated != 6 || r.Packets == 0 {
 				return fmt.Errorf("counted for the sorry server: %+v, want 6 flows created", r)
 			}
 			return nil
 		}))
+		_, err := c.lab.RealServers[0].StartNginx(8081)
+		c.ok(err)
+		quorum(true)
+		c.goesTo("the quorum is there again", "r1", "r2")
+		stay("the quorum is there again")
 	})
 }
