@@ -5,6 +5,7 @@
 #include "maps.h"
 #include "parse.h"
 #include "service.h"
+#include "chance.h"
 
 struct decision {
 	__u32 verdict;
@@ -13,6 +14,7 @@ struct decision {
 	__u16 creates_flow;
 	__u16 unstored;	       /* a new flow that found no place */
 	struct server *server; /* with VERDICT_TX, VERDICT_REDIRECT, VERDICT_PASS_LOCAL */
+	__u32 router;	       /* slot, with VERDICT_PREVIOUS */
 };
 
 static __always_inline struct decision pass(__u32 verdict)
@@ -112,6 +114,8 @@ static __always_inline int act(struct xdp_md *ctx, const struct decision *decisi
 		return rewrite(ctx, decision->server, packet) ? XDP_TX : XDP_ABORTED;
 	case VERDICT_REDIRECT:
 		return rewrite(ctx, decision->server, packet) ? bpf_redirect(decision->server->interface, 0) : XDP_ABORTED;
+	case VERDICT_PREVIOUS:
+		return give_on(ctx, decision->router, packet->slot);
 	case VERDICT_DROP:
 		return XDP_DROP;
 	default:

@@ -36,6 +36,7 @@ enum verdict {
 	VERDICT_PASS_REFUSED,	/* no real server: our kernel refuses the connection at once */
 	VERDICT_PASS_LOCAL,	/* we are the real server */
 	VERDICT_PASS_ADVERT,	/* an advert for one of our virtual routers */
+	VERDICT_PREVIOUS, /* no flow here, but maybe at the one who was MASTER before us */
 	VERDICT_TX,
 	VERDICT_REDIRECT,
 	VERDICT_DROP,
@@ -47,6 +48,7 @@ enum drop_reason {
 	DROP_FRAGMENT,
 	DROP_NO_FLOW,	     /* a reset for a connection that we don't know */
 	DROP_NO_REAL_SERVER, /* and no SYN that could be refused */
+	DROP_SECOND_CHANCE,  /* our successor sent it, and we don't know its flow either */
 	DROP_ADVERT_REFUSED, /* `adverts` has the reason */
 	DROP_ADVERT_RATE,
 	DROP_ADVERT_ABSORBED,
@@ -130,6 +132,7 @@ enum service_flag {
 	SERVICE_GROUPED = 8, /* its clients may be bound by another service of its group */
 	SERVICE_LEAST = 16,  /* the server with the fewest active flows for its weight gets the next one */
 	SERVICE_LIMITED = 32, /* `limits` says what its clients may do */
+	SERVICE_LOCAL = 64,  /* this box is one of its servers */
 };
 
 enum flow_phase {
@@ -364,7 +367,9 @@ struct words {
 	__u64 seen;    /* when the MASTER's advert was seen last; 0: none is absorbed */
 	__u64 down;    /* so long without one, and user space is woken */
 	__u64 length;  /* of the template; 0: there is none */
-	__u64 spare[2];
+	__u64 previous; /* see chance.h: MAC address of the MASTER before us from its first byte on, and 16 bits of the interface's
+			 * index; 0: that was us */
+	__u64 until;	/* so long */
 	/* The MASTER's advert from the Ethernet header to the end of the IP packet, behind FRAME_SHIFT bytes and padded
 	 * with zeroes; IPv4 without id and header checksum. */
 	__u64 template[TEMPLATE_MAX / 8];

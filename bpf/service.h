@@ -145,7 +145,14 @@ __attribute__((noinline)) int find_range(__u32 vip, __u32 levels, __u32 protocol
 	return 0;
 }
 
-static __always_inline struct service *find_service(struct packet *packet, __u32 *id, __u32 *zero)
+/* What else the directory says. */
+struct found {
+	__u32 id;     /* of the service */
+	__u32 router; /* slot of the virtual router that holds the address; 0: none */
+	__u32 zero;   /* see blur */
+};
+
+static __always_inline struct service *find_service(struct packet *packet, struct found *found)
 {
 	__u16 port = bpf_ntohs(packet->destination_port);
 	struct settings *now;
@@ -155,19 +162,19 @@ static __always_inline struct service *find_service(struct packet *packet, __u32
 	now = bpf_map_lookup_elem(&settings, &first);
 	if (!now)
 		return 0;
-	*zero = now->zero;
-	blur(packet, *zero);
+	found->zero = now->zero;
+	blur(packet, found->zero);
 	vip = find_vip(packet, now->half);
 	if (!vip && now->prefixes)
 		vip = find_prefix(packet);
 	if (!vip)
 		return 0;
-	*id = 0;
+	found->router = vip->slot;
 	if (vip->levels & 1)
-		*id = find_port(port_key(vip->id, packet->protocol, 0, port), now->half);
-	if (!*id && vip->levels >> 1)
-		*id = find_range(vip->id, vip->levels, packet->protocol, port, now->half);
-	return *id ? bpf_map_lookup_elem(&services, id) : 0;
+		found->id = find_port(port_key(vip->id, packet->protocol, 0, port), now->half);
+	if (!found->id && vip->levels >> 1)
+		found->id = find_range(vip->id, vip->levels, packet->protocol, port, now->half);
+	return found->id ? bpf_map_lookup_elem(&services, &found->id) : 0;
 }
 
 /* MAC addresses lie at even addresses in frames and in our structs. */

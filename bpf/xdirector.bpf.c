@@ -38,9 +38,10 @@ static __always_inline __u32 first_phase(const struct packet *packet)
  * middle of a connection is scheduled too, unless its service says otherwise: after a change of MASTER, or when its real server
  * went down, the answer of the new one ends it at once instead of leaving the client to wait. It has no turn: its SYN may have
  * found no place. */
-static __always_inline struct decision begin(const struct flow_hash *hash, const struct known_flow *flow, __u32 id,
+static __always_inline struct decision begin(const struct flow_hash *hash, const struct known_flow *flow, const struct found *found,
 					     const struct service *service, const struct packet *packet, __u64 now)
 {
+	__u32 id = found->id;
 	struct turn *turn = bpf_map_lookup_elem(&turns, &id);
 	struct client_key client = {};
 	struct decision decision;
@@ -49,6 +50,11 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 	__u32 chosen = 0;
 	__u64 state;
 
+	if (!begins(packet) && has_predecessor(found->router, packet->slot)) {
+		decision = pass(VERDICT_PREVIOUS);
+		decision.router = found->router;
+		return decision;
+	}
 	if (packet->tcp_flags & TCP_RST)
 		return drop(DROP_NO_FLOW);
 	if (service->flags & SERVICE_LIMITED && begins(packet) && !admits_flow(id, &packet->source))
@@ -85,21 +91,25 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 
 static __always_inline struct decision decide(struct packet *packet)
 {
-	__u32 id = 0, zero = 0;
-	struct service *service = find_service(packet, &id, &zero);
+	struct found found = {};
+	struct service *service = find_service(packet, &found);
 	struct known_flow flow;
 	struct flow_hash hash;
 	struct server *server;
+	int given_on = 0;
 	__u64 now;
 
 	if (!service)
 		return pass(VERDICT_PASS_NOT_OURS);
 	if (!is_for_us(packet))
 		return pass(VERDICT_PASS_OTHER_MAC);
-	if (is_balanced(id, packet))
-		return pass(VERDICT_PASS_BALANCED);
+	if (is_balanced(found.id, packet)) {
+		given_on = !begins(packet) && !(service->flags & SERVICE_LOCAL) && is_predecessor(found.router);
+		if (!given_on)
+			return pass(VERDICT_PASS_BALANCED);
+	}
 	if (service->flags & SERVICE_LIMITED) {
-		int refusal = refuses_packet(id, &packet->source);
+		int refusal = refuses_packet(found.id, &packet->source);
 
 		if (refusal >= 0)
 			return drop((__u64)refusal & DROP_MASK);
@@ -109,13 +119,13 @@ static __always_inline struct decision decide(struct packet *packet)
 
 	now = bpf_jiffies64();
 	hash = hash_of(packet);
-	flow = find_flow(&hash, zero);
+	flow = find_flow(&hash, found.zero);
 	if (flow.place && remaining(flow.state, units(now)) > 0 && !(opens(packet) && phase_of(flow.state) == FLOW_CLOSING)) {
 		server = same_server(server_of(flow.state), generation_of(flow.state));
 		if (server)
-			return follow(&flow, server, id, service, packet, now);
+			return follow(&flow, server, found.id, service, packet, now);
 	}
-	return begin(&hash, &flow, id, service, packet, now);
+	return given_on ? drop(DROP_SECOND_CHANCE) : begin(&hash, &flow, &found, service, packet, now);
 }
 
 SEC("xdp.frags")

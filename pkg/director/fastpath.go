@@ -43,9 +43,19 @@ func routers(cfg *config.Config, reports []ha.InstanceReport) []lb.Router {
 			Filter:     filter,
 			VirtualMAC: i.VirtualMAC != "",
 			Source:     sources[i.Name],
+			Addresses:  held(i),
 			Peers:      i.UnicastPeers,
 			PeerTTL:    i.UnicastTTL,
 		})
+	}
+	return list
+}
+
+// held are the addresses of an instance.
+func held(i config.Instance) []netip.Addr {
+	var list []netip.Addr
+	for _, a := range i.Held() {
+		list = append(list, a.Prefix.Addr())
 	}
 	return list
 }

@@ -52,7 +52,9 @@ func (l *loop) accepted(i *instance, now vrrp.Time, a vrrp.Accepted) {
 	d := lb.Director{MAC: l.sender, Address: a.Source}
 	peer, news := i.notices.peer(now, d)
 	i.changed = i.changed || news
-	i.repeat.forget()
+	if i.repeat.forget(); i.machine.State() == vrrp.Backup {
+		i.before, i.beforeAt = l.sender, now
+	}
 	if a.Obeyed && l.frame != nil {
 		i.repeat.keep(l.frame, form, peer)
 	}
@@ -63,6 +65,9 @@ func (l *loop) act(i *instance, now vrrp.Time, action vrrp.Action) {
 	switch a := action.(type) {
 	case vrrp.Send:
 		l.send(i, a.Advert)
+		if a.Advert.Priority == 0 {
+			l.secondChance(i, now, lb.MAC{}) // the successor may be there before we hear of it
+		}
 	case vrrp.AddAddresses:
 		l.flush() // the advert keeps the others down; it leaves first
 		i.holds = true
@@ -78,6 +83,7 @@ func (l *loop) act(i *instance, now vrrp.Time, action vrrp.Action) {
 		i.repeat.forget()
 		i.enter(a)
 		l.gate(i)
+		l.succession(i, now, a)
 		l.lease.stale = true
 	case vrrp.Stayed:
 		i.reason, i.changed = a.Reason, true

@@ -4,6 +4,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/vrrp"
 )
 
@@ -83,12 +84,42 @@ func (l *loop) gate(i *instance) {
 	}
 }
 
+// secondChance is for connections that outlive a handover by so long; see FastPath.
+const secondChance = 10 * time.Second
+
+// succession has the plane know who was MASTER before, or that we were it. Who has been silent for two intervals is dead, or hears
+// nobody: what is sent there would be lost. Nor is a virtual MAC address the way to a single box.
+func (l *loop) succession(i *instance, now vrrp.Time, c vrrp.Changed) {
+	virtual := i.before[0] == 0 && i.before[1] == 0 && i.before[2] == 0x5e && i.before[3] == 0
+	switch {
+	case c.From == vrrp.Master:
+		l.secondChance(i, now, lb.MAC{})
+	case c.To == vrrp.Master && !i.before.IsZero() && !virtual && now-i.beforeAt <= 2*i.given.Interval:
+		l.secondChance(i, now, i.before)
+	case c.To == vrrp.Master:
+		l.noSecondChance(i)
+	}
+}
+
+func (l *loop) secondChance(i *instance, now vrrp.Time, previous lb.MAC) {
+	if l.fast.plane != nil && i.cfg.Slot != 0 {
+		l.fast.plane.SecondChance(i.cfg.Slot, previous, i.index, now-l.asleep+secondChance)
+	}
+}
+
+func (l *loop) noSecondChance(i *instance) {
+	if l.fast.plane != nil && i.cfg.Slot != 0 {
+		l.fast.plane.SecondChance(i.cfg.Slot, lb.MAC{}, 0, 0)
+	}
+}
+
 // placed gives the plane's slots to the instances of the configuration; before is an instance's former one.
 func (l *loop) placed(i *instance, before uint32) {
 	if before != i.cfg.Slot && before != 0 {
 		delete(l.fast.slots, before)
 		if l.fast.plane != nil {
 			l.fast.plane.Gate(before, false)
+			l.fast.plane.SecondChance(before, lb.MAC{}, 0, 0)
 		}
 	}
 	if i.cfg.Slot != 0 {
@@ -139,7 +170,7 @@ func (l *loop) release(i *instance, now vrrp.Time) {
 func (l *loop) hearAbsorbed(i *instance, now vrrp.Time) {
 	if last := l.fast.plane.LastSeen(i.cfg.Slot); last != 0 {
 		l.give(i, now, vrrp.Heard{At: min(last+l.asleep, now)})
-		if i.repeat.peer != nil {
+		if i.beforeAt = max(i.beforeAt, min(last+l.asleep, now)); i.repeat.peer != nil {
 			i.repeat.peer.at = now
 		}
 		if i.repeat.differ != nil {

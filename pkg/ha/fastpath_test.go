@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/vrrp"
 )
 
@@ -27,6 +28,8 @@ type fakePlane struct {
 	calls     []string
 	onRelease func(slot uint32) // what other CPUs do until Release takes effect
 	closed    bool
+	previous  lb.MAC
+	chance    vrrp.Time // until when
 }
 
 func newFakePlane(t *testing.T) *fakePlane {
@@ -42,6 +45,10 @@ func (p *fakePlane) Gate(slot uint32, master bool) {
 		p.calls = append(p.calls, fmt.Sprint("gate ", master))
 	}
 	p.gates[slot] = master
+}
+
+func (p *fakePlane) SecondChance(_ uint32, previous lb.MAC, _ int, until vrrp.Time) {
+	p.previous, p.chance = previous, until
 }
 
 func (p *fakePlane) Absorb(slot uint32, frame []byte, down time.Duration) bool {
@@ -424,5 +431,49 @@ func TestAnAdvertCostsTheLoopNoAllocation(t *testing.T) {
 	})
 	if f.i.sent < 1000 || all > machine {
 		t.Errorf("%v allocations for an advert, %v of them for the machine's answer", all, machine)
+	}
+}
+
+func TestASuccessorAsksTheMasterBeforeItThatIsAliveAndNoOther(t *testing.T) {
+	for name, row := range map[string]struct {
+		last uint8 // priority of the last advert
+		wait time.Duration
+		asks bool
+	}{
+		"who resigned":                       {last: 0, asks: true},
+		"who is preempted":                   {last: 50, asks: true},
+		"who was silent for three intervals": {last: 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFastLoop(t, func(i *Instance) { i.Absorb = false })
+			f.hear(f.advert(200))
+			if name == "who is preempted" { // its adverts go on, and the time runs out all the same
+				eventually(t, "takeover", func() bool {
+					f.hear(f.advert(row.last))
+					f.step(f.i, f.clock(), vrrp.Tick{})
+					return f.i.machine.State() == vrrp.Master
+				})
+			} else {
+				if row.last == 0 {
+					f.hear(f.advert(0))
+				}
+				f.wait()
+				f.step(f.i, f.clock(), vrrp.Tick{})
+			}
+			if f.i.machine.State() != vrrp.Master {
+				t.Fatal("no takeover")
+			}
+			left := f.plane.chance - f.clock()
+			if asks := !f.plane.previous.IsZero(); asks != row.asks || asks && (left > secondChance || left < secondChance/2) {
+				t.Errorf("asks %s for another %v, want %v", f.plane.previous, left, row.asks)
+			}
+			if !row.asks && f.plane.chance != 0 {
+				t.Errorf("takes itself for the one before")
+			}
+			f.hear(f.advert(254))
+			if left := f.plane.chance - f.clock(); f.i.machine.State() != vrrp.Backup || !f.plane.previous.IsZero() || left < secondChance/2 {
+				t.Errorf("%v, asks %s, looks up for its own successor for %v", f.i.machine.State(), f.plane.previous, left)
+			}
+		})
 	}
 }

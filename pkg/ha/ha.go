@@ -87,6 +87,9 @@ type Track struct {
 type FastPath interface {
 	// Gate opens or closes the plane for frames to the virtual MAC of an instance.
 	Gate(slot uint32, master bool)
+	// SecondChance is for the connections that outlive a handover, until then in CLOCK_MONOTONIC: the plane gives to previous, the
+	// MASTER before us on that interface, what it doesn't know. The zero MAC: we were that, and the plane looks up what comes so.
+	SecondChance(slot uint32, previous lb.MAC, interfaceIndex int, until vrrp.Time)
 	// Absorb has the plane absorb exact repeats of the frame, Ethernet header included, and wake us when none came for
 	// down. False: it can't, and every advert still arrives. With a down of 0 it absorbs nothing, but no limit on the adverts of a
 	// sender keeps back repeats of the frame.

@@ -48,7 +48,9 @@ type instance struct {
 	out       prepared
 	queued    bool // its advert is in the outbox
 	repeat    repeat
-	absorbing bool // by the plane
+	absorbing bool      // by the plane
+	before    lb.MAC    // who sent the last advert that was accepted while BACKUP
+	beforeAt  vrrp.Time // when it came
 
 	changed   bool // a report is due
 	touched   bool // it is in the list of those that a report asks

@@ -256,6 +256,7 @@ type Router struct {
 	Filter     bool         // drop adverts that nobody could use; false: all of them pass
 	VirtualMAC bool         // frames to its virtual MAC are balanced while it is MASTER
 	Source     netip.Addr   // of our own adverts; invalid: not known yet
+	Addresses  []netip.Addr // virtual ones that it holds while MASTER
 	Peers      []netip.Addr // unicast; empty: multicast, from anybody
 	PeerTTL    uint8        // unicast: the lowest TTL accepted
 }

@@ -294,6 +294,9 @@ func (p *Plane) wireService(s wishedService, id uint32) xdirectorService {
 	if s.Scheduler.Hashes() {
 		value.Flags |= uint32(xdirectorServiceFlagSERVICE_HASHES)
 	}
+	if slices.ContainsFunc(s.RealServers, func(r lb.RealServer) bool { return r.NextHop.Local }) {
+		value.Flags |= uint32(xdirectorServiceFlagSERVICE_LOCAL)
+	}
 	if s.Scheduler.Counts() {
 		value.Flags |= uint32(xdirectorServiceFlagSERVICE_LEAST)
 	}
@@ -338,10 +341,16 @@ func (t *tables) giveScopes(services []wishedService) {
 
 // list has the programs know the services of the wish; with known, only those that they knew before.
 func (p *Plane) list(w *wish, known bool) error {
+	slots := map[netip.Addr]uint32{} // of the routers that hold an address
+	for _, r := range w.routers {
+		for _, a := range r.holds {
+			slots[a] = p.tables.routers.slots[r.name]
+		}
+	}
 	var all []listing
 	for _, service := range w.services {
 		if entry := p.tables.services[service.Key]; entry != nil && (!known || entry.written) {
-			all = append(all, listing{key: service.Key, id: entry.id, vip: entry.value.Vip})
+			all = append(all, listing{key: service.Key, id: entry.id, vip: entry.value.Vip, slot: slots[service.Key.Address]})
 		}
 	}
 	changed, err := p.directory.list(all)

@@ -16,6 +16,7 @@ var verdictNames = [xdirectorVerdictVERDICT_COUNT]string{
 	xdirectorVerdictVERDICT_PASS_REFUSED:   "pass_refused",
 	xdirectorVerdictVERDICT_PASS_LOCAL:     "pass_local",
 	xdirectorVerdictVERDICT_PASS_ADVERT:    "pass_advert",
+	xdirectorVerdictVERDICT_PREVIOUS:       "to_previous_master",
 	xdirectorVerdictVERDICT_TX:             "tx",
 	xdirectorVerdictVERDICT_REDIRECT:       "redirect",
 	xdirectorVerdictVERDICT_DROP:           "drop",
@@ -24,6 +25,7 @@ var verdictNames = [xdirectorVerdictVERDICT_COUNT]string{
 var dropNames = [xdirectorDropReasonDROP_COUNT]string{
 	xdirectorDropReasonDROP_FRAGMENT:        "fragment",
 	xdirectorDropReasonDROP_NO_FLOW:         "no_flow",
+	xdirectorDropReasonDROP_SECOND_CHANCE:   "second_chance",
 	xdirectorDropReasonDROP_NO_REAL_SERVER:  "no_real_server",
 	xdirectorDropReasonDROP_ADVERT_REFUSED:  "advert_refused",
 	xdirectorDropReasonDROP_ADVERT_RATE:     "advert_rate",

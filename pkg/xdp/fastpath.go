@@ -13,6 +13,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
+
+	"github.com/xdirector/xdirector/pkg/lb"
 )
 
 // Files are what other processes need of a plane: Words and Events are for OpenFastPath in the election's process. Timers
@@ -191,6 +193,25 @@ func (f *FastPath) Gate(slot uint32, master bool) {
 		}
 		atomic.StoreUint64(&w.Gate, open)
 	}
+}
+
+// SecondChance has packets that are no SYN and have no flow go to previous, which was MASTER before us on this interface, until
+// then (CLOCK_MONOTONIC). The zero MAC: we were MASTER, and look up what our successor sends us so.
+func (f *FastPath) SecondChance(slot uint32, previous lb.MAC, interfaceIndex int, until time.Duration) {
+	w := f.at(slot)
+	if w == nil {
+		return
+	}
+	word := uint64(0)
+	if !previous.IsZero() {
+		for i, b := range previous {
+			word |= uint64(b) << (8 * i)
+		}
+		word |= uint64(interfaceIndex) << 48
+	}
+	atomic.StoreUint64(&w.Until, 0) // nobody meets the one with the other's
+	atomic.StoreUint64(&w.Previous, word)
+	atomic.StoreUint64(&w.Until, uint64(max(0, until)))
 }
 
 // Absorb has the plane absorb exact repeats of the frame, Ethernet header included, and wake us when none came for down.

@@ -32,6 +32,7 @@ type wishedRouter struct {
 	key   xdirectorRouterKey
 	value xdirectorRouter
 	peers [][16]uint8
+	holds []netip.Addr
 }
 
 // newWishedRouters leaves out the routers on interfaces that have no program of ours: nothing can be done for them.
@@ -46,7 +47,7 @@ func (p *Plane) newWishedRouters(s lb.State) ([]wishedRouter, error) {
 		}
 	}
 	for _, r := range s.Routers {
-		w := wishedRouter{name: r.Name, key: xdirectorRouterKey{Family: 4, Vrid: r.VRID}}
+		w := wishedRouter{name: r.Name, key: xdirectorRouterKey{Family: 4, Vrid: r.VRID}, holds: r.Addresses}
 		if r.IPv6 {
 			w.key.Family = 6
 		}

@@ -88,13 +88,14 @@ const (
 	xdirectorDropReasonDROP_FRAGMENT        xdirectorDropReason = 0
 	xdirectorDropReasonDROP_NO_FLOW         xdirectorDropReason = 1
 	xdirectorDropReasonDROP_NO_REAL_SERVER  xdirectorDropReason = 2
-	xdirectorDropReasonDROP_ADVERT_REFUSED  xdirectorDropReason = 3
-	xdirectorDropReasonDROP_ADVERT_RATE     xdirectorDropReason = 4
-	xdirectorDropReasonDROP_ADVERT_ABSORBED xdirectorDropReason = 5
-	xdirectorDropReasonDROP_DENIED          xdirectorDropReason = 6
-	xdirectorDropReasonDROP_RATE_PACKETS    xdirectorDropReason = 7
-	xdirectorDropReasonDROP_RATE_NEW        xdirectorDropReason = 8
-	xdirectorDropReasonDROP_COUNT           xdirectorDropReason = 9
+	xdirectorDropReasonDROP_SECOND_CHANCE   xdirectorDropReason = 3
+	xdirectorDropReasonDROP_ADVERT_REFUSED  xdirectorDropReason = 4
+	xdirectorDropReasonDROP_ADVERT_RATE     xdirectorDropReason = 5
+	xdirectorDropReasonDROP_ADVERT_ABSORBED xdirectorDropReason = 6
+	xdirectorDropReasonDROP_DENIED          xdirectorDropReason = 7
+	xdirectorDropReasonDROP_RATE_PACKETS    xdirectorDropReason = 8
+	xdirectorDropReasonDROP_RATE_NEW        xdirectorDropReason = 9
+	xdirectorDropReasonDROP_COUNT           xdirectorDropReason = 10
 	xdirectorDropReasonDROP_MASK            xdirectorDropReason = 31
 )
 
@@ -151,8 +152,8 @@ type xdirectorInterface struct {
 
 type xdirectorInterfaceCounters struct {
 	_        structs.HostLayout
-	Verdicts [9]uint64
-	Drops    [9]uint64
+	Verdicts [10]uint64
+	Drops    [10]uint64
 	Unstored uint64
 }
 
@@ -368,6 +369,7 @@ const (
 	xdirectorServiceFlagSERVICE_GROUPED xdirectorServiceFlag = 8
 	xdirectorServiceFlagSERVICE_LEAST   xdirectorServiceFlag = 16
 	xdirectorServiceFlagSERVICE_LIMITED xdirectorServiceFlag = 32
+	xdirectorServiceFlagSERVICE_LOCAL   xdirectorServiceFlag = 64
 )
 
 type xdirectorSettings struct {
@@ -426,10 +428,11 @@ const (
 	xdirectorVerdictVERDICT_PASS_REFUSED   xdirectorVerdict = 3
 	xdirectorVerdictVERDICT_PASS_LOCAL     xdirectorVerdict = 4
 	xdirectorVerdictVERDICT_PASS_ADVERT    xdirectorVerdict = 5
-	xdirectorVerdictVERDICT_TX             xdirectorVerdict = 6
-	xdirectorVerdictVERDICT_REDIRECT       xdirectorVerdict = 7
-	xdirectorVerdictVERDICT_DROP           xdirectorVerdict = 8
-	xdirectorVerdictVERDICT_COUNT          xdirectorVerdict = 9
+	xdirectorVerdictVERDICT_PREVIOUS       xdirectorVerdict = 6
+	xdirectorVerdictVERDICT_TX             xdirectorVerdict = 7
+	xdirectorVerdictVERDICT_REDIRECT       xdirectorVerdict = 8
+	xdirectorVerdictVERDICT_DROP           xdirectorVerdict = 9
+	xdirectorVerdictVERDICT_COUNT          xdirectorVerdict = 10
 )
 
 type xdirectorVip struct {
@@ -449,7 +452,8 @@ type xdirectorWords struct {
 	Seen     uint64
 	Down     uint64
 	Length   uint64
-	Spare    [2]uint64
+	Previous uint64
+	Until    uint64
 	Template [56]uint64
 }
 

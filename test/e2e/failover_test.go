@@ -132,6 +132,47 @@ func TestOpenConnectionOutlivesTheAgent(t *testing.T) {
 	})
 }
 
+// A planned handover cuts no connection, though the new MASTER has none of the flows of the old one, and schedules in turn.
+func TestOpenConnectionsOutliveAPlannedHandover(t *testing.T) {
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 2, 3)
+		c.start(c.service())
+		first, second := c.d[0], c.d[1]
+		open := func() (conns []net.Conn, servers []string) {
+			t.Helper()
+			for range 20 {
+				conn, err := c.lab.Client.Dial(t.Context(), "tcp4", web.String())
+				c.ok(err)
+				t.Cleanup(func() { conn.Close() })
+				conns, servers = append(conns, conn), append(servers, c.ask(conn))
+			}
+			return conns, servers
+		}
+		same := func(what string, conns []net.Conn, servers []string) {
+			t.Helper()
+			for n, conn := range conns {
+				if again := c.ask(conn); again != servers[n] {
+					t.Errorf("%s: connection %d is answered by %s, was by %s", what, n, again, servers[n])
+				}
+			}
+		}
+		conns, servers := open()
+		stop := time.Now()
+		stopped := make(chan error, 1)
+		go func() { stopped <- first.Stop() }()
+		c.takeover(second, stop)
+		same("clean stop", conns, servers)
+		c.ok(<-stopped)
+
+		c.ok(second.WaitState(t.Context(), "VI_1", "MASTER", patience))
+		conns, servers = open()
+		start := time.Now()
+		c.ok(first.Start())
+		c.takeover(first, start)
+		same("preemption", conns, servers)
+	})
+}
+
 // ask makes one HTTP/1.1 request on an open connection.
 func (c *cluster) ask(conn net.Conn) string {
 	c.t.Helper()

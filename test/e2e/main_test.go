@@ -40,6 +40,7 @@ var scenarios = map[string][]string{
 	"TestCleanStopAndReturnLoseNoRequest":                       everyPlane,
 	"TestKilledAgentForwardsOnAndIsAdopted":                     everyPlane,
 	"TestOpenConnectionOutlivesTheAgent":                        everyPlane,
+	"TestOpenConnectionsOutliveAPlannedHandover":                hostXDP,
 	"TestLostDirectorIsReplacedInTime":                          everyPlane,
 	"TestPulledCableEndsWithOneMaster":                          everyPlane,
 	"TestInterfaceSetDownAndUpForwardsAgain":                    everyPlane,
