@@ -35,17 +35,31 @@ func (p *Plane) Apply(ctx context.Context, s lb.State) error {
 	if err != nil {
 		return err
 	}
-	w, err := newWish(s, p.tables, p.usable(s, exits))
-	if err == nil {
-		w.routers, err = p.newWishedRouters(s)
-	}
-	if err == nil {
-		err = p.apply(w, exits)
+	usable := p.usable(s, exits)
+	done, err := p.applyServers(s, exits, usable)
+	if err == nil && !done {
+		err = p.applyAll(s, exits, usable)
 	}
 	if err != nil {
 		return fmt.Errorf("apply state to xdp plane: %w", err)
 	}
 	p.suspect(s)
+	return nil
+}
+
+func (p *Plane) applyAll(s lb.State, exits, usable map[int]exit) error {
+	p.applied = nil // until all is done
+	w, err := newWish(s, p.tables, usable)
+	if err != nil {
+		return err
+	}
+	if w.routers, err = p.newWishedRouters(s); err != nil {
+		return err
+	}
+	if err := p.apply(w, exits); err != nil {
+		return err
+	}
+	p.applied = newApplied(s, w, usable)
 	return nil
 }
 
@@ -101,7 +115,9 @@ func (p *Plane) steps(w *wish, exits map[int]exit) []func() error {
 		func() error { return p.removeServices(w) },
 		func() error { return p.removeLimits(w) },
 		func() error { return p.writeServers(w, exits, false) },
-		func() error { return p.removeServers(func(key lb.ServerKey) bool { return !wished[key] }) },
+		func() error {
+			return p.removeServers(p.tables.serversThat(func(key lb.ServerKey) bool { return !wished[key] }))
+		},
 		func() error { return p.removeFacts(p.tables.wireFacts(w)) },
 	}
 }
@@ -115,7 +131,7 @@ func (p *Plane) makeRoom(w *wish) error {
 		return err
 	}
 	gone := func(key lb.ServerKey) bool { return p.tables.services[key.Service] == nil }
-	if err := p.removeServers(gone); err != nil {
+	if err := p.removeServers(p.tables.serversThat(gone)); err != nil {
 		return err
 	}
 	return p.removeFacts(p.tables.wireFacts(w)) // before their ids mean other services
@@ -396,7 +412,9 @@ func (p *Plane) writeRings(w *wish) error {
 		for _, i := range service.fallback {
 			next.fallback = append(next.fallback, ids[i])
 		}
-		if entry := p.tables.services[service.Key]; !entry.ringKnown || !entry.ring.equal(next) {
+		entry := p.tables.services[service.Key]
+		entry.of, entry.schedule, entry.fallback = service.Service, service.schedule, service.fallback
+		if !entry.ringKnown || !entry.ring.equal(next) {
 			swaps = append(swaps, ringSwap{entry: entry, ring: next})
 		}
 	}
@@ -536,12 +554,10 @@ func (p *Plane) removeMembers(w *wish) error {
 
 // removeServers gives up the ids of the real servers that are gone: with another generation, no old flow means the
 // next owner of the id.
-func (p *Plane) removeServers(gone func(lb.ServerKey) bool) error {
+func (p *Plane) removeServers(gone map[lb.ServerKey]bool) error {
 	t := p.tables
-	for key, entry := range t.servers {
-		if !gone(key) {
-			continue
-		}
+	for key := range gone {
+		entry := t.servers[key]
 		generation := (t.generations[entry.id] + 1) & generationMask
 		if err := p.maps.Servers.Put(entry.id, xdirectorServer{Generation: generation}); err != nil {
 			return fmt.Errorf("remove real server %s of %s: %w", key.Address, key.Service, err)
@@ -551,6 +567,16 @@ func (p *Plane) removeServers(gone func(lb.ServerKey) bool) error {
 		delete(t.servers, key)
 	}
 	return nil
+}
+
+func (t *tables) serversThat(are func(lb.ServerKey) bool) map[lb.ServerKey]bool {
+	found := map[lb.ServerKey]bool{}
+	for key := range t.servers {
+		if are(key) {
+			found[key] = true
+		}
+	}
+	return found
 }
 
 // wireFacts leaves out what is about a service without an id.
@@ -582,13 +608,21 @@ func (p *Plane) addFacts(wished map[xdirectorBoxFact]struct{}) error {
 }
 
 func (p *Plane) removeFacts(wished map[xdirectorBoxFact]struct{}) error {
-	for _, fact := range slices.Backward(missing(p.tables.boxes, wished)) {
+	if err := p.forgetFacts(missing(p.tables.boxes, wished)); err != nil {
+		return err
+	}
+	return p.writeSuspects()
+}
+
+// forgetFacts goes by kind too, the other way round.
+func (p *Plane) forgetFacts(list []xdirectorBoxFact) error {
+	for _, fact := range slices.Backward(list) {
 		if err := p.maps.Boxes.Delete(fact); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("forget box %s: %w", lb.MAC(fact.Mac), err)
 		}
 		delete(p.tables.boxes, fact)
 	}
-	return p.writeSuspects()
+	return nil
 }
 
 // writeSuspects marks the MAC addresses of all boxes that the tables know.

@@ -69,6 +69,7 @@ type Plane struct {
 	clock     *ebpf.Program
 	nics      []*nic
 	tables    *tables
+	applied   *applied // nil: nothing, or the last wish was not carried out
 	directory *directory
 	flows     *flowTable
 	loads     *loads
