@@ -262,6 +262,7 @@ type Dataplane struct {
 	FlowTableSize uint32   // flows that can be held
 	PinPath       string   // absolute; a folder on a bpffs
 	DeadMan       time.Duration
+	Linger        time.Duration // from the end of our addresses to the end of forwarding, at a stop
 	// VRRPFastPath is vrrp_fast_path: one of the FastPath constants. Without services it has an effect only where it is
 	// written.
 	VRRPFastPath        string

@@ -58,7 +58,7 @@ func TestMinimalFileIsComplete(t *testing.T) {
 		}},
 		Dataplane: Dataplane{
 			Mode: ModeAuto, Interfaces: []string{"eth0"}, FlowTableSize: 1048576,
-			PinPath: "/run/xdirector/bpf", DeadMan: 30 * time.Second, VRRPFastPath: FastPathFilter,
+			PinPath: "/run/xdirector/bpf", DeadMan: 30 * time.Second, Linger: time.Second, VRRPFastPath: FastPathFilter,
 		},
 		Metrics: Metrics{Listen: "127.0.0.1:9112"},
 		Control: Control{Socket: "/run/xdirector/control.sock"},

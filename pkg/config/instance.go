@@ -16,6 +16,7 @@ var (
 	persistence = span{time.Second, 31 * 24 * time.Hour, time.Second, "whole seconds from 1s to 744h"}
 	flowTime    = span{time.Second, 31 * 24 * time.Hour, time.Second, "whole seconds from 1s to 744h"}
 	deadMan     = span{3 * time.Second, time.Hour, time.Second, "whole seconds from 3s to 1h"}
+	linger      = span{0, time.Minute, 0, "0s to 1m"}
 	checkTime   = span{10 * time.Millisecond, 24 * time.Hour, 0, "10ms to 24h"}
 	slowStart   = span{0, time.Hour, time.Second, "whole seconds from 0s to 1h"}
 	retryDelay  = span{0, time.Hour, 0, "0s to 1h"}

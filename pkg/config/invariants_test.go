@@ -87,6 +87,7 @@ func checkInvariants(t *testing.T, c *Config) {
 	must(slices.Contains([]string{ModeAuto, ModeXDPNative, ModeXDPGeneric, ModeIPVS}, d.Mode), "mode %q", d.Mode)
 	must(d.FlowTableSize >= 1024 && d.FlowTableSize <= 1<<24, "flow_table_size %d", d.FlowTableSize)
 	must(d.DeadMan >= 3*time.Second && d.DeadMan <= time.Hour && d.DeadMan%time.Second == 0, "dead_man %s", d.DeadMan)
+	must(d.Linger >= 0 && d.Linger <= time.Minute, "linger %s", d.Linger)
 	must(len(d.Interfaces) > 0 || len(c.Instances) == 0, "no interface")
 	for _, name := range d.Interfaces {
 		must(goodInterface(name), "interface %q", name)

@@ -20,6 +20,7 @@ func (d *decoder) config(v value) *Config {
 			FlowTableSize: 1048576,
 			PinPath:       defaultPinPath,
 			DeadMan:       30 * time.Second,
+			Linger:        time.Second,
 			VRRPFastPath:  FastPathFilter,
 		},
 		Metrics: Metrics{Listen: "127.0.0.1:9112"},
@@ -107,6 +108,7 @@ func (d *decoder) dataplane(v value, p *Dataplane) {
 		optional("flow_table_size", into(&p.FlowTableSize, integer[uint32](d, 1024, 16777216))),
 		optional("pin_path", into(&p.PinPath, d.path(maxPath))),
 		optional("dead_man", into(&p.DeadMan, d.duration(deadMan))),
+		optional("linger", into(&p.Linger, d.duration(linger))),
 		optional("vrrp_fast_path", func(v value) {
 			p.VRRPFastPathWritten = true
 			p.VRRPFastPath, _ = d.choice([]string{FastPathOff, FastPathFilter, FastPathAbsorb})(v)

@@ -30,7 +30,7 @@ import (
 const (
 	tick         = time.Second           // period of the watchdog, of retries and of an idle director's picture
 	pictureDelay = 20 * time.Millisecond // from a change to the picture that shows it: many changes, one picture
-	afterglow    = time.Second           // frames for our own MAC are forwarded so long after our addresses are gone
+	longestStop  = 84 * time.Second      // the supervisor waits a little longer
 	loopStuck    = 5 * time.Second       // without a turn of the loop: unhealthy
 	reportLate   = 30 * time.Second      // without a report of the election, of which one comes every eleven seconds at least: unhealthy
 )
@@ -226,27 +226,28 @@ func (d *Director) loop(ctx context.Context) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	stops := d.stops
-	var afterglowOver, soon <-chan time.Time
+	var lingerOver, soon <-chan time.Time
+	stopping := time.Now()
 	for {
-		if d.report.Stopped && afterglowOver == nil { // maybe before this agent, which came while all stops
+		if d.report.Stopped && lingerOver == nil { // maybe before this agent, which came while all stops
 			linger := time.Duration(0)
 			if d.wasMaster {
-				linger = afterglow
+				linger = max(0, min(d.cfg.Dataplane.Linger, longestStop-time.Since(stopping)))
 			}
-			afterglowOver = time.After(linger)
+			lingerOver = time.After(linger)
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-stops:
 			stops = nil
-			d.stopping = true
+			d.stopping, stopping = true, time.Now()
 			d.log.Info("stopping: handing over")
 			d.notify("STOPPING=1")
 			d.ha.Stop()
 		case r := <-d.ha.Reports():
 			d.onReport(ctx, r)
-		case <-afterglowOver:
+		case <-lingerOver:
 			d.forget()
 			err := d.plane.remove()
 			d.log.Info("stopped")

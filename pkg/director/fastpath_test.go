@@ -20,11 +20,12 @@ func TestThePlaneIsToldOfEveryInstanceThatItCanHelp(t *testing.T) {
 	addr := netip.MustParseAddr
 	compare := diff.Comparer(func(a, b netip.Addr) bool { return a == b })
 	reports := []ha.InstanceReport{{Name: "all", Source: addr("10.0.0.11")}}
-	all := lb.Router{Name: "all", Interface: "eth0", Version: 3, VRID: 7, Filter: true, VirtualMAC: true, Source: addr("10.0.0.11"), Peers: []netip.Addr{addr("10.0.0.12"), addr("10.1.0.12")}, PeerTTL: 254}
+	all := lb.Router{Name: "all", Interface: "eth0", Version: 3, VRID: 7, Filter: true, VirtualMAC: true, Source: addr("10.0.0.11"), Peers: []netip.Addr{addr("10.0.0.12"), addr("10.1.0.12")}, PeerTTL: 254,
+		Addresses: []netip.Addr{addr("10.0.0.1"), addr("10.0.0.2"), addr("2001:db8::1")}}
 	want := []lb.Router{
 		all,
-		{Name: "plain", Interface: "eth0", IPv6: true, Version: 3, VRID: 9, Filter: true, PeerTTL: 255},
-		{Name: "old", Interface: "eth1", Version: 2, VRID: 7, Filter: true, PeerTTL: 255},
+		{Name: "plain", Interface: "eth0", IPv6: true, Version: 3, VRID: 9, Filter: true, PeerTTL: 255, Addresses: []netip.Addr{addr("fe80::1")}},
+		{Name: "old", Interface: "eth1", Version: 2, VRID: 7, Filter: true, PeerTTL: 255, Addresses: []netip.Addr{addr("10.0.1.1")}},
 	}
 	if d := diff.Diff(want, routers(parsed(t, elections), reports), compare); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
