@@ -261,6 +261,13 @@ struct interface_counters {
 	__u64 unstored; /* new flows that found no place */
 };
 
+/* `redirect_errors`: frames lost after the verdict; the value is how many */
+struct redirect_key {
+	__u32 from; /* interface indexes */
+	__u32 to;
+	__s32 error; /* of the kernel, negative; 0: the driver had no room */
+};
+
 /* `rings`, by service id: words in lines, since an array rounds every value up to 8 bytes. The first two are numbers of places:
  * of the ring, and of the Maglev table behind it, which a service that schedules in turn needs for what has no turn. The words
  * after them are server ids. All change together when the whole ring is swapped. */
@@ -718,6 +725,14 @@ struct {
 	__type(value, struct advert_counters);
 	PINNED;
 } adverts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct redirect_key);
+	__type(value, __u64);
+	PINNED;
+} redirect_errors SEC(".maps");
 
 /* From here on nothing is pinned. The kernel stops all timers when no process holds their map any more: whoever is to
  * be woken is gone by then. */

@@ -47,7 +47,8 @@ static __noinline int note_loss(__u32 from, __u32 to, __s32 error, __u64 lost)
 	struct redirect_key key = {.from = from, .to = to, .error = error};
 	__u64 *frames, none = 0;
 
-	if (!is_ours(from))
+	/* The frames of a bond come from its members. */
+	if (!is_ours(from) && !is_ours(to))
 		return 0;
 	frames = bpf_map_lookup_elem(&redirect_errors, &key);
 	if (!frames) {

@@ -14,6 +14,7 @@
 #include "schedule.h"
 #include "forward.h"
 #include "vrrp.h"
+#include "redirect.h"
 
 /* The next packet of a known flow; verdict of the flow's server. */
 static __always_inline struct decision follow(const struct known_flow *flow, struct server *server, __u32 id,

@@ -57,7 +57,11 @@ func (d *Director) publish() {
 	s.FlowTable = status.FlowTable(counters.FlowTable)
 	for name, mode := range d.plane.modes {
 		c := counters.Interfaces[name]
-		s.Interfaces = append(s.Interfaces, status.Interface{Name: name, Mode: string(mode), Verdicts: c.Verdicts, Drops: c.Drops})
+		i := status.Interface{Name: name, Mode: string(mode), Verdicts: c.Verdicts, Drops: c.Drops}
+		for _, lost := range c.Lost {
+			i.Lost = append(i.Lost, status.RedirectErrors(lost))
+		}
+		s.Interfaces = append(s.Interfaces, i)
 	}
 	sort.Slice(s.Interfaces, func(a, b int) bool { return s.Interfaces[a].Name < s.Interfaces[b].Name })
 	d.picture.Store(s)

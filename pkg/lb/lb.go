@@ -277,10 +277,18 @@ type Traffic struct {
 	Active       uint64 // a gauge: those of them that are not closing
 }
 
+// RedirectErrors counts frames that were lost after an XDP program had redirected them to another interface.
+type RedirectErrors struct {
+	To     string // interface
+	Reason string // for example "down"
+	Frames uint64
+}
+
 // InterfaceCounters counts every frame that an XDP program saw on one interface.
 type InterfaceCounters struct {
 	Verdicts map[string]uint64 // by verdict, for example "tx", "pass_not_ours"
 	Drops    map[string]uint64 // by reason, for example "no_real_server"
+	Lost     []RedirectErrors  // sorted
 }
 
 // FlowTable says how full the table of flows is.

@@ -26,6 +26,7 @@ type collector struct {
 	lateness, electionRestarts, electionDenied, fastPath, maintenance           *prometheus.Desc
 	serverUp, serverWeight, serverTransitions, checkDuration, checks            *prometheus.Desc
 	packets, bytes, flowsCreated, flows, verdicts, drops, refused               *prometheus.Desc
+	redirectErrors                                                              *prometheus.Desc
 	flowTableSize, flowTableFlows, flowTableUnstored                            *prometheus.Desc
 	plane, reloadSuccess, reloadTime, build                                     *prometheus.Desc
 	quorumUp, quorumWeight, sorryActive, overrides                              *prometheus.Desc
@@ -63,13 +64,14 @@ func newCollector(latest func() *status.Status) *collector {
 		checkDuration:     desc("check_duration_seconds", "Seconds that the last check of the real server took.", "service", "real_server"),
 		checks:            desc("checks_total", "Checks of the real server, by their own result up or down.", "service", "real_server", "result"),
 
-		packets:      desc("packets_total", "Packets forwarded to the real server.", "service", "real_server"),
-		bytes:        desc("bytes_total", "Bytes forwarded to the real server: whole frames on an XDP plane, IP packets on IPVS.", "service", "real_server"),
-		flowsCreated: desc("flows_created_total", "New flows scheduled to the real server.", "service", "real_server"),
-		flows:        desc("flows", "Flows of the real server that have not timed out.", "service", "real_server"),
-		verdicts:     desc("verdicts_total", "Frames that the XDP program saw on the interface, by what became of them.", "interface", "verdict"),
-		refused:      desc("refused_total", "Packets that a limit of the service refused, by the limit: denied, rate_packets, rate_new.", "service", "reason"),
-		drops:        desc("drops_total", "Frames that the XDP program dropped on the interface, by the reason.", "interface", "reason"),
+		packets:        desc("packets_total", "Packets forwarded to the real server.", "service", "real_server"),
+		bytes:          desc("bytes_total", "Bytes forwarded to the real server: whole frames on an XDP plane, IP packets on IPVS.", "service", "real_server"),
+		flowsCreated:   desc("flows_created_total", "New flows scheduled to the real server.", "service", "real_server"),
+		flows:          desc("flows", "Flows of the real server that have not timed out.", "service", "real_server"),
+		verdicts:       desc("verdicts_total", "Frames that the XDP program saw on the interface, by what became of them.", "interface", "verdict"),
+		drops:          desc("drops_total", "Frames that the XDP program dropped on the interface, by the reason.", "interface", "reason"),
+		redirectErrors: desc("redirect_errors_total", "Frames that were lost after the XDP program had redirected them from the interface to another one, by that one and the reason.", "interface", "to", "reason"),
+		refused:        desc("refused_total", "Packets that a limit of the service refused, by the limit: denied, rate_packets, rate_new.", "service", "reason"),
 
 		quorumUp:     desc("service_quorum_up", "1 while the real servers of the service that are up have the weight that it wants (quorum), else 0.", "service"),
 		quorumWeight: desc("service_weight_up", "Weight of the real servers of the service that are up, together.", "service"),
@@ -95,7 +97,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		c.advertsAbsorbed, c.advertsFiltered, c.advertsByForm, c.addressesRestored,
 		c.lateness, c.electionRestarts, c.electionDenied, c.fastPath, c.maintenance,
 		c.serverUp, c.serverWeight, c.serverTransitions, c.checkDuration, c.checks,
-		c.packets, c.bytes, c.flowsCreated, c.flows, c.verdicts, c.drops, c.refused,
+		c.packets, c.bytes, c.flowsCreated, c.flows, c.verdicts, c.drops, c.refused, c.redirectErrors,
 		c.flowTableSize, c.flowTableFlows, c.flowTableUnstored,
 		c.plane, c.reloadSuccess, c.reloadTime, c.build,
 		c.quorumUp, c.quorumWeight, c.sorryActive, c.overrides,
@@ -128,6 +130,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, i := range s.Interfaces {
 		out.counters(c.verdicts, i.Verdicts, i.Name)
 		out.counters(c.drops, i.Drops, i.Name)
+		for _, lost := range i.Lost {
+			out.counter(c.redirectErrors, lost.Frames, i.Name, lost.To, lost.Reason)
+		}
 	}
 	if s.FlowTable.Size > 0 {
 		out.gauge(c.flowTableSize, float64(s.FlowTable.Size))

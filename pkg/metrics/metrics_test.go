@@ -54,10 +54,11 @@ func picture() *status.Status {
 				{Address: "2001:db8::4", Port: 80, Weight: 0},
 			},
 		}},
-		Overrides:  []status.Override{{Service: "web", RealServer: "2001:db8::4", Kind: status.KindDrain}},
-		FlowTable:  status.FlowTable{Size: 1048576, Flows: 7, Unstored: 2},
-		Interfaces: []status.Interface{{Name: "eth0", Mode: "native", Verdicts: map[string]uint64{"tx": 10, "pass_not_ours": 20}, Drops: map[string]uint64{"no_real_server": 3}}},
-		Reload:     status.Reload{Success: true, Time: noon.Add(-1500 * time.Millisecond)},
+		Overrides: []status.Override{{Service: "web", RealServer: "2001:db8::4", Kind: status.KindDrain}},
+		FlowTable: status.FlowTable{Size: 1048576, Flows: 7, Unstored: 2},
+		Interfaces: []status.Interface{{Name: "eth0", Mode: "native", Verdicts: map[string]uint64{"tx": 10, "pass_not_ours": 20}, Drops: map[string]uint64{"no_real_server": 3},
+			Lost: []status.RedirectErrors{{To: "eth1", Reason: "down", Frames: 4}}}},
+		Reload: status.Reload{Success: true, Time: noon.Add(-1500 * time.Millisecond)},
 	}
 }
 

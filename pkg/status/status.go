@@ -191,4 +191,12 @@ type Interface struct {
 	Mode     string            `json:"mode"` // native, generic
 	Verdicts map[string]uint64 `json:"verdicts"`
 	Drops    map[string]uint64 `json:"drops"`
+	Lost     []RedirectErrors  `json:"lost,omitempty"`
+}
+
+// RedirectErrors counts frames that were lost after the program had redirected them to another interface.
+type RedirectErrors struct {
+	To     string `json:"to"`     // interface
+	Reason string `json:"reason"` // in a word: down, too_long, ...
+	Frames uint64 `json:"frames"`
 }

@@ -292,6 +292,11 @@ func (s *Status) warnings() []string {
 	for _, difference := range s.Plane.Differences {
 		add("%s: %s", s.Plane.Name, difference)
 	}
+	for _, i := range s.Interfaces {
+		for _, lost := range i.Lost {
+			add("%s: %d frames for real servers were lost on the way out by %s: %s", i.Name, lost.Frames, lost.To, lost.Reason)
+		}
+	}
 	for _, difference := range s.besides() {
 		add("%s", difference)
 	}

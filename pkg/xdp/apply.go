@@ -44,6 +44,7 @@ func (p *Plane) Apply(ctx context.Context, s lb.State) error {
 		return fmt.Errorf("apply state to xdp plane: %w", err)
 	}
 	p.suspect(s)
+	p.tellLosses(time.Now())
 	return nil
 }
 

@@ -95,11 +95,16 @@ func (p *Plane) Counters() (lb.Counters, error) {
 	for _, flows := range p.flowCounts {
 		read.FlowTable.Flows += flows
 	}
+	losses, err := p.readLosses()
+	if err != nil {
+		return read, err
+	}
 	for _, n := range p.nics {
 		counters, unstored, err := p.readInterface(n)
 		if err != nil {
 			return read, err
 		}
+		counters.Lost = p.lossesOf(n, losses)
 		read.Interfaces[n.name] = counters
 		read.FlowTable.Unstored += unstored
 	}

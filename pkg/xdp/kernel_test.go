@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 // passAll puts a native program on the far end of a veth pair, without which the near end can't send natively.
-func passAll(t *testing.T, name string) {
+func passAll(t *testing.T, name string) link.Link {
 	t.Helper()
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "pass", Type: ebpf.XDP, Flags: unix.BPF_F_XDP_HAS_FRAGS, License: "GPL",
@@ -47,6 +47,7 @@ func passAll(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { made.Close() })
+	return made
 }
 
 // taggedStreet is a street whose eth0 carries VLANs 10 and 20, with server 1 in no VLAN, 2 in VLAN 10, 3 in VLAN 20 and 4

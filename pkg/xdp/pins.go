@@ -19,6 +19,7 @@ import (
 // pins knows what lies where under the pin path:
 //
 //	maps/NAME         one pin per map
+//	traces/NAME       programs that count what the kernel loses, one per tracepoint
 //	links/MODE-INDEX  one per interface, by index: a name may hold a dot, which bpffs refuses
 type pins struct {
 	path string
@@ -32,7 +33,7 @@ func (p pins) link(mode Mode, index int) string {
 }
 
 func (p pins) makeFolders() error {
-	for _, folder := range []string{p.maps(), p.links()} {
+	for _, folder := range []string{p.maps(), p.links(), p.traces()} {
 		if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("create folder for pins: %w", err)
 		}
@@ -161,7 +162,8 @@ func (p pins) removeAll() error {
 	for _, entry := range entries {
 		err = errors.Join(err, os.Remove(filepath.Join(p.maps(), entry.Name())))
 	}
-	for _, folder := range []string{p.maps(), p.links()} {
+	err = errors.Join(err, p.removeTraces())
+	for _, folder := range []string{p.maps(), p.links(), p.traces()} {
 		if removeErr := os.Remove(folder); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
 			err = errors.Join(err, removeErr)
 		}

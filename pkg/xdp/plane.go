@@ -74,9 +74,10 @@ type Plane struct {
 	flows     *flowTable
 	loads     *loads
 	seed      flowSeed
-	present   map[int]device        // all interfaces by index, at the last look
-	reason    string                // why an earlier mode was not taken
-	warned    map[netip.Addr]string // real servers that can't be reached in native mode, and what was said about them
+	losses    map[xdirectorRedirectKey]loss // that were told of
+	present   map[int]device                // all interfaces by index, at the last look
+	reason    string                        // why an earlier mode was not taken
+	warned    map[netip.Addr]string         // real servers that can't be reached in native mode, and what was said about them
 
 	flowClock     flowClock
 	counting      sync.Mutex // held while flows are counted; taken before mu
@@ -174,6 +175,7 @@ func (p *Plane) prepare() error {
 			return err
 		}
 	}
+	p.watchRedirects()
 	return nil
 }
 
@@ -259,6 +261,24 @@ func (p *Plane) spec() (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
+// shared has programs use the maps of the plane.
+func (p *Plane) shared() *ebpf.CollectionOptions {
+	m := &p.maps
+	return &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		xdirectorMapBoxes: m.Boxes, xdirectorMapClients: m.Clients, xdirectorMapFlows: m.Flows,
+		xdirectorMapFrames: m.Frames, xdirectorMapInterfaces: m.Interfaces, xdirectorMapRings: m.Rings,
+		xdirectorMapServers: m.Servers, xdirectorMapServices: m.Services, xdirectorMapTraffic: m.Traffic,
+		xdirectorMapTurns: m.Turns, xdirectorMapSuspects: m.Suspects, xdirectorMapAdverts: m.Adverts,
+		xdirectorMapCaptured: m.Captured, xdirectorMapEvents: m.Events, xdirectorMapPeers: m.Peers,
+		xdirectorMapRouters: m.Routers, xdirectorMapScratch: m.Scratch, xdirectorMapSenders: m.Senders,
+		xdirectorMapTimers: m.Timers, xdirectorMapWords: m.Words, xdirectorMapSettings: m.Settings,
+		xdirectorMapVips: m.Vips, xdirectorMapPorts: m.Ports, xdirectorMapPrefixes: m.Prefixes, xdirectorMapMembers: m.Members,
+		xdirectorMapLoads:  m.Loads,
+		xdirectorMapLimits: m.Limits, xdirectorMapRules: m.Rules, xdirectorMapSources: m.Sources, xdirectorMapRefusals: m.Refusals,
+		xdirectorMapRedirectErrors: m.RedirectErrors,
+	}}
+}
+
 // loadProgram loads the program with the constants of one interface, on the shared maps.
 func (p *Plane) loadProgram(n *nic) error {
 	spec, err := p.spec()
@@ -274,23 +294,10 @@ func (p *Plane) loadProgram(n *nic) error {
 			return fmt.Errorf("set constant %s: %w", name, err)
 		}
 	}
-	m := &p.maps
-	options := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
-		xdirectorMapBoxes: m.Boxes, xdirectorMapClients: m.Clients, xdirectorMapFlows: m.Flows,
-		xdirectorMapFrames: m.Frames, xdirectorMapInterfaces: m.Interfaces, xdirectorMapRings: m.Rings,
-		xdirectorMapServers: m.Servers, xdirectorMapServices: m.Services, xdirectorMapTraffic: m.Traffic,
-		xdirectorMapTurns: m.Turns, xdirectorMapSuspects: m.Suspects, xdirectorMapAdverts: m.Adverts,
-		xdirectorMapCaptured: m.Captured, xdirectorMapEvents: m.Events, xdirectorMapPeers: m.Peers,
-		xdirectorMapRouters: m.Routers, xdirectorMapScratch: m.Scratch, xdirectorMapSenders: m.Senders,
-		xdirectorMapTimers: m.Timers, xdirectorMapWords: m.Words, xdirectorMapSettings: m.Settings,
-		xdirectorMapVips: m.Vips, xdirectorMapPorts: m.Ports, xdirectorMapPrefixes: m.Prefixes, xdirectorMapMembers: m.Members,
-		xdirectorMapLoads:  m.Loads,
-		xdirectorMapLimits: m.Limits, xdirectorMapRules: m.Rules, xdirectorMapSources: m.Sources, xdirectorMapRefusals: m.Refusals,
-	}}
 	var programs struct {
 		Xdirector *ebpf.Program `ebpf:"xdirector"`
 	}
-	if err := spec.LoadAndAssign(&programs, &options); err != nil {
+	if err := spec.LoadAndAssign(&programs, p.shared()); err != nil {
 		return fmt.Errorf("load program for %s: %w", n.name, err)
 	}
 	n.program = programs.Xdirector

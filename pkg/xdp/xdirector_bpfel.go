@@ -246,6 +246,13 @@ const (
 	xdirectorRateKindRATE_COUNT   xdirectorRateKind = 2
 )
 
+type xdirectorRedirectKey struct {
+	_     structs.HostLayout
+	From  uint32
+	To    uint32
+	Error int32
+}
+
 type xdirectorRefusal uint32
 
 const (
@@ -461,46 +468,50 @@ type xdirectorWords struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	xdirectorMapAdverts        = "adverts"
-	xdirectorMapBoxes          = "boxes"
-	xdirectorMapCaptured       = "captured"
-	xdirectorMapClients        = "clients"
-	xdirectorMapEvents         = "events"
-	xdirectorMapFlows          = "flows"
-	xdirectorMapFrames         = "frames"
-	xdirectorMapInterfaces     = "interfaces"
-	xdirectorMapLayout         = "layout"
-	xdirectorMapLimits         = "limits"
-	xdirectorMapLoads          = "loads"
-	xdirectorMapMembers        = "members"
-	xdirectorMapPeers          = "peers"
-	xdirectorMapPorts          = "ports"
-	xdirectorMapPrefixes       = "prefixes"
-	xdirectorMapRefusals       = "refusals"
-	xdirectorMapRings          = "rings"
-	xdirectorMapRouters        = "routers"
-	xdirectorMapRules          = "rules"
-	xdirectorMapScratch        = "scratch"
-	xdirectorMapSenders        = "senders"
-	xdirectorMapServers        = "servers"
-	xdirectorMapServices       = "services"
-	xdirectorMapSettings       = "settings"
-	xdirectorMapSources        = "sources"
-	xdirectorMapSuspects       = "suspects"
-	xdirectorMapTimers         = "timers"
-	xdirectorMapTraffic        = "traffic"
-	xdirectorMapTurns          = "turns"
-	xdirectorMapVips           = "vips"
-	xdirectorMapWords          = "words"
-	xdirectorProgReadClock     = "read_clock"
-	xdirectorProgXdirector     = "xdirector"
-	xdirectorVarFlowSeed       = "flow_seed"
-	xdirectorVarFlowSetsMask   = "flow_sets_mask"
-	xdirectorVarFlowUnitShift  = "flow_unit_shift"
-	xdirectorVarOwnInterface   = "own_interface"
-	xdirectorVarOwnNetworks    = "own_networks"
-	xdirectorVarOwnSlot        = "own_slot"
-	xdirectorVarTicksPerSecond = "ticks_per_second"
+	xdirectorMapAdverts           = "adverts"
+	xdirectorMapBoxes             = "boxes"
+	xdirectorMapCaptured          = "captured"
+	xdirectorMapClients           = "clients"
+	xdirectorMapEvents            = "events"
+	xdirectorMapFlows             = "flows"
+	xdirectorMapFrames            = "frames"
+	xdirectorMapInterfaces        = "interfaces"
+	xdirectorMapLayout            = "layout"
+	xdirectorMapLimits            = "limits"
+	xdirectorMapLoads             = "loads"
+	xdirectorMapMembers           = "members"
+	xdirectorMapPeers             = "peers"
+	xdirectorMapPorts             = "ports"
+	xdirectorMapPrefixes          = "prefixes"
+	xdirectorMapRedirectErrors    = "redirect_errors"
+	xdirectorMapRefusals          = "refusals"
+	xdirectorMapRings             = "rings"
+	xdirectorMapRouters           = "routers"
+	xdirectorMapRules             = "rules"
+	xdirectorMapScratch           = "scratch"
+	xdirectorMapSenders           = "senders"
+	xdirectorMapServers           = "servers"
+	xdirectorMapServices          = "services"
+	xdirectorMapSettings          = "settings"
+	xdirectorMapSources           = "sources"
+	xdirectorMapSuspects          = "suspects"
+	xdirectorMapTimers            = "timers"
+	xdirectorMapTraffic           = "traffic"
+	xdirectorMapTurns             = "turns"
+	xdirectorMapVips              = "vips"
+	xdirectorMapWords             = "words"
+	xdirectorProgReadClock        = "read_clock"
+	xdirectorProgXdirector        = "xdirector"
+	xdirectorProgXdirectorLost    = "xdirector_lost"
+	xdirectorProgXdirectorRefused = "xdirector_refused"
+	xdirectorVarFlowSeed          = "flow_seed"
+	xdirectorVarFlowSetsMask      = "flow_sets_mask"
+	xdirectorVarFlowUnitShift     = "flow_unit_shift"
+	xdirectorVarOwnInterface      = "own_interface"
+	xdirectorVarOwnNamespace      = "own_namespace"
+	xdirectorVarOwnNetworks       = "own_networks"
+	xdirectorVarOwnSlot           = "own_slot"
+	xdirectorVarTicksPerSecond    = "ticks_per_second"
 )
 
 // loadXdirector returns the embedded CollectionSpec for xdirector.
@@ -545,45 +556,48 @@ type xdirectorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdirectorProgramSpecs struct {
-	ReadClock *ebpf.ProgramSpec `ebpf:"read_clock"`
-	Xdirector *ebpf.ProgramSpec `ebpf:"xdirector"`
+	ReadClock        *ebpf.ProgramSpec `ebpf:"read_clock"`
+	Xdirector        *ebpf.ProgramSpec `ebpf:"xdirector"`
+	XdirectorLost    *ebpf.ProgramSpec `ebpf:"xdirector_lost"`
+	XdirectorRefused *ebpf.ProgramSpec `ebpf:"xdirector_refused"`
 }
 
 // xdirectorMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdirectorMapSpecs struct {
-	Adverts    *ebpf.MapSpec `ebpf:"adverts"`
-	Boxes      *ebpf.MapSpec `ebpf:"boxes"`
-	Captured   *ebpf.MapSpec `ebpf:"captured"`
-	Clients    *ebpf.MapSpec `ebpf:"clients"`
-	Events     *ebpf.MapSpec `ebpf:"events"`
-	Flows      *ebpf.MapSpec `ebpf:"flows"`
-	Frames     *ebpf.MapSpec `ebpf:"frames"`
-	Interfaces *ebpf.MapSpec `ebpf:"interfaces"`
-	Layout     *ebpf.MapSpec `ebpf:"layout"`
-	Limits     *ebpf.MapSpec `ebpf:"limits"`
-	Loads      *ebpf.MapSpec `ebpf:"loads"`
-	Members    *ebpf.MapSpec `ebpf:"members"`
-	Peers      *ebpf.MapSpec `ebpf:"peers"`
-	Ports      *ebpf.MapSpec `ebpf:"ports"`
-	Prefixes   *ebpf.MapSpec `ebpf:"prefixes"`
-	Refusals   *ebpf.MapSpec `ebpf:"refusals"`
-	Rings      *ebpf.MapSpec `ebpf:"rings"`
-	Routers    *ebpf.MapSpec `ebpf:"routers"`
-	Rules      *ebpf.MapSpec `ebpf:"rules"`
-	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
-	Senders    *ebpf.MapSpec `ebpf:"senders"`
-	Servers    *ebpf.MapSpec `ebpf:"servers"`
-	Services   *ebpf.MapSpec `ebpf:"services"`
-	Settings   *ebpf.MapSpec `ebpf:"settings"`
-	Sources    *ebpf.MapSpec `ebpf:"sources"`
-	Suspects   *ebpf.MapSpec `ebpf:"suspects"`
-	Timers     *ebpf.MapSpec `ebpf:"timers"`
-	Traffic    *ebpf.MapSpec `ebpf:"traffic"`
-	Turns      *ebpf.MapSpec `ebpf:"turns"`
-	Vips       *ebpf.MapSpec `ebpf:"vips"`
-	Words      *ebpf.MapSpec `ebpf:"words"`
+	Adverts        *ebpf.MapSpec `ebpf:"adverts"`
+	Boxes          *ebpf.MapSpec `ebpf:"boxes"`
+	Captured       *ebpf.MapSpec `ebpf:"captured"`
+	Clients        *ebpf.MapSpec `ebpf:"clients"`
+	Events         *ebpf.MapSpec `ebpf:"events"`
+	Flows          *ebpf.MapSpec `ebpf:"flows"`
+	Frames         *ebpf.MapSpec `ebpf:"frames"`
+	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
+	Layout         *ebpf.MapSpec `ebpf:"layout"`
+	Limits         *ebpf.MapSpec `ebpf:"limits"`
+	Loads          *ebpf.MapSpec `ebpf:"loads"`
+	Members        *ebpf.MapSpec `ebpf:"members"`
+	Peers          *ebpf.MapSpec `ebpf:"peers"`
+	Ports          *ebpf.MapSpec `ebpf:"ports"`
+	Prefixes       *ebpf.MapSpec `ebpf:"prefixes"`
+	RedirectErrors *ebpf.MapSpec `ebpf:"redirect_errors"`
+	Refusals       *ebpf.MapSpec `ebpf:"refusals"`
+	Rings          *ebpf.MapSpec `ebpf:"rings"`
+	Routers        *ebpf.MapSpec `ebpf:"routers"`
+	Rules          *ebpf.MapSpec `ebpf:"rules"`
+	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
+	Senders        *ebpf.MapSpec `ebpf:"senders"`
+	Servers        *ebpf.MapSpec `ebpf:"servers"`
+	Services       *ebpf.MapSpec `ebpf:"services"`
+	Settings       *ebpf.MapSpec `ebpf:"settings"`
+	Sources        *ebpf.MapSpec `ebpf:"sources"`
+	Suspects       *ebpf.MapSpec `ebpf:"suspects"`
+	Timers         *ebpf.MapSpec `ebpf:"timers"`
+	Traffic        *ebpf.MapSpec `ebpf:"traffic"`
+	Turns          *ebpf.MapSpec `ebpf:"turns"`
+	Vips           *ebpf.MapSpec `ebpf:"vips"`
+	Words          *ebpf.MapSpec `ebpf:"words"`
 }
 
 // xdirectorVariableSpecs contains global variables before they are loaded into the kernel.
@@ -594,6 +608,7 @@ type xdirectorVariableSpecs struct {
 	FlowSetsMask   *ebpf.VariableSpec `ebpf:"flow_sets_mask"`
 	FlowUnitShift  *ebpf.VariableSpec `ebpf:"flow_unit_shift"`
 	OwnInterface   *ebpf.VariableSpec `ebpf:"own_interface"`
+	OwnNamespace   *ebpf.VariableSpec `ebpf:"own_namespace"`
 	OwnNetworks    *ebpf.VariableSpec `ebpf:"own_networks"`
 	OwnSlot        *ebpf.VariableSpec `ebpf:"own_slot"`
 	TicksPerSecond *ebpf.VariableSpec `ebpf:"ticks_per_second"`
@@ -619,37 +634,38 @@ func (o *xdirectorObjects) Close() error {
 //
 // It can be passed to loadXdirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdirectorMaps struct {
-	Adverts    *ebpf.Map `ebpf:"adverts"`
-	Boxes      *ebpf.Map `ebpf:"boxes"`
-	Captured   *ebpf.Map `ebpf:"captured"`
-	Clients    *ebpf.Map `ebpf:"clients"`
-	Events     *ebpf.Map `ebpf:"events"`
-	Flows      *ebpf.Map `ebpf:"flows"`
-	Frames     *ebpf.Map `ebpf:"frames"`
-	Interfaces *ebpf.Map `ebpf:"interfaces"`
-	Layout     *ebpf.Map `ebpf:"layout"`
-	Limits     *ebpf.Map `ebpf:"limits"`
-	Loads      *ebpf.Map `ebpf:"loads"`
-	Members    *ebpf.Map `ebpf:"members"`
-	Peers      *ebpf.Map `ebpf:"peers"`
-	Ports      *ebpf.Map `ebpf:"ports"`
-	Prefixes   *ebpf.Map `ebpf:"prefixes"`
-	Refusals   *ebpf.Map `ebpf:"refusals"`
-	Rings      *ebpf.Map `ebpf:"rings"`
-	Routers    *ebpf.Map `ebpf:"routers"`
-	Rules      *ebpf.Map `ebpf:"rules"`
-	Scratch    *ebpf.Map `ebpf:"scratch"`
-	Senders    *ebpf.Map `ebpf:"senders"`
-	Servers    *ebpf.Map `ebpf:"servers"`
-	Services   *ebpf.Map `ebpf:"services"`
-	Settings   *ebpf.Map `ebpf:"settings"`
-	Sources    *ebpf.Map `ebpf:"sources"`
-	Suspects   *ebpf.Map `ebpf:"suspects"`
-	Timers     *ebpf.Map `ebpf:"timers"`
-	Traffic    *ebpf.Map `ebpf:"traffic"`
-	Turns      *ebpf.Map `ebpf:"turns"`
-	Vips       *ebpf.Map `ebpf:"vips"`
-	Words      *ebpf.Map `ebpf:"words"`
+	Adverts        *ebpf.Map `ebpf:"adverts"`
+	Boxes          *ebpf.Map `ebpf:"boxes"`
+	Captured       *ebpf.Map `ebpf:"captured"`
+	Clients        *ebpf.Map `ebpf:"clients"`
+	Events         *ebpf.Map `ebpf:"events"`
+	Flows          *ebpf.Map `ebpf:"flows"`
+	Frames         *ebpf.Map `ebpf:"frames"`
+	Interfaces     *ebpf.Map `ebpf:"interfaces"`
+	Layout         *ebpf.Map `ebpf:"layout"`
+	Limits         *ebpf.Map `ebpf:"limits"`
+	Loads          *ebpf.Map `ebpf:"loads"`
+	Members        *ebpf.Map `ebpf:"members"`
+	Peers          *ebpf.Map `ebpf:"peers"`
+	Ports          *ebpf.Map `ebpf:"ports"`
+	Prefixes       *ebpf.Map `ebpf:"prefixes"`
+	RedirectErrors *ebpf.Map `ebpf:"redirect_errors"`
+	Refusals       *ebpf.Map `ebpf:"refusals"`
+	Rings          *ebpf.Map `ebpf:"rings"`
+	Routers        *ebpf.Map `ebpf:"routers"`
+	Rules          *ebpf.Map `ebpf:"rules"`
+	Scratch        *ebpf.Map `ebpf:"scratch"`
+	Senders        *ebpf.Map `ebpf:"senders"`
+	Servers        *ebpf.Map `ebpf:"servers"`
+	Services       *ebpf.Map `ebpf:"services"`
+	Settings       *ebpf.Map `ebpf:"settings"`
+	Sources        *ebpf.Map `ebpf:"sources"`
+	Suspects       *ebpf.Map `ebpf:"suspects"`
+	Timers         *ebpf.Map `ebpf:"timers"`
+	Traffic        *ebpf.Map `ebpf:"traffic"`
+	Turns          *ebpf.Map `ebpf:"turns"`
+	Vips           *ebpf.Map `ebpf:"vips"`
+	Words          *ebpf.Map `ebpf:"words"`
 }
 
 func (m *xdirectorMaps) Close() error {
@@ -669,6 +685,7 @@ func (m *xdirectorMaps) Close() error {
 		m.Peers,
 		m.Ports,
 		m.Prefixes,
+		m.RedirectErrors,
 		m.Refusals,
 		m.Rings,
 		m.Routers,
@@ -696,6 +713,7 @@ type xdirectorVariables struct {
 	FlowSetsMask   *ebpf.Variable `ebpf:"flow_sets_mask"`
 	FlowUnitShift  *ebpf.Variable `ebpf:"flow_unit_shift"`
 	OwnInterface   *ebpf.Variable `ebpf:"own_interface"`
+	OwnNamespace   *ebpf.Variable `ebpf:"own_namespace"`
 	OwnNetworks    *ebpf.Variable `ebpf:"own_networks"`
 	OwnSlot        *ebpf.Variable `ebpf:"own_slot"`
 	TicksPerSecond *ebpf.Variable `ebpf:"ticks_per_second"`
@@ -705,14 +723,18 @@ type xdirectorVariables struct {
 //
 // It can be passed to loadXdirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdirectorPrograms struct {
-	ReadClock *ebpf.Program `ebpf:"read_clock"`
-	Xdirector *ebpf.Program `ebpf:"xdirector"`
+	ReadClock        *ebpf.Program `ebpf:"read_clock"`
+	Xdirector        *ebpf.Program `ebpf:"xdirector"`
+	XdirectorLost    *ebpf.Program `ebpf:"xdirector_lost"`
+	XdirectorRefused *ebpf.Program `ebpf:"xdirector_refused"`
 }
 
 func (p *xdirectorPrograms) Close() error {
 	return _XdirectorClose(
 		p.ReadClock,
 		p.Xdirector,
+		p.XdirectorLost,
+		p.XdirectorRefused,
 	)
 }
 
