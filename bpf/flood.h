@@ -7,11 +7,16 @@
 #pragma once
 
 #include "maps.h"
+#include "dry.h"
 
 static __always_inline int may_store(const struct service *service, struct turn *turn, __u32 now)
 {
 	__u64 stored = *(volatile __u64 *)&turn->stored;
 
+	if (is_dry) {
+		traced.flooded = stored >> 32 == now && (__u32)stored >= service->new_flows;
+		return !traced.flooded;
+	}
 	if (stored >> 32 != now) {
 		/* Whoever is second counts on from the first. */
 		if (__sync_bool_compare_and_swap(&turn->stored, stored, (__u64)now << 32 | 1))

@@ -17,6 +17,7 @@
 
 #include "maps.h"
 #include "parse.h"
+#include "dry.h"
 
 /* Set by the loader. */
 volatile const __u64 flow_seed[FLOW_SEED_WORDS];
@@ -145,7 +146,7 @@ static __always_inline struct known_flow find_flow(const struct flow_hash *hash,
 	return found;
 }
 
-/* What a packet of a known flow changes about it. True once in a unit: then its timeout began again. */
+/* What a packet of a known flow changes about it. True once in a unit: then its timeout began again. Never called in a dry run. */
 static __always_inline int touch_flow(const struct known_flow *flow, const struct service *service, const struct packet *packet,
 				      __u32 now)
 {
@@ -275,12 +276,16 @@ static __always_inline struct room own_room(const struct known_flow *flow)
 	return room;
 }
 
-/* False: another CPU was quicker. */
+/* False: another CPU was quicker, or would have been. */
 static __always_inline int store_flow(const struct flow_hash *hash, const struct room *room, __u64 state)
 {
 	struct flow_place *place = room->place;
 
-	if (!place || room->print == FLOW_BUSY || !__sync_bool_compare_and_swap(&place->print, room->print, FLOW_BUSY))
+	if (!place || room->print == FLOW_BUSY)
+		return 0;
+	if (is_dry)
+		return 1;
+	if (!__sync_bool_compare_and_swap(&place->print, room->print, FLOW_BUSY))
 		return 0;
 	if (room->print != FLOW_FREE && look_at(place->state) != room->state) { /* it has come back to life */
 		__sync_lock_test_and_set(&place->print, room->print);

@@ -6,6 +6,7 @@
 #include "parse.h"
 #include "service.h"
 #include "chance.h"
+#include "dry.h"
 
 struct decision {
 	__u32 verdict;
@@ -50,6 +51,14 @@ static __always_inline void count(const struct decision *decision, const struct 
 	struct server_counters *sent;
 	__u32 slot = packet->slot;
 
+	if (is_dry) {
+		traced.verdict = decision->verdict;
+		traced.drop_reason = decision->drop_reason;
+		traced.server = decision->server_id;
+		traced.interface = slot + 1;
+		traced.stored = decision->creates_flow;
+		return;
+	}
 	frame = bpf_map_lookup_elem(&frames, &slot);
 	if (frame && decision->verdict < VERDICT_COUNT)
 		frame->verdicts[decision->verdict]++;

@@ -6,11 +6,15 @@
 #include "maps.h"
 #include "access.h"
 #include "rate.h"
+#include "dry.h"
 
 static __always_inline void count_refusal(__u32 service, enum refusal reason)
 {
-	struct refusals *refused = bpf_map_lookup_elem(&refusals, &service);
+	struct refusals *refused;
 
+	if (is_dry)
+		return;
+	refused = bpf_map_lookup_elem(&refusals, &service);
 	if (refused)
 		refused->by_reason[reason]++;
 }

@@ -4,6 +4,7 @@
 
 #include "advert.h"
 #include "bucket.h"
+#include "dry.h"
 
 #define SECOND 1000000000ULL
 
@@ -21,7 +22,8 @@ static __always_inline int router_takes(struct advert *a, __u64 *full_at)
 
 	if (is_full(*full_at, cost, ROUTER_BURST, a->now))
 		return 0;
-	*full_at = take_turn(*full_at, cost, a->now);
+	if (!is_dry)
+		*full_at = take_turn(*full_at, cost, a->now);
 	return 1;
 }
 
@@ -46,9 +48,11 @@ static __always_inline int is_sample(struct advert *a, enum advert_fate reason)
 		due = *known;
 		if (a->now < due || !router_takes(a, &a->timer->samples))
 			return 0;
-		return __sync_val_compare_and_swap(known, due, next) == due;
+		return is_dry || __sync_val_compare_and_swap(known, due, next) == due;
 	}
-	return router_takes(a, &a->timer->samples) && bpf_map_update_elem(&senders, &key, &next, BPF_NOEXIST) == 0;
+	if (!router_takes(a, &a->timer->samples))
+		return 0;
+	return is_dry || bpf_map_update_elem(&senders, &key, &next, BPF_NOEXIST) == 0;
 }
 
 /* What changes who is MASTER must not drown in a flood: a first priority 0, and each priority above all others. */
@@ -57,6 +61,11 @@ static __always_inline int is_news(struct advert *a)
 	struct timer *timer = a->timer;
 	__u32 priority = message_of(a)->priority;
 
+	if (is_dry) {
+		if (a->now - timer->period >= SECOND)
+			return 1;
+		return priority ? priority > timer->highest : !timer->resigned;
+	}
 	if (a->now - timer->period >= SECOND) {
 		timer->period = a->now;
 		timer->highest = 0;
@@ -87,11 +96,14 @@ static __always_inline int is_in_time(struct advert *a)
 	if (known) {
 		if (is_full(*known, cost, SENDER_BURST, a->now) || !router_takes(a, &a->timer->rate))
 			return 0;
-		*known = take_turn(*known, cost, a->now);
+		if (!is_dry)
+			*known = take_turn(*known, cost, a->now);
 		return 1;
 	}
 	if (!router_takes(a, &a->timer->rate))
 		return 0;
+	if (is_dry)
+		return 1;
 	next = a->now + cost;
 	bpf_map_update_elem(&senders, &key, &next, BPF_ANY);
 	return 1;

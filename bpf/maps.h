@@ -369,7 +369,7 @@ struct peer_key {
  */
 struct words {
 	__u64 lease;   /* of slot 0: nothing is absorbed from then on */
-	__u64 capture; /* of slot 0: adverts are copied to `captured` until then */
+	__u64 spare_word;
 	__u64 gate;    /* not 0: this director is MASTER */
 	__u64 seen;    /* when the MASTER's advert was seen last; 0: none is absorbed */
 	__u64 down;    /* so long without one, and user space is woken */
@@ -408,13 +408,42 @@ struct event {
 	__u32 padding;
 };
 
-/* `captured`: an advert as it came, for whoever looks on. */
+/* What somebody looks at, see watch.h. */
+enum watch_kind {
+	WATCH_FRAMES = 1, /* of services */
+	WATCH_ADVERTS = 2,
+};
+
+struct watch {
+	__u64 until; /* as in `words`; 0: nobody looks */
+	__u32 kinds; /* enum watch_kind */
+	/* Of frames of services those for which all of this holds. */
+	__u32 verdicts; /* a bit for each */
+	__u32 reasons;	/* the same, of those that are dropped */
+	__u16 port;	/* of either side, host byte order; 0: any */
+	__u16 first_port, last_port; /* of the destination */
+	__u8 protocol;	/* 0: any */
+	__u8 family;	/* 4, 6; 0: any */
+	struct address host, host_mask; /* source or destination */
+	struct address vip, vip_mask;	/* destination */
+	__u64 rate;   /* so many in 2^30 ns */
+	__u64 second; /* in which `copied` counts */
+	__u64 copied;
+	__u64 missed; /* that were wanted */
+};
+
+/* `captured`: a frame as it came, for whoever looks on. */
 struct capture {
 	__u64 time;
 	__u32 interface; /* index */
+	__u32 kind;	 /* enum watch_kind: an advert, with the next two, or a frame with what follows them */
 	__u32 slot;	 /* 0: it is for no virtual router of ours */
 	__u32 fate;	 /* enum advert_fate */
-	__u32 length;	 /* of the whole frame */
+	__u32 verdict;
+	__u32 drop_reason;    /* with VERDICT_DROP */
+	struct server server; /* zero: none has to do with it */
+	__u32 length;	      /* of the whole frame */
+	__u32 padding;
 	__u8 frame[CAPTURED_MAX];
 };
 
@@ -451,6 +480,7 @@ struct layout {
 	enum box_fact_kind box_fact_kind;
 	enum advert_fate advert_fate;
 	enum router_flag router_flag;
+	enum watch_kind watch_kind;
 	enum interface_restore interface_restore;
 	struct event event;
 	struct capture capture;

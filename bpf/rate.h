@@ -4,6 +4,7 @@
 
 #include "maps.h"
 #include "bucket.h"
+#include "dry.h"
 
 /* Time is counted in parts of a tick, so that a rate may be far more than one in a tick. */
 #define TICK_SHIFT 24
@@ -23,7 +24,7 @@ static __always_inline struct source *buckets_of(__u32 service, const struct lim
 	if (!table)
 		return 0;
 	source = bpf_map_lookup_elem(table, &key);
-	if (source)
+	if (source || is_dry)
 		return source;
 	bpf_map_update_elem(table, &key, &fresh, BPF_NOEXIST);
 	return bpf_map_lookup_elem(table, &key);
@@ -44,10 +45,15 @@ static __always_inline int is_in_rate(__u32 service, const struct limit *limit, 
 		return 1;
 	full_at = *(volatile __u64 *)&source->full_at[kind];
 	/* More than this rate can owe: it was another one then. */
-	if ((__s64)(full_at - now) > (__s64)(rate->burst * rate->cost))
-		full_at = source->full_at[kind] = now;
+	if ((__s64)(full_at - now) > (__s64)(rate->burst * rate->cost)) {
+		full_at = now;
+		if (!is_dry)
+			source->full_at[kind] = now;
+	}
 	if (is_full(full_at, rate->cost, rate->burst, now))
 		return 0;
+	if (is_dry)
+		return 1;
 	/* Who was quicker has brought it up to now. */
 	if (!__sync_bool_compare_and_swap(&source->full_at[kind], full_at, take_turn(full_at, rate->cost, now)))
 		__sync_fetch_and_add(&source->full_at[kind], rate->cost);

@@ -5,6 +5,7 @@
 #include "maps.h"
 #include "flow.h"
 #include "load.h"
+#include "dry.h"
 
 volatile const __u32 ticks_per_second; /* set by the loader */
 
@@ -42,6 +43,12 @@ static __always_inline __u64 hash_of_client(const struct address *client)
 	return mixed(upper ? mixed(upper) ^ lower : lower);
 }
 
+/* The number of a turn, which no other flow gets; a dry run leaves it to the next one. */
+static __always_inline __u64 take_place(struct turn *turn)
+{
+	return is_dry ? look_at(turn->next) : __sync_fetch_and_add(&turn->next, 1);
+}
+
 /* The id of the server that a new flow gets; 0: there is none. User space made the ring of live servers only, and swaps
  * it before a server goes. Without a turn the hash of its client says where it goes, on every director the same. */
 static __always_inline __u32 next_in_ring(__u32 id, const struct service *service, struct turn *turn, const struct address *client,
@@ -52,8 +59,10 @@ static __always_inline __u32 next_in_ring(__u32 id, const struct service *servic
 	__u64 place;
 	void *ring;
 
-	if (turn && service->flags & SERVICE_LEAST)
-		return least_loaded(id, __sync_fetch_and_add(&turn->next, 1), hash->spread);
+	if (turn && service->flags & SERVICE_LEAST) {
+		note(why, WHY_LEAST);
+		return least_loaded(id, take_place(turn), hash->spread);
+	}
 
 	ring = bpf_map_lookup_elem(&rings, &id);
 	if (!ring)
@@ -65,14 +74,18 @@ static __always_inline __u32 next_in_ring(__u32 id, const struct service *servic
 	if (!length)
 		return 0;
 	if (turn && !(service->flags & SERVICE_HASHES)) {
-		place = __sync_fetch_and_add(&turn->next, 1);
+		place = take_place(turn);
+		note(why, WHY_TURN);
 	} else {
 		place = hash_of_client(client);
+		note(why, service->flags & SERVICE_HASHES ? WHY_HASH : WHY_FALLBACK);
 		if (line->word[1]) {
 			first += length;
 			length = line->word[1];
 		}
 	}
+	note(place, place % length);
+	note(places, length);
 	place = place % length + first;
 	index = place / RING_LINE_WORDS;
 	line = bpf_map_lookup_elem(ring, &index);
@@ -123,7 +136,11 @@ static __always_inline __u32 clients_server(const struct client_key *key, __u32 
 static __always_inline void bind_client(const struct client_key *key, const struct service *service, __u32 id, __u32 generation,
 					__u64 now)
 {
-	struct client client = {
+	struct client client;
+
+	if (is_dry)
+		return;
+	client = (struct client){
 		.server = id,
 		.generation = generation,
 		.expires = now + (__u64)service->persistence * ticks_per_second,

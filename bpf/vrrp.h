@@ -11,6 +11,7 @@
 #include "limit.h"
 #include "absorb.h"
 #include "forward.h"
+#include "watch.h"
 
 static __always_inline enum advert_fate fate_of(struct advert *a)
 {
@@ -32,22 +33,22 @@ static __always_inline enum advert_fate fate_of(struct advert *a)
 static __always_inline void show(const struct advert *a, enum advert_fate fate)
 {
 	struct capture *copy;
-	struct words *shared;
-	__u32 first = 0;
-	__u64 until, now;
+	__u64 now;
 
-	shared = bpf_map_lookup_elem(&words, &first);
-	until = shared ? *(volatile __u64 *)&shared->capture : 0;
-	if (!until)
+	if (!is_watched(WATCH_ADVERTS))
 		return;
 	now = bpf_ktime_get_ns();
-	if (now >= until)
+	if (now >= watched.until)
 		return;
-	copy = bpf_ringbuf_reserve(&captured, sizeof(*copy), 0);
+	copy = new_copy(now);
 	if (!copy)
 		return;
 	copy->time = now;
 	copy->interface = own_interface;
+	copy->kind = WATCH_ADVERTS;
+	copy->verdict = 0;
+	copy->drop_reason = 0;
+	__builtin_memset(&copy->server, 0, sizeof(copy->server));
 	copy->slot = a->slot;
 	copy->fate = fate;
 	copy->length = a->frame_end - FRAME_SHIFT;
@@ -59,7 +60,7 @@ static __always_inline void show(const struct advert *a, enum advert_fate fate)
  * the packets of services don't share registers and stack with it. Returns the fate; ADVERT_FATE_COUNT: it is not for us. */
 __attribute__((noinline)) int judge_advert(struct xdp_md *ctx)
 {
-	struct advert a = {.ingress = ctx->ingress_ifindex};
+	struct advert a = {.ingress = is_dry ? own_interface : ctx->ingress_ifindex};
 	struct advert_counters *counters;
 	enum advert_fate fate = ADVERT_FATE_COUNT;
 
@@ -68,10 +69,12 @@ __attribute__((noinline)) int judge_advert(struct xdp_md *ctx)
 	if (find_router(&a)) {
 		a.now = bpf_ktime_get_ns();
 		fate = fate_of(&a);
-		counters = bpf_map_lookup_elem(&adverts, &a.slot);
+		counters = is_dry ? 0 : bpf_map_lookup_elem(&adverts, &a.slot);
 		if (counters && fate < ADVERT_FATE_COUNT)
 			counters->by_fate[fate]++;
 	}
+	note(advert, 1);
+	note(fate, fate);
 	show(&a, fate);
 	return fate;
 }

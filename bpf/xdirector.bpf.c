@@ -13,13 +13,25 @@
 #include "guard.h"
 #include "schedule.h"
 #include "forward.h"
+#include "watch.h"
 #include "vrrp.h"
 #include "redirect.h"
+
+static __always_inline void trace_flow(const struct known_flow *flow, __u32 now)
+{
+	traced.flow = flow->place ? flow->state : 0;
+	traced.now = now;
+}
 
 /* The next packet of a known flow; verdict of the flow's server. */
 static __always_inline struct decision follow(const struct known_flow *flow, struct server *server, __u32 id,
 					      const struct service *service, const struct packet *packet, __u64 now)
 {
+	if (is_dry) {
+		trace_flow(flow, units(now));
+		traced.why = WHY_FLOW;
+		return send_to(server, server_of(flow->state));
+	}
 	if (touch_flow(flow, service, packet, units(now))) {
 		if (closes(packet) && is_active(flow->state))
 			add_load(server_of(flow->state), -1);
@@ -51,6 +63,8 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 	__u32 chosen = 0;
 	__u64 state;
 
+	if (is_dry)
+		trace_flow(flow, units(now));
 	if (!begins(packet) && has_predecessor(found->router, packet->slot)) {
 		decision = pass(VERDICT_PREVIOUS);
 		decision.router = found->router;
@@ -71,6 +85,8 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 	if (service->persistence) {
 		client = client_of(service, &packet->source);
 		chosen = clients_server(&client, id, service, now);
+		if (chosen)
+			note(why, WHY_CLIENT);
 	}
 	if (!chosen)
 		chosen = next_in_ring(id, service, room.place && begins(packet) ? turn : 0, &packet->source, hash);
@@ -82,7 +98,7 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 	decision = send_to(server, chosen);
 	state = state_of(service, chosen, server->generation, first_phase(packet), units(now));
 	decision.creates_flow = store_flow(hash, &room, state);
-	if (decision.creates_flow)
+	if (decision.creates_flow && !is_dry)
 		count_stored(&room, state);
 	decision.unstored = !decision.creates_flow;
 	if (service->persistence)
@@ -102,6 +118,7 @@ static __always_inline struct decision decide(struct packet *packet)
 
 	if (!service)
 		return pass(VERDICT_PASS_NOT_OURS);
+	note(service, found.id);
 	if (!is_for_us(packet))
 		return pass(VERDICT_PASS_OTHER_MAC);
 	if (is_balanced(found.id, packet)) {
@@ -141,6 +158,8 @@ int xdirector(struct xdp_md *ctx)
 	else if (kind == KIND_FLOW)
 		decision = decide(&packet);
 	count(&decision, &packet);
+	if (is_watched(WATCH_FRAMES))
+		show_frame(ctx, decision.verdict, decision.drop_reason, decision.server_id);
 	return act(ctx, &decision, &packet);
 }
 

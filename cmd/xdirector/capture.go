@@ -50,7 +50,7 @@ func capture(c *cobra.Command, count int) error {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
 	out, asJSON, shown := c.OutOrStdout(), wantsJSON(c), 0
-	return xdp.Capture(ctx, cfg.Dataplane.PinPath, func(advert xdp.Captured) error {
+	_, err = xdp.Capture(ctx, cfg.Dataplane.PinPath, xdp.Watch{Adverts: true}, func(advert xdp.Captured) error {
 		if err := show(out, asJSON, seenOf(advert)); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
@@ -59,6 +59,7 @@ func capture(c *cobra.Command, count int) error {
 		}
 		return nil
 	})
+	return err
 }
 
 // seen is a captured advert as --json prints it, one on a line.

@@ -26,6 +26,7 @@ type nic struct {
 	vlan       uint16 // id in the tag of its frames there; 0: they have none
 	restore    uint16 // what we have set otherwise than we found it, see offload.go
 	program    *ebpf.Program
+	dry        *dryRun   // its second copy; nil: not needed yet
 	link       link.Link // nil: not attached
 	mode       Mode
 

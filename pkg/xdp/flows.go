@@ -120,3 +120,7 @@ func (t *flowTable) sweep(now uint32, known, forgotten func(flowState)) {
 		}
 	}
 }
+
+func (s flowState) phase() xdirectorFlowPhase {
+	return xdirectorFlowPhase(s >> xdirectorFlowBitsFLOW_PHASE_SHIFT & flowState(xdirectorFlowBitsFLOW_PHASE_MASK))
+}

@@ -233,7 +233,11 @@ func TestEachPacketGetsItsVerdict(t *testing.T) {
 			all := counters(t, p)
 			seenOn := orDefault(row.seenOn, "eth0")
 			before, advertsBefore := all.Interfaces[seenOn], all.Adverts
+			said := explainFrame(t, p, frame)
 			action, out := run(t, p, frame)
+			if said.Verdict != row.verdict || said.Drop != row.reason || !bytes.Equal(said.Frame, out) || row.fate != "" && row.fate != said.Advert {
+				t.Errorf("the other copy says %+v", said)
+			}
 			all = counters(t, p)
 			after := all.Interfaces[seenOn]
 

@@ -64,6 +64,7 @@ type Plane struct {
 
 	mu        sync.Mutex
 	maps      xdirectorMaps
+	watched   *ebpf.Map     // what somebody looks at, see Capture
 	ring      *ebpf.MapSpec // of one service; its size varies
 	sources   *ebpf.MapSpec // made if there is a service with rates
 	clock     *ebpf.Program
@@ -231,9 +232,14 @@ func (p *Plane) loadMaps() error {
 		return err
 	}
 	options := ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.pins.maps()}}
-	if err := spec.LoadAndAssign(&p.maps, &options); err != nil {
+	var all struct {
+		xdirectorMaps
+		Watched *ebpf.Map `ebpf:".data.watch"`
+	}
+	if err := spec.LoadAndAssign(&all, &options); err != nil {
 		return fmt.Errorf("open maps under %s: %w", p.pins.maps(), err)
 	}
+	p.maps, p.watched = all.xdirectorMaps, all.Watched
 	return nil
 }
 
@@ -276,14 +282,31 @@ func (p *Plane) shared() *ebpf.CollectionOptions {
 		xdirectorMapLoads:  m.Loads,
 		xdirectorMapLimits: m.Limits, xdirectorMapRules: m.Rules, xdirectorMapSources: m.Sources, xdirectorMapRefusals: m.Refusals,
 		xdirectorMapRedirectErrors: m.RedirectErrors,
+		mapWatched:                 p.watched,
 	}}
 }
 
-// loadProgram loads the program with the constants of one interface, on the shared maps.
+// loadProgram loads the program of one interface.
 func (p *Plane) loadProgram(n *nic) error {
-	spec, err := p.spec()
+	spec, options, err := p.specOf(n)
 	if err != nil {
 		return err
+	}
+	var programs struct {
+		Xdirector *ebpf.Program `ebpf:"xdirector"`
+	}
+	if err := spec.LoadAndAssign(&programs, options); err != nil {
+		return fmt.Errorf("load program for %s: %w", n.name, err)
+	}
+	n.program = programs.Xdirector
+	return nil
+}
+
+// specOf is the program with the constants of one interface, on the shared maps.
+func (p *Plane) specOf(n *nic) (*ebpf.CollectionSpec, *ebpf.CollectionOptions, error) {
+	spec, err := p.spec()
+	if err != nil {
+		return nil, nil, err
 	}
 	for name, value := range map[string]any{
 		xdirectorVarOwnSlot:      n.slot,
@@ -291,17 +314,10 @@ func (p *Plane) loadProgram(n *nic) error {
 		xdirectorVarOwnNetworks:  p.networksOn(n),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
-			return fmt.Errorf("set constant %s: %w", name, err)
+			return nil, nil, fmt.Errorf("set constant %s: %w", name, err)
 		}
 	}
-	var programs struct {
-		Xdirector *ebpf.Program `ebpf:"xdirector"`
-	}
-	if err := spec.LoadAndAssign(&programs, p.shared()); err != nil {
-		return fmt.Errorf("load program for %s: %w", n.name, err)
-	}
-	n.program = programs.Xdirector
-	return nil
+	return spec, p.shared(), nil
 }
 
 // Program returns the program loaded for an interface, nil if there is none. It belongs to the plane: it is for
@@ -327,6 +343,9 @@ func (p *Plane) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err := p.maps.Close()
+	if p.watched != nil {
+		err = errors.Join(err, p.watched.Close())
+	}
 	if p.flows != nil {
 		err = errors.Join(err, p.flows.close())
 	}
@@ -346,8 +365,9 @@ func (p *Plane) Close() error {
 		if n.program != nil {
 			err = errors.Join(err, n.program.Close())
 		}
+		err = errors.Join(err, n.dry.close())
 	}
-	p.nics, p.clock, p.flows, p.loads, p.directory, p.maps = nil, nil, nil, nil, nil, xdirectorMaps{}
+	p.nics, p.clock, p.flows, p.loads, p.directory, p.maps, p.watched = nil, nil, nil, nil, nil, xdirectorMaps{}, nil
 	p.unlock()
 	if err != nil {
 		return fmt.Errorf("close xdp plane: %w", err)

@@ -60,13 +60,18 @@ const (
 )
 
 type xdirectorCapture struct {
-	_         structs.HostLayout
-	Time      uint64
-	Interface uint32
-	Slot      uint32
-	Fate      uint32
-	Length    uint32
-	Frame     [256]uint8
+	_          structs.HostLayout
+	Time       uint64
+	Interface  uint32
+	Kind       uint32
+	Slot       uint32
+	Fate       uint32
+	Verdict    uint32
+	DropReason uint32
+	Server     xdirectorServer
+	Length     uint32
+	Padding    uint32
+	Frame      [256]uint8
 }
 
 type xdirectorClient struct {
@@ -182,9 +187,9 @@ type xdirectorLayout struct {
 	BoxFactKind      xdirectorBoxFactKind
 	AdvertFate       xdirectorAdvertFate
 	RouterFlag       xdirectorRouterFlag
+	WatchKind        xdirectorWatchKind
 	InterfaceRestore xdirectorInterfaceRestore
 	Event            xdirectorEvent
-	_                [4]byte
 	Capture          xdirectorCapture
 	RingLine         xdirectorRingLine
 }
@@ -418,6 +423,25 @@ type xdirectorTimer struct {
 	Armed    uint64
 }
 
+type xdirectorTrace struct {
+	_          structs.HostLayout
+	Flow       uint64
+	Interface  uint32
+	Service    uint32
+	Server     uint32
+	Verdict    uint32
+	DropReason uint32
+	Why        uint32
+	Place      uint32
+	Places     uint32
+	Stored     uint32
+	Flooded    uint32
+	Advert     uint32
+	Fate       uint32
+	Now        uint32
+	Padding    uint32
+}
+
 type xdirectorTurn struct {
 	_       structs.HostLayout
 	Next    uint64
@@ -451,17 +475,71 @@ type xdirectorVip struct {
 	Slot    uint32
 }
 
+type xdirectorWatch struct {
+	_         structs.HostLayout
+	Until     uint64
+	Kinds     uint32
+	Verdicts  uint32
+	Reasons   uint32
+	Port      uint16
+	FirstPort uint16
+	LastPort  uint16
+	Protocol  uint8
+	Family    uint8
+	Host      struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
+	HostMask struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
+	Vip struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
+	VipMask struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
+	_      [4]byte
+	Rate   uint64
+	Second uint64
+	Copied uint64
+	Missed uint64
+}
+
+type xdirectorWatchKind uint32
+
+const (
+	xdirectorWatchKindWATCH_FRAMES  xdirectorWatchKind = 1
+	xdirectorWatchKindWATCH_ADVERTS xdirectorWatchKind = 2
+)
+
+type xdirectorWhy uint32
+
+const (
+	xdirectorWhyWHY_NONE     xdirectorWhy = 0
+	xdirectorWhyWHY_FLOW     xdirectorWhy = 1
+	xdirectorWhyWHY_CLIENT   xdirectorWhy = 2
+	xdirectorWhyWHY_TURN     xdirectorWhy = 3
+	xdirectorWhyWHY_HASH     xdirectorWhy = 4
+	xdirectorWhyWHY_FALLBACK xdirectorWhy = 5
+	xdirectorWhyWHY_LEAST    xdirectorWhy = 6
+	xdirectorWhyWHY_COUNT    xdirectorWhy = 7
+)
+
 type xdirectorWords struct {
-	_        structs.HostLayout
-	Lease    uint64
-	Capture  uint64
-	Gate     uint64
-	Seen     uint64
-	Down     uint64
-	Length   uint64
-	Previous uint64
-	Until    uint64
-	Template [56]uint64
+	_         structs.HostLayout
+	Lease     uint64
+	SpareWord uint64
+	Gate      uint64
+	Seen      uint64
+	Down      uint64
+	Length    uint64
+	Previous  uint64
+	Until     uint64
+	Template  [56]uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -504,6 +582,7 @@ const (
 	xdirectorProgXdirector        = "xdirector"
 	xdirectorProgXdirectorLost    = "xdirector_lost"
 	xdirectorProgXdirectorRefused = "xdirector_refused"
+	xdirectorVarDryRun            = "dry_run"
 	xdirectorVarFlowSeed          = "flow_seed"
 	xdirectorVarFlowSetsMask      = "flow_sets_mask"
 	xdirectorVarFlowUnitShift     = "flow_unit_shift"
@@ -512,6 +591,8 @@ const (
 	xdirectorVarOwnNetworks       = "own_networks"
 	xdirectorVarOwnSlot           = "own_slot"
 	xdirectorVarTicksPerSecond    = "ticks_per_second"
+	xdirectorVarTraced            = "traced"
+	xdirectorVarWatched           = "watched"
 )
 
 // loadXdirector returns the embedded CollectionSpec for xdirector.
@@ -604,6 +685,7 @@ type xdirectorMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdirectorVariableSpecs struct {
+	DryRun         *ebpf.VariableSpec `ebpf:"dry_run"`
 	FlowSeed       *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FlowSetsMask   *ebpf.VariableSpec `ebpf:"flow_sets_mask"`
 	FlowUnitShift  *ebpf.VariableSpec `ebpf:"flow_unit_shift"`
@@ -612,6 +694,8 @@ type xdirectorVariableSpecs struct {
 	OwnNetworks    *ebpf.VariableSpec `ebpf:"own_networks"`
 	OwnSlot        *ebpf.VariableSpec `ebpf:"own_slot"`
 	TicksPerSecond *ebpf.VariableSpec `ebpf:"ticks_per_second"`
+	Traced         *ebpf.VariableSpec `ebpf:"traced"`
+	Watched        *ebpf.VariableSpec `ebpf:"watched"`
 }
 
 // xdirectorObjects contains all objects after they have been loaded into the kernel.
@@ -709,6 +793,7 @@ func (m *xdirectorMaps) Close() error {
 //
 // It can be passed to loadXdirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdirectorVariables struct {
+	DryRun         *ebpf.Variable `ebpf:"dry_run"`
 	FlowSeed       *ebpf.Variable `ebpf:"flow_seed"`
 	FlowSetsMask   *ebpf.Variable `ebpf:"flow_sets_mask"`
 	FlowUnitShift  *ebpf.Variable `ebpf:"flow_unit_shift"`
@@ -717,6 +802,8 @@ type xdirectorVariables struct {
 	OwnNetworks    *ebpf.Variable `ebpf:"own_networks"`
 	OwnSlot        *ebpf.Variable `ebpf:"own_slot"`
 	TicksPerSecond *ebpf.Variable `ebpf:"ticks_per_second"`
+	Traced         *ebpf.Variable `ebpf:"traced"`
+	Watched        *ebpf.Variable `ebpf:"watched"`
 }
 
 // xdirectorPrograms contains all programs after they have been loaded into the kernel.

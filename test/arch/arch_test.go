@@ -31,7 +31,7 @@ func rows() [][]string {
 		{"cmd/xdirector"},
 		{"pkg/director", "pkg/keepalived", "pkg/supervisor"},
 		{"pkg/config", "pkg/ha", "pkg/xdp", "pkg/ipvs", "pkg/neigh", "pkg/flowsync", "pkg/control", "pkg/web", "pkg/metrics", "pkg/track"},
-		{"pkg/lb", "pkg/vrrp", "pkg/health", "pkg/status", "pkg/statefile", "pkg/notify"},
+		{"pkg/lb", "pkg/vrrp", "pkg/health", "pkg/status", "pkg/statefile", "pkg/notify", "pkg/packet"},
 	}
 }
 
