@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -167,5 +169,61 @@ func TestMinimalConfigurationForwards(t *testing.T) {
 		if s.RouterID != "lb1" || len(s.Instances) != 1 || s.Instances[0].State != "MASTER" || s.Plane.Name != plane {
 			t.Errorf("status --json: %+v", s)
 		}
+	})
+}
+
+// The counts of active connections are those that IPVS has, and decide in the same way on every plane.
+func TestServerWithTheFewestActiveConnectionsGetsTheNextOnes(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 1, 3)
+		s := c.service()
+		s.Scheduler, s.Check = "lc", ""
+		c.start(s)
+		held := map[string][]net.Conn{}
+		open := func(n int) {
+			t.Helper()
+			for range n {
+				conn, err := c.lab.Client.Dial(t.Context(), "tcp4", web.String())
+				c.ok(err)
+				t.Cleanup(func() { conn.Close() })
+				server := c.ask(conn)
+				held[server] = append(held[server], conn)
+			}
+		}
+		active := func(want ...int) {
+			t.Helper()
+			c.ok(c.d[0].WaitStatus(t.Context(), patience, func(s *status.Status) error {
+				var got []int
+				for _, r := range s.Services[0].RealServers {
+					got = append(got, int(r.Active))
+				}
+				if slices.Sort(got); !slices.Equal(got, want) {
+					return fmt.Errorf("active connections %v, want %v", got, want)
+				}
+				return nil
+			}))
+		}
+		open(12)
+		for server, conns := range held {
+			if len(conns) != 4 {
+				t.Errorf("%s has %d connections of 12", server, len(conns))
+			}
+		}
+		active(4, 4, 4)
+		free := slices.Min(slices.Collect(maps.Keys(held)))
+		for n, conn := range held[free] {
+			if n%2 == 0 {
+				c.ok(conn.(*net.TCPConn).SetLinger(0)) // it ends by a reset
+			}
+			c.ok(conn.Close())
+		}
+		held[free] = nil
+		active(0, 4, 4)
+		open(4)
+		if n := len(held[free]); n != 4 {
+			t.Errorf("%s has %d of the next 4 connections, want all: %v", free, n, held)
+		}
+		active(4, 4, 4)
 	})
 }

@@ -32,6 +32,7 @@ var (
 var scenarios = map[string][]string{
 	"TestRoundRobinServesRealServersInTurn":                     everyPlane,
 	"TestWeightedRoundRobinFollowsTheWeights":                   everyPlane,
+	"TestServerWithTheFewestActiveConnectionsGetsTheNextOnes":   everyPlane,
 	"TestUDPClientsStayWithTheirRealServer":                     everyPlane,
 	"TestPersistentClientStaysUntilItsRealServerFails":          everyPlane,
 	"TestMinimalConfigurationForwards":                          everyPlane,
