@@ -96,6 +96,9 @@ func (d *Director) applyState(ctx context.Context, state lb.State) {
 	}
 	d.applied, d.applyErr = &state, err
 	d.tellSlots()
+	if x, ok := d.plane.Plane.(interface{ Offloads() string }); ok {
+		d.plane.offloads = x.Offloads()
+	}
 	if reporter, ok := d.plane.Plane.(interface{ Differences() []string }); ok {
 		d.plane.differences = reporter.Differences()
 	}

@@ -38,7 +38,7 @@ func (d *Director) publish() {
 		Started:  d.started,
 		Time:     time.Now(),
 		Stopping: d.stopping,
-		Plane:    status.Plane{Name: string(d.plane.name), Reason: d.plane.reason, Differences: append(d.shortcomings(), d.plane.differences...)},
+		Plane:    status.Plane{Name: string(d.plane.name), Reason: d.plane.why(), Differences: append(d.shortcomings(), d.plane.differences...)},
 		Reload:   d.reloaded,
 
 		Maintenance: d.operator.Maintenance,

@@ -35,7 +35,16 @@ type plane struct {
 	reason string
 	modes  map[string]xdp.Mode // by interface
 
+	offloads    string   // what is done about packets that were merged before generic XDP sees them
 	differences []string // what the kernel has set otherwise than the plane needs it
+}
+
+// why says for which reason the plane is in use, and what it does about offloads.
+func (p *plane) why() string {
+	if p.offloads == "" {
+		return p.reason
+	}
+	return p.reason + "; " + p.offloads
 }
 
 func (p *plane) close() {

@@ -45,6 +45,7 @@ func (p *Plane) Apply(ctx context.Context, s lb.State) error {
 	}
 	p.suspect(s)
 	p.tellLosses(time.Now())
+	p.fitOffloads()
 	return nil
 }
 

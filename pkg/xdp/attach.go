@@ -206,6 +206,7 @@ func (p *Plane) Attach(modes ...Mode) (map[string]Mode, error) {
 			if mode != modes[0] && p.reason == "" {
 				p.reason = "kept in the mode in which an earlier run attached it"
 			}
+			p.fitOffloads()
 			return attached, nil
 		}
 		reasons = append(reasons, fmt.Sprintf("%s: %v", mode, err))

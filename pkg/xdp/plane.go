@@ -76,6 +76,7 @@ type Plane struct {
 	loads     *loads
 	seed      flowSeed
 	losses    map[xdirectorRedirectKey]loss // that were told of
+	merging   string                        // see Offloads
 	present   map[int]device                // all interfaces by index, at the last look
 	reason    string                        // why an earlier mode was not taken
 	warned    map[netip.Addr]string         // real servers that can't be reached in native mode, and what was said about them
