@@ -23,6 +23,7 @@ enum layout_version {
 #define ROUTERS_MAX 1024
 #define PEERS_MAX 65536
 #define SENDERS_MAX 8192
+#define FRAGMENTS_MAX 16384
 #define TEMPLATE_MAX 448
 #define CAPTURED_MAX 256
 #define RING_LINE_WORDS 16
@@ -45,8 +46,10 @@ enum verdict {
 
 /* Why a frame got VERDICT_DROP. */
 enum drop_reason {
-	DROP_FRAGMENT,
-	DROP_NO_FLOW,	     /* a reset for a connection that we don't know */
+	DROP_FRAGMENT,	     /* where its first one went is not known */
+	DROP_FRAGMENT_SHORT, /* the header of TCP or UDP is not wholly in the first one, or changed by another one */
+	DROP_HEADERS,	     /* more headers of IPv6 than anybody needs */
+	DROP_NO_FLOW,	     /* a reset for a connection that we don't know, or an error about one where those are refused */
 	DROP_NO_REAL_SERVER, /* and no SYN that could be refused */
 	DROP_SECOND_CHANCE,  /* our successor sent it, and we don't know its flow either */
 	DROP_ADVERT_REFUSED, /* `adverts` has the reason */
@@ -319,6 +322,42 @@ struct member_key {
 	struct address address;
 };
 
+/* `fragments`: what was done with the first fragment of a packet, by what all its fragments have in common. */
+struct fragment_key {
+	struct address source;
+	struct address destination;
+	__be32 id;
+	__u8 family;
+	__u8 protocol; /* 0 of IPv6, where the fragments of one packet may differ in it */
+	__u8 padding[2];
+};
+
+struct fragment {
+	__u32 outcome;	  /* see outcome.h */
+	__u32 generation; /* of the server */
+	__u64 expires;	  /* ticks */
+};
+
+/* An IP packet, as far as its headers were read. */
+struct ip_packet {
+	struct address source;
+	struct address destination;
+	__u32 at;     /* what stands behind the headers, counted from the beginning of the frame */
+	__u32 end;    /* of the packet */
+	__u32 offset; /* of a fragment, in bytes */
+	__be32 id;    /* with fragment */
+	__u8 family;
+	__u8 protocol; /* behind the headers */
+	__u8 fragment; /* it is one */
+	__u8 more;     /* fragments */
+};
+
+/* `quotes`: the packet at hand and, of an error, the one that it quotes: the stack is too short for both. Each program has its own. */
+struct ip_packets {
+	struct ip_packet outer;
+	struct ip_packet quoted;
+};
+
 /* Ordered: what excuses a box is written before what accuses it. */
 enum box_fact_kind {
 	BOX_ADDRESS,  /* value: an address of its own, network order */
@@ -500,6 +539,7 @@ _Static_assert(sizeof(struct limit) == 64, "the limits of a service are one cach
 _Static_assert(sizeof(struct rule_key) == 24, "rule_key has no hidden padding");
 _Static_assert(sizeof(struct source_key) == 20, "source_key has no hidden padding");
 _Static_assert(sizeof(struct client_key) == 20, "client_key has no hidden padding");
+_Static_assert(sizeof(struct fragment_key) == 40, "fragment_key has no hidden padding");
 _Static_assert(sizeof(struct box_fact) == 24, "box_fact has no hidden padding");
 _Static_assert(sizeof(struct server) == 64, "a server is a cache line");
 _Static_assert(sizeof(struct flow_set) == 128, "a set is two cache lines");
@@ -700,6 +740,14 @@ struct {
 } members SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, FRAGMENTS_MAX);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment);
+	PINNED;
+} fragments SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, BOX_FACTS_MAX);
 	__uint(map_flags, BPF_F_NO_PREALLOC); /* most sites know a handful of boxes */
@@ -792,3 +840,10 @@ struct {
 	__type(key, __u32);
 	__type(value, struct scratch);
 } scratch SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct ip_packets);
+} quotes SEC(".maps");

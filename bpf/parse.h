@@ -10,8 +10,14 @@
 
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_IPV6 0x86dd
+#define PROTOCOL_HOP_BY_HOP 0
+#define PROTOCOL_ICMP 1
 #define PROTOCOL_TCP 6
 #define PROTOCOL_UDP 17
+#define PROTOCOL_ROUTING 43
+#define PROTOCOL_FRAGMENT 44
+#define PROTOCOL_ICMPV6 58
+#define PROTOCOL_DESTINATION_OPTIONS 60
 #define PROTOCOL_VRRP 112
 #define IPV4_MORE_FRAGMENTS 0x2000
 #define IPV4_OFFSET_MASK 0x1fff
@@ -77,9 +83,10 @@ struct tcp_header {
 struct packet {
 	__u16 destination_mac[3];
 	__u16 source_mac[3];
-	__u64 bytes; /* of the whole frame */
-	__u32 slot;  /* of the interface that it is for, in `interfaces` and `frames` */
-	__u32 tagged; /* it has a VLAN tag */
+	__be32 fragment_id; /* with first_fragment */
+	__u64 bytes;	    /* of the whole frame */
+	__u32 slot;	    /* of the interface that it is for, in `interfaces` and `frames` */
+	__u32 tagged;	    /* it has a VLAN tag */
 	struct address source;
 	struct address destination;
 	__be16 source_port;
@@ -110,21 +117,24 @@ enum kind {
 	KIND_OTHER, /* or not parseable, or without ports */
 	KIND_FLOW,  /* TCP or UDP */
 	KIND_VRRP,  /* nothing else of it is read */
+	KIND_RARE,  /* nor of this: see rare.h */
 };
+
+static __always_inline enum kind kind_without_ports(const struct packet *packet)
+{
+	const __u64 rare = 1ULL << PROTOCOL_HOP_BY_HOP | 1ULL << PROTOCOL_ROUTING | 1ULL << PROTOCOL_FRAGMENT |
+			   1ULL << PROTOCOL_ICMPV6 | 1ULL << PROTOCOL_DESTINATION_OPTIONS;
+
+	/* Adverts in a tag are left to the kernel. */
+	if (packet->protocol == PROTOCOL_VRRP)
+		return packet->tagged ? KIND_OTHER : KIND_VRRP;
+	if (packet->family == 4)
+		return packet->protocol == PROTOCOL_ICMP ? KIND_RARE : KIND_OTHER;
+	return packet->protocol < 64 && rare >> packet->protocol & 1 ? KIND_RARE : KIND_OTHER;
+}
 
 static __always_inline enum kind parse_ports(struct cursor *cursor, struct packet *packet)
 {
-	/* A first fragment may be so short that only the ports are in it, and its rest may bring the flags. It is
-	 * enough to see whose it is: whatever its protocol says after that, it is dropped. */
-	if (packet->first_fragment && (packet->protocol == PROTOCOL_TCP || packet->protocol == PROTOCOL_UDP)) {
-		struct ports *ports = take(cursor, sizeof(*ports));
-
-		if (!ports)
-			return KIND_OTHER;
-		packet->source_port = ports->source;
-		packet->destination_port = ports->destination;
-		return KIND_FLOW;
-	}
 	if (packet->protocol == PROTOCOL_TCP) {
 		struct tcp_header *tcp = take(cursor, sizeof(*tcp));
 
@@ -144,8 +154,7 @@ static __always_inline enum kind parse_ports(struct cursor *cursor, struct packe
 		packet->destination_port = udp->destination_port;
 		return KIND_FLOW;
 	}
-	/* Adverts in a tag are left to the kernel. */
-	return packet->protocol == PROTOCOL_VRRP && !packet->tagged ? KIND_VRRP : KIND_OTHER;
+	return kind_without_ports(packet);
 }
 
 /* A large frame may lie in several places of which only the first, with all headers, is in the cursor. */
@@ -226,13 +235,10 @@ static __always_inline enum kind parse(struct xdp_md *ctx, struct packet *packet
 		return KIND_OTHER;
 	measure(ctx, &cursor, ip, bpf_ntohs(ip->total_length), packet);
 
-	/* Later fragments carry no ports, so nobody can tell whose they are. They pass: without their first fragment,
-	 * which is dropped if it belongs to a service, the kernel can't make a packet of them. */
-	fragment = bpf_ntohs(ip->fragment);
-	if (fragment & IPV4_OFFSET_MASK)
-		return KIND_OTHER;
 	packet->family = 4;
-	packet->first_fragment = (fragment & IPV4_MORE_FRAGMENTS) != 0;
+	fragment = bpf_ntohs(ip->fragment);
+	if (fragment & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK) && (ip->protocol != PROTOCOL_VRRP || fragment & IPV4_OFFSET_MASK))
+		return KIND_RARE;
 	packet->source.word[0] = ip->source;
 	packet->destination.word[0] = ip->destination;
 	packet->protocol = ip->protocol;

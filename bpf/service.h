@@ -239,7 +239,7 @@ static __always_inline int is_fact(struct box_fact *fact, __u16 kind, const stru
  * server. Direct return doesn't lower the TTL, so balancing it again could send it round for ever. What such a box
  * sends from its own address is a client's like any other.
  */
-static __always_inline int is_balanced(__u32 service, const struct packet *packet)
+static __always_inline int is_balanced(__u32 service, const struct packet *packet, const struct address *sender)
 {
 	struct address number = {};
 	struct box_fact fact = {};
@@ -247,7 +247,7 @@ static __always_inline int is_balanced(__u32 service, const struct packet *packe
 	if (!is_suspect((const __u8 *)packet->source_mac))
 		return 0;
 	__builtin_memcpy(fact.mac, packet->source_mac, sizeof(fact.mac));
-	if (is_fact(&fact, BOX_ADDRESS, &packet->source) || is_fact(&fact, BOX_DIRECTOR, &number))
+	if (is_fact(&fact, BOX_ADDRESS, sender) || is_fact(&fact, BOX_DIRECTOR, &number))
 		return fact.kind == BOX_DIRECTOR;
 	number.word[0] = service;
 	return is_fact(&fact, BOX_NEXT_HOP, &number);

@@ -64,20 +64,21 @@ static __always_inline struct capture *new_copy(__u64 now)
 	return copy;
 }
 
-/* Copies a frame as it came. It is read once more: so those that nobody looks at keep nothing in registers for this. */
-static __noinline int show_frame(struct xdp_md *ctx, __u32 verdict, __u32 reason, __u32 server_id)
+/* Copies a frame as it came. */
+__attribute__((noinline)) int show_frame(struct xdp_md *ctx, const struct packet *packet, __u32 verdict, __u32 reason, __u32 server_id)
 {
-	struct packet packet = {};
 	struct server *server;
 	struct capture *copy;
 	__u64 now, size;
 
+	if (!packet)
+		return 0;
 	if (!(watched.verdicts >> (verdict & 31) & 1))
 		return 0;
 	if (verdict == VERDICT_DROP && !(watched.reasons >> (reason & 31) & 1))
 		return 0;
 	now = bpf_ktime_get_ns();
-	if (now >= watched.until || parse(ctx, &packet) != KIND_FLOW || !is_wanted(&packet))
+	if (now >= watched.until || !is_wanted(packet))
 		return 0;
 	copy = new_copy(now);
 	if (!copy)
@@ -89,8 +90,8 @@ static __noinline int show_frame(struct xdp_md *ctx, __u32 verdict, __u32 reason
 	copy->fate = 0;
 	copy->verdict = verdict;
 	copy->drop_reason = reason;
-	copy->length = packet.bytes;
-	size = packet.bytes;
+	copy->length = packet->bytes;
+	size = packet->bytes;
 	barrier_var(size); /* or it would be compared in 32 bits, of which the verifier of Linux 6.1 learns nothing */
 	if (size > CAPTURED_MAX - FRAME_SHIFT)
 		size = CAPTURED_MAX - FRAME_SHIFT;

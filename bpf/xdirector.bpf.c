@@ -14,6 +14,7 @@
 #include "schedule.h"
 #include "forward.h"
 #include "watch.h"
+#include "rare.h"
 #include "vrrp.h"
 #include "redirect.h"
 
@@ -121,7 +122,7 @@ static __always_inline struct decision decide(struct packet *packet)
 	note(service, found.id);
 	if (!is_for_us(packet))
 		return pass(VERDICT_PASS_OTHER_MAC);
-	if (is_balanced(found.id, packet)) {
+	if (is_balanced(found.id, packet, &packet->source)) {
 		given_on = !begins(packet) && !(service->flags & SERVICE_LOCAL) && is_predecessor(found.router);
 		if (!given_on)
 			return pass(VERDICT_PASS_BALANCED);
@@ -132,8 +133,6 @@ static __always_inline struct decision decide(struct packet *packet)
 		if (refusal >= 0)
 			return drop((__u64)refusal & DROP_MASK);
 	}
-	if (packet->first_fragment)
-		return drop(DROP_FRAGMENT);
 
 	now = bpf_jiffies64();
 	hash = hash_of(packet);
@@ -152,14 +151,23 @@ int xdirector(struct xdp_md *ctx)
 	struct decision decision = pass(VERDICT_PASS_NOT_OURS);
 	struct packet packet = {};
 	enum kind kind = parse(ctx, &packet);
+	__u32 outcome;
 
+	if (kind == KIND_RARE) {
+		outcome = judge_rare(ctx, &packet);
+		if (outcome_kind(outcome) != OUTCOME_FLOW)
+			return finish_rare(ctx, &packet, outcome);
+		kind = KIND_FLOW;
+	}
 	if (kind == KIND_VRRP)
 		decision = decide_advert(ctx);
 	else if (kind == KIND_FLOW)
 		decision = decide(&packet);
+	if (packet.first_fragment)
+		note_fragment(&packet, &decision);
 	count(&decision, &packet);
-	if (is_watched(WATCH_FRAMES))
-		show_frame(ctx, decision.verdict, decision.drop_reason, decision.server_id);
+	if (is_watched(WATCH_FRAMES) && kind == KIND_FLOW)
+		show_frame(ctx, &packet, decision.verdict, decision.drop_reason, decision.server_id);
 	return act(ctx, &decision, &packet);
 }
 

@@ -24,6 +24,8 @@ var verdictNames = [xdirectorVerdictVERDICT_COUNT]string{
 
 var dropNames = [xdirectorDropReasonDROP_COUNT]string{
 	xdirectorDropReasonDROP_FRAGMENT:        "fragment",
+	xdirectorDropReasonDROP_FRAGMENT_SHORT:  "fragment_short",
+	xdirectorDropReasonDROP_HEADERS:         "headers",
 	xdirectorDropReasonDROP_NO_FLOW:         "no_flow",
 	xdirectorDropReasonDROP_SECOND_CHANCE:   "second_chance",
 	xdirectorDropReasonDROP_NO_REAL_SERVER:  "no_real_server",

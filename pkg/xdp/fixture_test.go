@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -141,7 +142,11 @@ type packet struct {
 	fromPort, toPort    uint16      // 40000, 80
 	flags               byte        // TCP
 	fragment            uint16      // flags and offset as in the header
+	id                  uint32      // of the packet that fragments belong to
 	options             []byte      // of IPv4, a multiple of 4 bytes
+	headers             []header    // of IPv6, in front of TCP, UDP or data
+	data                []byte      // instead of TCP or UDP
+	claims              int         // so many bytes more than there are, says the IP header
 	payload             int
 	cut                 int // keep so many bytes only; 0: all
 }
@@ -181,6 +186,9 @@ func (p packet) bytes() []byte {
 	}
 	binary.BigEndian.PutUint16(l4, p.fromPort)
 	binary.BigEndian.PutUint16(l4[2:], p.toPort)
+	if p.data != nil {
+		l4 = p.data
+	}
 
 	frame := append(p.destination[:], p.source[:]...)
 	if p.vlan != 0 {
@@ -188,14 +196,17 @@ func (p packet) bytes() []byte {
 	}
 	frame = binary.BigEndian.AppendUint16(frame, p.etherType)
 	if p.to.Is6() {
-		frame = append(append(append(frame, p.version<<4, 0, 0, 0), 0, byte(len(l4)+p.payload), byte(p.protocol), 64), p.from.AsSlice()...)
-		frame = append(append(append(frame, p.to.AsSlice()...), l4...), make([]byte, p.payload)...)
+		first, chain := chained(p.headers, byte(p.protocol))
+		frame = append(frame, p.version<<4, 0, 0, 0)
+		frame = binary.BigEndian.AppendUint16(frame, uint16(len(chain)+len(l4)+p.payload+p.claims))
+		frame = slices.Concat(frame, []byte{first, 64}, p.from.AsSlice(), p.to.AsSlice(), chain, l4, make([]byte, p.payload))
 		return frame[:orDefault(p.cut, len(frame))]
 	}
 	ip := make([]byte, 20, 60)
 	ip = append(ip, p.options...)
 	ip[0] = p.version<<4 | byte(len(ip)/4)
-	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)+len(l4)+p.payload))
+	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)+len(l4)+p.payload+p.claims))
+	binary.BigEndian.PutUint16(ip[4:], uint16(p.id))
 	binary.BigEndian.PutUint16(ip[6:], p.fragment)
 	ip[8], ip[9] = 64, byte(p.protocol)
 	copy(ip[12:], p.from.AsSlice())
@@ -207,6 +218,21 @@ func (p packet) bytes() []byte {
 		frame = frame[:p.cut]
 	}
 	return frame
+}
+
+// header is an extension header of IPv6: its number, and all but its first byte.
+type header struct {
+	number byte
+	rest   []byte
+}
+
+// chained is the headers with what they say about each other and about what follows, and the number of the first.
+func chained(headers []header, protocol byte) (first byte, b []byte) {
+	for _, h := range slices.Backward(headers) {
+		b = slices.Concat([]byte{protocol}, h.rest, b)
+		protocol = h.number
+	}
+	return protocol, b
 }
 
 func orDefault[T comparable](value, usual T) T {

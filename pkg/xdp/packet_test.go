@@ -22,6 +22,7 @@ import (
 //	83   server 4, which is down
 //	84   server 6, in VLAN 10
 //	85   server 7, in VLAN 20, where no frames are taken
+//	88   server 1, what is unknown is refused
 //	53   UDP, server 1
 //	54   UDP, server 4, which is down
 //	86, 87, UDP 55, IPv6 86: see limitedServices
@@ -47,6 +48,7 @@ func tableState() lb.State {
 		service(key(54, lb.UDP), down),
 		service(key(84, lb.TCP), tagged(6, vlan10Index)),
 		service(key(85, lb.TCP), tagged(7, vlan20Index)),
+		refusing(service(key(88, lb.TCP), server(1))),
 	)
 	add := func(address string, bits uint8, first, last uint16, r lb.RealServer) {
 		key := lb.ServiceKey{Address: netip.MustParseAddr(address), Bits: bits, Port: first, LastPort: last, Protocol: lb.TCP}
@@ -62,6 +64,11 @@ func tableState() lb.State {
 	add("10.9.8.0", 24, 80, 0, server(2))
 	add("2001:db8:9::", 48, 80, 0, server6(2))
 	s.Routers = append(testRouters(), lb.Router{Name: "tagged", Interface: "eth0.10", Version: 3, VRID: vridV3, Filter: true, VirtualMAC: true})
+	return s
+}
+
+func refusing(s lb.Service) lb.Service {
+	s.RefuseUnknown = true
 	return s
 }
 
@@ -123,9 +130,6 @@ var packetTable = []packetRow{
 	{name: "another port", packet: packet{flags: syn, toPort: 8080}, verdict: "pass_not_ours"},
 	{name: "another address", packet: packet{flags: syn, to: peer}, verdict: "pass_not_ours"},
 	{name: "UDP to a TCP service", packet: packet{protocol: lb.UDP, toPort: 80}, verdict: "pass_not_ours"},
-	{name: "later fragment", packet: packet{fragment: 185}, verdict: "pass_not_ours"},
-	{name: "later fragment with more to come", packet: packet{fragment: moreFragments | 185}, verdict: "pass_not_ours"},
-	{name: "first fragment of another's", packet: packet{fragment: moreFragments, toPort: 8080}, verdict: "pass_not_ours"},
 
 	{name: "flooded frame of a service", packet: packet{destination: serverMAC(9), flags: syn}, verdict: "pass_other_mac"},
 	{name: "broadcast frame of a service", packet: packet{destination: lb.MAC{255, 255, 255, 255, 255, 255}, flags: syn}, verdict: "pass_other_mac"},
@@ -153,12 +157,6 @@ var packetTable = []packetRow{
 	{name: "a real server as a client", packet: packet{source: serverMAC(1), from: serverAddress(1), flags: syn}, verdict: "tx", server: 1, egress: eth0MAC},
 	{name: "a real server with another's address", packet: packet{source: serverMAC(1), from: serverAddress(2), flags: syn}, verdict: "pass_balanced"},
 
-	{name: "first fragment", packet: packet{fragment: moreFragments}, verdict: "drop", reason: "fragment"},
-	{name: "first fragment that ends after the ports", packet: packet{fragment: moreFragments, flags: syn, cut: 14 + 20 + 8}, verdict: "drop", reason: "fragment"},
-	{name: "first fragment that ends after the ports, behind options", packet: packet{fragment: moreFragments, options: make([]byte, 40), flags: syn, cut: 14 + 60 + 8},
-		verdict: "drop", reason: "fragment"},
-	{name: "first fragment that ends in the ports", packet: packet{fragment: moreFragments, cut: 14 + 20 + 3}, verdict: "pass_not_ours"},
-	{name: "short first fragment of another's", packet: packet{fragment: moreFragments, toPort: 8080, cut: 14 + 20 + 8}, verdict: "pass_not_ours"},
 	{name: "reset without a flow", packet: packet{flags: rst}, verdict: "drop", reason: "no_flow"},
 	{name: "reset with ACK without a flow", packet: packet{flags: rst | ack}, verdict: "drop", reason: "no_flow"},
 	{name: "SYN while no server is live", packet: packet{toPort: 83, flags: syn}, verdict: "pass_refused"},
@@ -217,7 +215,7 @@ func TestEachPacketGetsItsVerdict(t *testing.T) {
 	openGate(t, p, "tagged")
 	openGate(t, p, "off")
 	verdicts, drops, fates := map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
-	for _, row := range slices.Concat(packetTable, vlanTable, limitTable, advertTable, absorbTable()) {
+	for _, row := range slices.Concat(packetTable, rareTable, vlanTable, limitTable, advertTable, absorbTable()) {
 		t.Run(row.name, func(t *testing.T) {
 			forget(t, p)
 			if row.prepare != nil {
@@ -286,7 +284,7 @@ func TestEachPacketGetsItsVerdict(t *testing.T) {
 func forget(t *testing.T, p *Plane) {
 	t.Helper()
 	clear(p.flows.memory)
-	emptied := []*ebpf.Map{p.maps.Clients, p.maps.Senders}
+	emptied := []*ebpf.Map{p.maps.Clients, p.maps.Senders, p.maps.Fragments}
 	if sources := sourceTable(t, p); sources != nil {
 		emptied = append(emptied, sources)
 	}

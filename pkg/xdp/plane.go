@@ -282,8 +282,8 @@ func (p *Plane) shared() *ebpf.CollectionOptions {
 		xdirectorMapVips: m.Vips, xdirectorMapPorts: m.Ports, xdirectorMapPrefixes: m.Prefixes, xdirectorMapMembers: m.Members,
 		xdirectorMapLoads:  m.Loads,
 		xdirectorMapLimits: m.Limits, xdirectorMapRules: m.Rules, xdirectorMapSources: m.Sources, xdirectorMapRefusals: m.Refusals,
-		xdirectorMapRedirectErrors: m.RedirectErrors,
-		mapWatched:                 p.watched,
+		xdirectorMapRedirectErrors: m.RedirectErrors, xdirectorMapFragments: m.Fragments,
+		mapWatched: p.watched,
 	}}
 }
 

@@ -277,7 +277,7 @@ func TestNoPacketMeetsAServiceThatPointsAtNothing(t *testing.T) {
 	}
 }
 
-// age makes every flow and every persistent client look so much older.
+// age makes every flow, every persistent client and every noted fragment look so much older.
 func age(t *testing.T, p *Plane, by time.Duration) {
 	t.Helper()
 	hz, err := ticksPerSecond()
@@ -302,6 +302,18 @@ func age(t *testing.T, p *Plane, by time.Duration) {
 	}
 	for key, value := range clients {
 		if err := p.maps.Clients.Put(key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var fragmentKey xdirectorFragmentKey
+	var fragment xdirectorFragment
+	fragments := map[xdirectorFragmentKey]xdirectorFragment{}
+	for all := p.maps.Fragments.Iterate(); all.Next(&fragmentKey, &fragment); {
+		fragment.Expires -= ticks
+		fragments[fragmentKey] = fragment
+	}
+	for key, value := range fragments {
+		if err := p.maps.Fragments.Put(key, value); err != nil {
 			t.Fatal(err)
 		}
 	}

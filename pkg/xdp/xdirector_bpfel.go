@@ -91,16 +91,18 @@ type xdirectorDropReason uint32
 
 const (
 	xdirectorDropReasonDROP_FRAGMENT        xdirectorDropReason = 0
-	xdirectorDropReasonDROP_NO_FLOW         xdirectorDropReason = 1
-	xdirectorDropReasonDROP_NO_REAL_SERVER  xdirectorDropReason = 2
-	xdirectorDropReasonDROP_SECOND_CHANCE   xdirectorDropReason = 3
-	xdirectorDropReasonDROP_ADVERT_REFUSED  xdirectorDropReason = 4
-	xdirectorDropReasonDROP_ADVERT_RATE     xdirectorDropReason = 5
-	xdirectorDropReasonDROP_ADVERT_ABSORBED xdirectorDropReason = 6
-	xdirectorDropReasonDROP_DENIED          xdirectorDropReason = 7
-	xdirectorDropReasonDROP_RATE_PACKETS    xdirectorDropReason = 8
-	xdirectorDropReasonDROP_RATE_NEW        xdirectorDropReason = 9
-	xdirectorDropReasonDROP_COUNT           xdirectorDropReason = 10
+	xdirectorDropReasonDROP_FRAGMENT_SHORT  xdirectorDropReason = 1
+	xdirectorDropReasonDROP_HEADERS         xdirectorDropReason = 2
+	xdirectorDropReasonDROP_NO_FLOW         xdirectorDropReason = 3
+	xdirectorDropReasonDROP_NO_REAL_SERVER  xdirectorDropReason = 4
+	xdirectorDropReasonDROP_SECOND_CHANCE   xdirectorDropReason = 5
+	xdirectorDropReasonDROP_ADVERT_REFUSED  xdirectorDropReason = 6
+	xdirectorDropReasonDROP_ADVERT_RATE     xdirectorDropReason = 7
+	xdirectorDropReasonDROP_ADVERT_ABSORBED xdirectorDropReason = 8
+	xdirectorDropReasonDROP_DENIED          xdirectorDropReason = 9
+	xdirectorDropReasonDROP_RATE_PACKETS    xdirectorDropReason = 10
+	xdirectorDropReasonDROP_RATE_NEW        xdirectorDropReason = 11
+	xdirectorDropReasonDROP_COUNT           xdirectorDropReason = 12
 	xdirectorDropReasonDROP_MASK            xdirectorDropReason = 31
 )
 
@@ -148,6 +150,23 @@ type xdirectorFlowSet struct {
 	Place [8]xdirectorFlowPlace
 }
 
+type xdirectorFragment struct {
+	_          structs.HostLayout
+	Outcome    uint32
+	Generation uint32
+	Expires    uint64
+}
+
+type xdirectorFragmentKey struct {
+	_           structs.HostLayout
+	Source      xdirectorAddress
+	Destination xdirectorAddress
+	Id          uint32
+	Family      uint8
+	Protocol    uint8
+	Padding     [2]uint8
+}
+
 type xdirectorInterface struct {
 	_       structs.HostLayout
 	Mac     [6]uint8
@@ -158,7 +177,7 @@ type xdirectorInterface struct {
 type xdirectorInterfaceCounters struct {
 	_        structs.HostLayout
 	Verdicts [10]uint64
-	Drops    [10]uint64
+	Drops    [12]uint64
 	Unstored uint64
 }
 
@@ -168,6 +187,36 @@ const (
 	xdirectorInterfaceRestoreRESTORE_RX_VLAN xdirectorInterfaceRestore = 1
 	xdirectorInterfaceRestoreRESTORE_GRO     xdirectorInterfaceRestore = 2
 )
+
+type xdirectorIpPackets struct {
+	_     structs.HostLayout
+	Outer struct {
+		_           structs.HostLayout
+		Source      xdirectorAddress
+		Destination xdirectorAddress
+		At          uint32
+		End         uint32
+		Offset      uint32
+		Id          uint32
+		Family      uint8
+		Protocol    uint8
+		Fragment    uint8
+		More        uint8
+	}
+	Quoted struct {
+		_           structs.HostLayout
+		Source      xdirectorAddress
+		Destination xdirectorAddress
+		At          uint32
+		End         uint32
+		Offset      uint32
+		Id          uint32
+		Family      uint8
+		Protocol    uint8
+		Fragment    uint8
+		More        uint8
+	}
+}
 
 type xdirectorLayout struct {
 	_                structs.HostLayout
@@ -552,6 +601,7 @@ const (
 	xdirectorMapClients           = "clients"
 	xdirectorMapEvents            = "events"
 	xdirectorMapFlows             = "flows"
+	xdirectorMapFragments         = "fragments"
 	xdirectorMapFrames            = "frames"
 	xdirectorMapInterfaces        = "interfaces"
 	xdirectorMapLayout            = "layout"
@@ -561,6 +611,7 @@ const (
 	xdirectorMapPeers             = "peers"
 	xdirectorMapPorts             = "ports"
 	xdirectorMapPrefixes          = "prefixes"
+	xdirectorMapQuotes            = "quotes"
 	xdirectorMapRedirectErrors    = "redirect_errors"
 	xdirectorMapRefusals          = "refusals"
 	xdirectorMapRings             = "rings"
@@ -653,6 +704,7 @@ type xdirectorMapSpecs struct {
 	Clients        *ebpf.MapSpec `ebpf:"clients"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	Flows          *ebpf.MapSpec `ebpf:"flows"`
+	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
 	Frames         *ebpf.MapSpec `ebpf:"frames"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Layout         *ebpf.MapSpec `ebpf:"layout"`
@@ -662,6 +714,7 @@ type xdirectorMapSpecs struct {
 	Peers          *ebpf.MapSpec `ebpf:"peers"`
 	Ports          *ebpf.MapSpec `ebpf:"ports"`
 	Prefixes       *ebpf.MapSpec `ebpf:"prefixes"`
+	Quotes         *ebpf.MapSpec `ebpf:"quotes"`
 	RedirectErrors *ebpf.MapSpec `ebpf:"redirect_errors"`
 	Refusals       *ebpf.MapSpec `ebpf:"refusals"`
 	Rings          *ebpf.MapSpec `ebpf:"rings"`
@@ -724,6 +777,7 @@ type xdirectorMaps struct {
 	Clients        *ebpf.Map `ebpf:"clients"`
 	Events         *ebpf.Map `ebpf:"events"`
 	Flows          *ebpf.Map `ebpf:"flows"`
+	Fragments      *ebpf.Map `ebpf:"fragments"`
 	Frames         *ebpf.Map `ebpf:"frames"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Layout         *ebpf.Map `ebpf:"layout"`
@@ -733,6 +787,7 @@ type xdirectorMaps struct {
 	Peers          *ebpf.Map `ebpf:"peers"`
 	Ports          *ebpf.Map `ebpf:"ports"`
 	Prefixes       *ebpf.Map `ebpf:"prefixes"`
+	Quotes         *ebpf.Map `ebpf:"quotes"`
 	RedirectErrors *ebpf.Map `ebpf:"redirect_errors"`
 	Refusals       *ebpf.Map `ebpf:"refusals"`
 	Rings          *ebpf.Map `ebpf:"rings"`
@@ -760,6 +815,7 @@ func (m *xdirectorMaps) Close() error {
 		m.Clients,
 		m.Events,
 		m.Flows,
+		m.Fragments,
 		m.Frames,
 		m.Interfaces,
 		m.Layout,
@@ -769,6 +825,7 @@ func (m *xdirectorMaps) Close() error {
 		m.Peers,
 		m.Ports,
 		m.Prefixes,
+		m.Quotes,
 		m.RedirectErrors,
 		m.Refusals,
 		m.Rings,
