@@ -40,6 +40,7 @@ var scenarios = map[string][]string{
 	"TestRealServerWithoutMACGetsNoConnection":                  everyPlane,
 	"TestCleanStopAndReturnLoseNoRequest":                       everyPlane,
 	"TestKilledAgentForwardsOnAndIsAdopted":                     everyPlane,
+	"TestDownloadGoesOnByteForByte":                             everyPlane,
 	"TestOpenConnectionOutlivesTheAgent":                        everyPlane,
 	"TestOpenConnectionsOutliveAPlannedHandover":                hostXDP,
 	"TestLostDirectorIsReplacedInTime":                          everyPlane,
@@ -172,7 +173,7 @@ func runAll(m *testing.M) int {
 		}
 		defer os.RemoveAll(dir)
 		binary := filepath.Join(dir, "xdirector")
-		if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/xdirector").CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-ldflags", "-X main.version=v0-e2e-test", "-o", binary, "../../cmd/xdirector").CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build xdirector: %v\n%s", err, out)
 			return 1
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -29,19 +30,35 @@ http {
         listen %[1]d backlog=1024;
         listen [::]:%[1]d backlog=1024;
         location / { return 200 "%[2]s\n"; }
+        location = /download { root .; limit_rate %[3]d; sendfile off; }
     }
 }
 `
 
-// StartNginx runs a web server on all addresses of the node; its pages are the node's name. It returns when the server
+const (
+	downloadSize = 3 << 20
+	downloadRate = 512 << 10 // bytes per second
+)
+
+// Download is what every web server has at /download: bytes without a pattern, sent slowly, so that it takes some seconds.
+func Download() []byte {
+	b := make([]byte, downloadSize)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(b) // never fails
+	return b
+}
+
+// StartNginx runs a web server on all addresses of the node; its pages are the node's name, but see Download. It returns when the server
 // answers.
 func (n *Node) StartNginx(port uint16) (*Process, error) {
 	dir := n.path(fmt.Sprintf("nginx-%d", port))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("start nginx on %s: %w", n.Name, err)
 	}
+	if err := os.WriteFile(dir+"/download", Download(), 0o644); err != nil {
+		return nil, fmt.Errorf("start nginx on %s: %w", n.Name, err)
+	}
 	conf := dir + "/nginx.conf"
-	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConfig, port, n.Name), 0o644); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConfig, port, n.Name, downloadRate), 0o644); err != nil {
 		return nil, fmt.Errorf("start nginx on %s: %w", n.Name, err)
 	}
 	p, err := n.lab.start(n.t, n.Name+"/nginx", dir, nil, "nginx", "-e", "stderr", "-p", dir, "-c", conf)
