@@ -7,6 +7,7 @@
 
 #include "maps.h"
 #include "flow.h"
+#include "ring.h"
 
 static __always_inline int is_active(__u64 state)
 {
@@ -45,17 +46,9 @@ static __always_inline void count_stored(const struct room *before, __u64 state)
 __attribute__((noinline)) int least_loaded(__u32 service, __u64 turn, __u64 random)
 {
 	__u64 best_active = 0, best_weight = 0, best = 0;
-	__u32 index = 0, each, table;
-	struct ring_line *line;
-	void *ring;
+	struct ring_view view;
 
-	ring = bpf_map_lookup_elem(&rings, &service);
-	line = ring ? bpf_map_lookup_elem(ring, &index) : 0;
-	if (!line)
-		return 0;
-	each = line->word[0];
-	table = line->word[1];
-	if (!each || !table)
+	if (!look_at_ring(service, &view) || !view.table)
 		return 0;
 	for (__u32 i = 0; i < EACH_OF; i++) {
 		struct load *load;
@@ -63,19 +56,15 @@ __attribute__((noinline)) int least_loaded(__u32 service, __u64 turn, __u64 rand
 		__s64 active;
 		__u32 id;
 
-		if (i >= (each <= EACH_OF ? each : SAMPLES))
+		if (i >= (view.turns <= EACH_OF ? view.turns : SAMPLES))
 			break;
-		if (each <= EACH_OF) {
-			place = (turn + i) % each + 2;
+		if (view.turns <= EACH_OF) {
+			place = (turn + i) % view.turns;
 		} else {
 			random = random * 6364136223846793005ULL + 1442695040888963407ULL; /* Knuth's MMIX */
-			place = (random >> 32) % table + 2 + each;
+			place = (random >> 32) % view.table + view.turns;
 		}
-		index = place / RING_LINE_WORDS;
-		line = bpf_map_lookup_elem(ring, &index);
-		if (!line)
-			break;
-		id = line->word[place % RING_LINE_WORDS];
+		id = server_at(&view, place);
 		load = bpf_map_lookup_elem(&loads, &id);
 		if (!load || !load->weight)
 			continue;

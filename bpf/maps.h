@@ -271,9 +271,19 @@ struct redirect_key {
 	__s32 error; /* of the kernel, negative; 0: the driver had no room */
 };
 
-/* `rings`, by service id: words in lines, since an array rounds every value up to 8 bytes. The first two are numbers of places:
- * of the ring, and of the Maglev table behind it, which a service that schedules in turn needs for what has no turn. The words
- * after them are server ids. All change together when the whole ring is swapped. */
+/*
+ * `rings`, by service id: words in lines, since an array rounds every value up to 8 bytes. The first line is about the others. Of
+ * these there are two halves, each with the places of the ring, and of the Maglev table behind it, which a service that schedules
+ * in turn needs for what has no turn. Places hold server ids. User space writes the half that is not in use and then has
+ * read and written in one step what says which one is: to swap the whole array takes the kernel milliseconds.
+ */
+enum ring_word {
+	RING_TURNS,  /* places of the ring in use; with RING_SECOND its half is the second one */
+	RING_TABLE,  /* places of the table */
+	RING_HALF,   /* words in a half: whole lines */
+	RING_SECOND = 1 << 30,
+};
+
 struct ring_line {
 	__u32 word[RING_LINE_WORDS];
 };
@@ -524,6 +534,7 @@ struct layout {
 	struct event event;
 	struct capture capture;
 	struct ring_line ring_line;
+	enum ring_word ring_word;
 };
 
 /* `suspects`: one entry, a bit for each value that the last 12 bits of a MAC address can have; set if `boxes` may hold

@@ -6,6 +6,7 @@
 #include "flow.h"
 #include "load.h"
 #include "dry.h"
+#include "ring.h"
 
 volatile const __u32 ticks_per_second; /* set by the loader */
 
@@ -49,47 +50,25 @@ static __always_inline __u64 take_place(struct turn *turn)
 	return is_dry ? look_at(turn->next) : __sync_fetch_and_add(&turn->next, 1);
 }
 
-/* The id of the server that a new flow gets; 0: there is none. User space made the ring of live servers only, and swaps
- * it before a server goes. Without a turn the hash of its client says where it goes, on every director the same. */
+/* The id of the server that a new flow gets; 0: there is none. User space made the ring of live servers only, and changes it
+ * before a server goes. Without a turn the hash of its client says where it goes, on every director the same. */
 static __always_inline __u32 next_in_ring(__u32 id, const struct service *service, struct turn *turn, const struct address *client,
 					  const struct flow_hash *hash)
 {
-	__u32 index = 0, first = 2, length;
-	struct ring_line *line;
-	__u64 place;
-	void *ring;
+	__u32 in_turn = turn && !(service->flags & SERVICE_HASHES), chosen;
+	__u64 place = in_turn ? take_place(turn) : hash_of_client(client);
 
-	if (turn && service->flags & SERVICE_LEAST) {
+	if (in_turn && service->flags & SERVICE_LEAST) {
 		note(why, WHY_LEAST);
-		return least_loaded(id, take_place(turn), hash->spread);
-	}
-
-	ring = bpf_map_lookup_elem(&rings, &id);
-	if (!ring)
-		return 0;
-	line = bpf_map_lookup_elem(ring, &index);
-	if (!line)
-		return 0;
-	length = line->word[0];
-	if (!length)
-		return 0;
-	if (turn && !(service->flags & SERVICE_HASHES)) {
-		place = take_place(turn);
-		note(why, WHY_TURN);
+		chosen = least_loaded(id, place, hash->spread);
 	} else {
-		place = hash_of_client(client);
-		note(why, service->flags & SERVICE_HASHES ? WHY_HASH : WHY_FALLBACK);
-		if (line->word[1]) {
-			first += length;
-			length = line->word[1];
-		}
+		note(why, in_turn ? WHY_TURN : service->flags & SERVICE_HASHES ? WHY_HASH : WHY_FALLBACK);
+		chosen = server_in_turn(id, place, in_turn);
 	}
-	note(place, place % length);
-	note(places, length);
-	place = place % length + first;
-	index = place / RING_LINE_WORDS;
-	line = bpf_map_lookup_elem(ring, &index);
-	return line ? line->word[place % RING_LINE_WORDS] : 0;
+	if (!chosen || live_server(chosen))
+		return chosen;
+	/* The ring has just changed: the one that there is now knows who is live. */
+	return server_in_turn(id, place, in_turn);
 }
 
 /* What a client is bound by: the first bits of its address. */

@@ -225,7 +225,7 @@ func TestEmptyStateLeavesEmptyTables(t *testing.T) {
 			t.Fatal(err)
 		}
 		var line xdirectorRingLine
-		if err := m.Lookup(uint32(0), &line); err != nil || line != (xdirectorRingLine{}) {
+		if err := m.Lookup(uint32(0), &line); err != nil || line.Word[0] != 0 || line.Word[1] != 0 {
 			t.Errorf("service id %d still has a ring: %v (%v)", id, line, err)
 		}
 		m.Close()

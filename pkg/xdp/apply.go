@@ -8,7 +8,6 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -392,104 +391,6 @@ func (p *Plane) settle() error {
 	return p.updateRings([]uint32{0}, []uint32{uint32(m.FD())})
 }
 
-// ringSwap is the new ring of one service.
-type ringSwap struct {
-	entry *serviceEntry
-	ring  ring // empty: no server can take a new flow
-}
-
-// writeRings swaps the rings that differ. The kernel returns only when no packet uses the old ones any more, which
-// takes some 20 ms: once for a batch since Linux 6.8, for each ring before.
-func (p *Plane) writeRings(w *wish) error {
-	var swaps []ringSwap
-	for _, service := range w.services {
-		ids := make([]uint32, len(service.RealServers))
-		for i, r := range service.RealServers {
-			ids[i] = p.tables.servers[lb.ServerKey{Service: service.Key, Address: r.Address}].id
-		}
-		var next ring
-		for _, i := range service.schedule {
-			next.turns = append(next.turns, ids[i])
-		}
-		for _, i := range service.fallback {
-			next.fallback = append(next.fallback, ids[i])
-		}
-		entry := p.tables.services[service.Key]
-		entry.of, entry.schedule, entry.fallback = service.Service, service.schedule, service.fallback
-		if !entry.ringKnown || !entry.ring.equal(next) {
-			swaps = append(swaps, ringSwap{entry: entry, ring: next})
-		}
-	}
-	return p.swapRings(swaps)
-}
-
-func (p *Plane) swapRings(swaps []ringSwap) error {
-	for chunk := range slices.Chunk(swaps, ringsPerBatch) {
-		if err := p.putRings(chunk); err != nil {
-			return fmt.Errorf("write rings: %w", err)
-		}
-	}
-	return nil
-}
-
-func (p *Plane) putRings(swaps []ringSwap) error {
-	var ids, descriptors []uint32
-	for _, swap := range swaps {
-		m, err := p.newRing(swap.ring)
-		if err != nil {
-			return err
-		}
-		defer m.Close() // the outer map holds it
-		ids = append(ids, swap.entry.id)
-		descriptors = append(descriptors, uint32(m.FD()))
-		swap.entry.ringKnown = false // until all are written
-	}
-	if err := p.updateRings(ids, descriptors); err != nil {
-		return err
-	}
-	for _, swap := range swaps {
-		swap.entry.ringKnown, swap.entry.ring = true, swap.ring
-	}
-	return nil
-}
-
-// updateRings has several threads wait for the kernel at the same time: before Linux 6.8 a thousand rings one after the
-// other would take a quarter of a minute.
-func (p *Plane) updateRings(ids, descriptors []uint32) error {
-	var writers sync.WaitGroup
-	size := (len(ids) + ringWriters - 1) / ringWriters
-	failed := make([]error, ringWriters)
-	for i := 0; i*size < len(ids); i++ {
-		from, to := i*size, min((i+1)*size, len(ids))
-		writers.Go(func() { _, failed[i] = p.maps.Rings.BatchUpdate(ids[from:to], descriptors[from:to], nil) })
-	}
-	writers.Wait()
-	return errors.Join(failed...)
-}
-
-func (p *Plane) newRing(r ring) (*ebpf.Map, error) {
-	words := slices.Concat([]uint32{uint32(len(r.turns)), uint32(len(r.fallback))}, r.turns, r.fallback)
-	var lines []xdirectorRingLine
-	var indexes []uint32
-	for chunk := range slices.Chunk(words, len(xdirectorRingLine{}.Word)) {
-		var line xdirectorRingLine
-		copy(line.Word[:], chunk)
-		indexes = append(indexes, uint32(len(lines)))
-		lines = append(lines, line)
-	}
-	spec := p.ring.Copy()
-	spec.MaxEntries = uint32(len(lines))
-	m, err := ebpf.NewMap(spec)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := m.BatchUpdate(indexes, lines, nil); err != nil {
-		m.Close()
-		return nil, err
-	}
-	return m, nil
-}
-
 // removeServices gives up the ids of the services that are gone. It leaves empty rings: to delete one takes as long as to swap a
 // whole batch.
 func (p *Plane) removeServices(w *wish) error {
@@ -512,7 +413,7 @@ func (p *Plane) removeServices(w *wish) error {
 	if err := p.list(w, true); err != nil {
 		return err
 	}
-	if err := p.swapRings(swaps); err != nil {
+	if err := p.swapArrays(swaps); err != nil {
 		return err
 	}
 	for _, key := range gone {

@@ -68,6 +68,7 @@ type Plane struct {
 	ring      *ebpf.MapSpec // of one service; its size varies
 	sources   *ebpf.MapSpec // made if there is a service with rates
 	clock     *ebpf.Program
+	changer   *ebpf.Program // of rings
 	nics      []*nic
 	tables    *tables
 	applied   *applied // nil: nothing, or the last wish was not carried out
@@ -164,11 +165,13 @@ func (p *Plane) prepare() error {
 	}
 	var programs struct {
 		Clock *ebpf.Program `ebpf:"read_clock"`
+		Rings *ebpf.Program `ebpf:"change_ring"`
 	}
-	if err := spec.LoadAndAssign(&programs, nil); err != nil {
-		return fmt.Errorf("load clock program: %w", err)
+	options := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{xdirectorMapRings: p.maps.Rings}}
+	if err := spec.LoadAndAssign(&programs, &options); err != nil {
+		return fmt.Errorf("load programs that aren't for packets: %w", err)
 	}
-	p.clock = programs.Clock
+	p.clock, p.changer = programs.Clock, programs.Rings
 	if err := p.placeInterfaces(); err != nil {
 		return err
 	}
@@ -357,7 +360,7 @@ func (p *Plane) Close() error {
 		err = errors.Join(err, p.directory.close())
 	}
 	if p.clock != nil {
-		err = errors.Join(err, p.clock.Close())
+		err = errors.Join(err, p.clock.Close(), p.changer.Close())
 	}
 	for _, n := range p.nics {
 		if n.link != nil {

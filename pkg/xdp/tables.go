@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -41,21 +42,17 @@ type tables struct {
 }
 
 type serviceEntry struct {
-	id        uint32
-	written   bool // to the map `services`
-	value     xdirectorService
-	ringKnown bool // false after adoption: the ring is written anew
-	ring      ring
-	of        lb.Service // that the two were made of
-	schedule  []int
-	fallback  []int
-}
-
-// ring is what a service's flows are scheduled by: server ids.
-type ring struct{ turns, fallback []uint32 }
-
-func (r ring) equal(to ring) bool {
-	return slices.Equal(r.turns, to.turns) && slices.Equal(r.fallback, to.fallback)
+	id          uint32
+	written     bool // to the map `services`
+	value       xdirectorService
+	ringKnown   bool // false after adoption: the ring is written anew
+	ring        ring
+	ringHalf    int // lines
+	ringSecond  bool
+	ringChanged time.Time
+	of          lb.Service // that the two were made of
+	schedule    []int
+	fallback    []int
 }
 
 type serverEntry struct {

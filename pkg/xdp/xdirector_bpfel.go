@@ -241,6 +241,8 @@ type xdirectorLayout struct {
 	Event            xdirectorEvent
 	Capture          xdirectorCapture
 	RingLine         xdirectorRingLine
+	RingWord         xdirectorRingWord
+	_                [4]byte
 }
 
 type xdirectorLayoutVersion uint32
@@ -325,6 +327,15 @@ type xdirectorRingLine struct {
 	_    structs.HostLayout
 	Word [16]uint32
 }
+
+type xdirectorRingWord uint32
+
+const (
+	xdirectorRingWordRING_TURNS  xdirectorRingWord = 0
+	xdirectorRingWordRING_TABLE  xdirectorRingWord = 1
+	xdirectorRingWordRING_HALF   xdirectorRingWord = 2
+	xdirectorRingWordRING_SECOND xdirectorRingWord = 1073741824
+)
 
 type xdirectorRouter struct {
 	_         structs.HostLayout
@@ -629,6 +640,7 @@ const (
 	xdirectorMapTurns             = "turns"
 	xdirectorMapVips              = "vips"
 	xdirectorMapWords             = "words"
+	xdirectorProgChangeRing       = "change_ring"
 	xdirectorProgReadClock        = "read_clock"
 	xdirectorProgXdirector        = "xdirector"
 	xdirectorProgXdirectorLost    = "xdirector_lost"
@@ -688,6 +700,7 @@ type xdirectorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdirectorProgramSpecs struct {
+	ChangeRing       *ebpf.ProgramSpec `ebpf:"change_ring"`
 	ReadClock        *ebpf.ProgramSpec `ebpf:"read_clock"`
 	Xdirector        *ebpf.ProgramSpec `ebpf:"xdirector"`
 	XdirectorLost    *ebpf.ProgramSpec `ebpf:"xdirector_lost"`
@@ -867,6 +880,7 @@ type xdirectorVariables struct {
 //
 // It can be passed to loadXdirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdirectorPrograms struct {
+	ChangeRing       *ebpf.Program `ebpf:"change_ring"`
 	ReadClock        *ebpf.Program `ebpf:"read_clock"`
 	Xdirector        *ebpf.Program `ebpf:"xdirector"`
 	XdirectorLost    *ebpf.Program `ebpf:"xdirector_lost"`
@@ -875,6 +889,7 @@ type xdirectorPrograms struct {
 
 func (p *xdirectorPrograms) Close() error {
 	return _XdirectorClose(
+		p.ChangeRing,
 		p.ReadClock,
 		p.Xdirector,
 		p.XdirectorLost,
