@@ -41,7 +41,7 @@ struct trace {
 	__u32 advert;	   /* it is an advert, and `fate` what would become of it */
 	__u32 fate;
 	__u32 now;	   /* in the units of flows */
-	__u32 padding;
+	__u32 never; /* 0, which the verifier can't know */
 };
 
 /* Only the copy with dry_run set writes to it, and each copy has one of its own. User space clears it before. */

@@ -499,7 +499,7 @@ type xdirectorTrace struct {
 	Advert     uint32
 	Fate       uint32
 	Now        uint32
-	Padding    uint32
+	Never      uint32
 }
 
 type xdirectorTurn struct {
