@@ -22,6 +22,7 @@ enum why {
 	WHY_HASH,     /* of the client's address, by which the service schedules */
 	WHY_FALLBACK, /* the same, since it has no turn */
 	WHY_LEAST,    /* the fewest active flows */
+	WHY_ROOM,     /* the next one in the ring that may have another flow */
 	WHY_COUNT,
 };
 
@@ -34,7 +35,7 @@ struct trace {
 	__u32 verdict;
 	__u32 drop_reason; /* with VERDICT_DROP */
 	enum why why;
-	__u32 place;	   /* in the ring, from 0, with WHY_TURN, WHY_HASH and WHY_FALLBACK */
+	__u32 place;	   /* in the ring, from 0, with WHY_TURN, WHY_HASH, WHY_FALLBACK and WHY_ROOM */
 	__u32 places;	   /* of the ring */
 	__u32 stored;	   /* the flow would be remembered */
 	__u32 flooded;	   /* it would not, because there are too many new ones */

@@ -43,6 +43,7 @@ __attribute__((noinline)) int server_of_error(const struct packet *packet, __u32
 	struct known_flow flow;
 	struct flow_hash hash;
 	struct turn *turn;
+	__u64 start;
 
 	settings_now = bpf_map_lookup_elem(&settings, &first);
 	if (!settings_now || !both || !packet || !service)
@@ -71,7 +72,7 @@ __attribute__((noinline)) int server_of_error(const struct packet *packet, __u32
 			note(why, WHY_CLIENT);
 	}
 	if (!chosen)
-		chosen = next_in_ring(id, service, 0, &packet->source, &hash);
+		chosen = next_in_ring(id, service, 0, &packet->source, &hash, &start);
 	if (!chosen || !live_server(chosen))
 		return outcome_of(OUTCOME_DROP, DROP_NO_REAL_SERVER);
 	return outcome_of(OUTCOME_SERVER, chosen);

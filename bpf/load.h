@@ -71,6 +71,8 @@ __attribute__((noinline)) int least_loaded(__u32 service, __u64 turn, __u64 rand
 		active = *(volatile __s64 *)&load->active;
 		if (active < 0)
 			active = 0;
+		if (load->cap && active >= load->cap)
+			continue;
 		if (best && (__u64)active * best_weight >= best_active * load->weight)
 			continue;
 		best = id;

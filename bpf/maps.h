@@ -58,6 +58,7 @@ enum drop_reason {
 	DROP_DENIED, /* by the service's list of clients */
 	DROP_RATE_PACKETS, /* of one client, as the next one */
 	DROP_RATE_NEW, /* connections */
+	DROP_FULL, /* no real server may have another flow, and it is no SYN that could be refused */
 	DROP_COUNT,
 	DROP_MASK = 31,
 };
@@ -136,6 +137,7 @@ enum service_flag {
 	SERVICE_LEAST = 16,  /* the server with the fewest active flows for its weight gets the next one */
 	SERVICE_LIMITED = 32, /* `limits` says what its clients may do */
 	SERVICE_LOCAL = 64,  /* this box is one of its servers */
+	SERVICE_CAPPED = 128, /* of its servers some have no more than so many flows */
 };
 
 enum flow_phase {
@@ -209,6 +211,7 @@ enum refusal {
 	REFUSED_DENIED,
 	REFUSED_RATE_PACKETS,
 	REFUSED_RATE_NEW,
+	REFUSED_FULL, /* a new connection that no server may have */
 	REFUSAL_COUNT,
 };
 
@@ -249,7 +252,7 @@ struct server {
 struct load {
 	__u64 active; /* flows that are not closing; one that is forgotten counts until its place is freed */
 	__u32 weight;
-	__u32 spare;
+	__u32 cap; /* so many it may have; 0: as many as come */
 };
 
 struct server_counters {

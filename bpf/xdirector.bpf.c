@@ -12,6 +12,7 @@
 #include "load.h"
 #include "guard.h"
 #include "schedule.h"
+#include "cap.h"
 #include "forward.h"
 #include "watch.h"
 #include "rare.h"
@@ -48,6 +49,14 @@ static __always_inline __u32 first_phase(const struct packet *packet)
 	return packet->protocol == PROTOCOL_UDP ? FLOW_UDP_FIRST : FLOW_OPENING;
 }
 
+/* A new flow that no server may have. */
+static __always_inline struct decision refuse_flow(__u32 service, const struct packet *packet)
+{
+	count_refusal(service, REFUSED_FULL);
+	note(why, WHY_NONE);
+	return opens(packet) ? pass(VERDICT_PASS_REFUSED) : drop(DROP_FULL);
+}
+
 /* The first packet of a flow, or of a known one that begins anew. It has its turn only if it will be remembered. One in the
  * middle of a connection is scheduled too, unless its service says otherwise: after a change of MASTER, or when its real server
  * went down, the answer of the new one ends it at once instead of leaving the client to wait. It has no turn: its SYN may have
@@ -61,8 +70,9 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 	struct decision decision;
 	struct server *server = 0;
 	struct room room = {};
+	__u64 state, start = 0;
 	__u32 chosen = 0;
-	__u64 state;
+	int below;
 
 	if (is_dry)
 		trace_flow(flow, units(now));
@@ -89,8 +99,16 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 		if (chosen)
 			note(why, WHY_CLIENT);
 	}
-	if (!chosen)
-		chosen = next_in_ring(id, service, room.place && begins(packet) ? turn : 0, &packet->source, hash);
+	if (!chosen) {
+		chosen = next_in_ring(id, service, room.place && begins(packet) ? turn : 0, &packet->source, hash, &start);
+		if (service->flags & SERVICE_CAPPED && begins(packet) && (!chosen || is_at_cap(chosen))) {
+			/* What isn't stored must go where its next packet goes. */
+			below = room.place ? next_below_cap(id, start) : 0;
+			if (!below)
+				return refuse_flow(id, packet);
+			chosen = below > 0 ? below : 0;
+		}
+	}
 	if (chosen)
 		server = live_server(chosen);
 	if (!server)

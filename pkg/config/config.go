@@ -225,10 +225,11 @@ type SorryServer struct {
 
 // RealServer is one server behind a service.
 type RealServer struct {
-	Address netip.Addr    // unique in the service
-	Port    uint16        // only NAT can change it: else the service's; 0: the packet's
-	Weight  uint16        // 0: no new connections
-	Check   *health.Check // its own, else the service's; nil: it counts as up always
+	Address        netip.Addr    // unique in the service
+	Port           uint16        // only NAT can change it: else the service's; 0: the packet's
+	Weight         uint16        // 0: no new connections
+	MaxConnections uint32        // max_connections: no new ones while it has so many; 0: as many as come
+	Check          *health.Check // its own, else the service's; nil: it counts as up always
 }
 
 // The values of Dataplane.Mode.

@@ -74,6 +74,7 @@ func checkInvariants(t *testing.T, c *Config) {
 		must(s.OnDown == OnDownRemove || s.OnDown == OnDownKeep, "on_down %q", s.OnDown)
 		must(s.SorryServer == SorryServer{} || ip(s.SorryServer.Address) && (s.SorryServer.Port == s.Port || s.LastPort != 0 || s.Forwarding == lb.NAT), "sorry server %+v", s.SorryServer)
 		for _, r := range s.RealServers {
+			must(r.MaxConnections <= maxRate, "max_connections %d", r.MaxConnections)
 			must(ip(r.Address) && !seen[r.Address], "real server %s", r.Address)
 			must(r.Port == s.Port && s.LastPort == 0 || r.Port == 0 || s.Forwarding == lb.NAT, "real server's port %d", r.Port)
 			must(r.Check == nil || r.Check.Kind == health.ICMP || r.Check.Port != 0 || r.Port != 0, "check of %s has no port", r.Address)

@@ -160,6 +160,7 @@ func (d *decoder) realServer(v value) RealServer {
 		required("address", into(&r.Address, d.boxAddress), "the real server's own address, like 192.168.5.103"),
 		optional("port", into(&r.Port, integer[uint16](d, 1, 65535))),
 		optional("weight", into(&r.Weight, integer[uint16](d, 0, 65535))),
+		optional("max_connections", into(&r.MaxConnections, integer[uint32](d, 1, maxRate))),
 		optional("check", func(v value) { r.Check = d.check(v) }),
 	)
 	return r

@@ -74,6 +74,8 @@ var keepalivedWords = []struct{ word, known, hint string }{
 	{"inhibit_on_failure", "on_down", "write on_down: keep-weight-0"},
 	{"inhibit_on_failure", "address", "write on_down: keep-weight-0 in the service"},
 	{"sorry_server_inhibit", "sorry_server", "leave it out: flows of the sorry server are scheduled afresh when it leaves"},
+	{"uthreshold", "max_connections", "write max_connections"},
+	{"lthreshold", "max_connections", "write max_connections alone: a real server takes new connections again as soon as it has fewer"},
 	{"alpha", "on_down", "leave it out: a new real server is up until its first check"},
 	{"omega", "on_down", "leave it out"},
 	{"lb_algo", "scheduler", "write scheduler: rr"},

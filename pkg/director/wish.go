@@ -50,6 +50,8 @@ func wish(cfg *config.Config, plane lb.Plane, f facts) lb.State {
 				Weight:  p.weight,
 				Up:      p.up,
 				NextHop: hop,
+
+				MaxConnections: r.MaxConnections,
 			})
 		}
 		if sorry.Address.IsValid() {

@@ -43,6 +43,9 @@ func kinds() (services []lb.Service, shows map[lb.ServiceKey][]string) {
 	all := service(lb.ServiceKey{Address: otherKey.Address, Protocol: lb.TCP}, lb.RoundRobin, server(3, 1))
 	all.Persistence, all.PersistenceBits = time.Minute, 24
 	add(all, "rr 1m0s", "10.77.0.3 DirectRoute 1")
+	full := server(3, 1)
+	full.MaxConnections = 1000
+	add(service(lb.ServiceKey{Address: otherKey.Address, Port: 8888, Protocol: lb.TCP}, lb.RoundRobin, full), "rr 0s", "10.77.0.3 DirectRoute 1, thresholds 1000 1000")
 	mark := service(lb.MarkKey(7, false), lb.MaglevHashing, server(3, 1))
 	mark.Persistence = time.Second
 	add(mark, "mh 1s", "10.77.0.3 DirectRoute 1")

@@ -93,7 +93,7 @@ func planService(found snapshot, s lb.Service) []step {
 			if d.Weight == 0 {
 				list = &last // after another one may have got a weight
 			}
-			add(list, fmt.Sprintf("set real server %s to weight %d, %s", d.Address, d.Weight, d.FwdMethod), func(k kernel) error { return k.UpdateDestination(want, d) })
+			add(list, fmt.Sprintf("set real server %s to weight %d, %s, at most %d connections", d.Address, d.Weight, d.FwdMethod, d.UpperThreshold), func(k kernel) error { return k.UpdateDestination(want, d) })
 		}
 	}
 	for place, d := range old {
@@ -138,6 +138,9 @@ func kernelDestination(s lb.Service, r lb.RealServer) ipvs.Destination {
 		Family:    family(r.Address),
 		FwdMethod: methods[s.Forwarding],
 		Weight:    uint32(r.Weight),
+		// Without the second one a server that was full waits until a quarter of its connections has ended.
+		UpperThreshold: r.MaxConnections,
+		LowerThreshold: r.MaxConnections,
 	}
 }
 

@@ -135,7 +135,11 @@ func shown(t *testing.T, k kernel, key lb.ServiceKey) []string {
 	}
 	list := []string{s.Scheduler + " " + (time.Duration(s.Timeout) * time.Second).String()}
 	for _, d := range s.destinations {
-		list = append(list, fmt.Sprintf("%s %s %d", d.Address, d.FwdMethod, d.Weight))
+		text := fmt.Sprintf("%s %s %d", d.Address, d.FwdMethod, d.Weight)
+		if d.UpperThreshold > 0 || d.LowerThreshold > 0 {
+			text += fmt.Sprintf(", thresholds %d %d", d.UpperThreshold, d.LowerThreshold)
+		}
+		list = append(list, text)
 	}
 	return list
 }

@@ -13,6 +13,7 @@ const (
 	WhyHash        = "hash"        // of the client's address, by which the service schedules
 	WhyFallback    = "fallback"    // the same, in a service that schedules otherwise: the packet has no turn
 	WhyLeast       = "least"       // it has the fewest active flows for its weight
+	WhyRoom        = "room"        // the one that it should have has as many as it may; the next place with room
 )
 
 // What a known flow is in: the values of FlowState.Phase.
@@ -48,7 +49,7 @@ type Explanation struct {
 	RealServer netip.Addr // invalid: none
 	NextHop    Exit
 	Why        string // one of the Why constants; empty: it goes to no real server
-	Place      uint32 // in the schedule's ring of so many places, from 1, with WhyTurn, WhyHash and WhyFallback; 0: none
+	Place      uint32 // in the schedule's ring of so many places, from 1, with WhyTurn, WhyHash, WhyFallback and WhyRoom; 0: none
 	Places     uint32
 	Flow       *FlowState // that the plane has of it, whatever it is worth; nil: none
 	Stored     bool       // it begins a flow that will be remembered

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -180,6 +181,8 @@ type RealServer struct {
 	Weight  uint16 // 0: keeps its flows, gets no new ones
 	Up      bool   // false: gets no new flows, its flows and persistent clients are scheduled afresh
 	NextHop NextHop
+
+	MaxConnections uint32 // so many active flows at most, except those of persistent clients; 0: as many as come
 }
 
 // Schedulable says whether new flows may go to the real server.
@@ -222,6 +225,11 @@ func (s Service) OnlyIPVS() string {
 		return "only IPVS forwards through tunnels"
 	}
 	return ""
+}
+
+// Capped says whether some of the real servers have no more than so many flows.
+func (s Service) Capped() bool {
+	return slices.ContainsFunc(s.RealServers, func(r RealServer) bool { return r.MaxConnections > 0 })
 }
 
 // Limits are what a service takes from its clients. Zero: everything.
@@ -303,7 +311,7 @@ type Counters struct {
 	FlowsAt     time.Time // flows that ended before are not counted any more
 	FlowTable   FlowTable // zero on IPVS, whose table has no limit
 	RealServers map[ServerKey]Traffic
-	Refused     map[ServiceKey]map[string]uint64 // packets of the services with Limits, by reason; empty on IPVS
+	Refused     map[ServiceKey]map[string]uint64 // packets of the services with Limits or MaxConnections, by reason; empty on IPVS
 	Interfaces  map[string]InterfaceCounters     // by interface name; empty on IPVS
 	Adverts     map[string]map[string]uint64     // by Router.Name and what was done: passed, absorbed, sampled, or a reason to drop; empty on IPVS
 }

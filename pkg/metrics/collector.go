@@ -71,7 +71,7 @@ func newCollector(latest func() *status.Status) *collector {
 		verdicts:       desc("verdicts_total", "Frames that the XDP program saw on the interface, by what became of them.", "interface", "verdict"),
 		drops:          desc("drops_total", "Frames that the XDP program dropped on the interface, by the reason.", "interface", "reason"),
 		redirectErrors: desc("redirect_errors_total", "Frames that were lost after the XDP program had redirected them from the interface to another one, by that one and the reason.", "interface", "to", "reason"),
-		refused:        desc("refused_total", "Packets that a limit of the service refused, by the limit: denied, rate_packets, rate_new.", "service", "reason"),
+		refused:        desc("refused_total", "Packets that a limit of the service refused, by the limit: denied, rate_packets, rate_new, full.", "service", "reason"),
 
 		quorumUp:     desc("service_quorum_up", "1 while the real servers of the service that are up have the weight that it wants (quorum), else 0.", "service"),
 		quorumWeight: desc("service_weight_up", "Weight of the real servers of the service that are up, together.", "service"),

@@ -217,6 +217,7 @@ func (p *Plane) writeServers(w *wish, exits map[int]exit, live bool) error {
 			entry := p.tables.servers[lb.ServerKey{Service: service.Key, Address: r.Address}]
 			out := exits[r.NextHop.Interface]
 			p.loads.weigh(entry.id, service.Scheduler, r.Weight)
+			p.loads.cap(entry.id, r.MaxConnections)
 			value := xdirectorServer{
 				Destination: r.NextHop.MAC,
 				Source:      out.mac,
@@ -316,6 +317,9 @@ func (p *Plane) wireService(s wishedService, id uint32) xdirectorService {
 	}
 	if s.Scheduler.Counts() {
 		value.Flags |= uint32(xdirectorServiceFlagSERVICE_LEAST)
+	}
+	if s.Capped() {
+		value.Flags |= serviceCapped
 	}
 	if _, limited := p.tables.limits.services[id]; limited {
 		value.Flags |= uint32(xdirectorServiceFlagSERVICE_LIMITED)

@@ -35,6 +35,7 @@ var dropNames = [xdirectorDropReasonDROP_COUNT]string{
 	xdirectorDropReasonDROP_DENIED:          "denied",
 	xdirectorDropReasonDROP_RATE_PACKETS:    "rate_packets",
 	xdirectorDropReasonDROP_RATE_NEW:        "rate_new",
+	xdirectorDropReasonDROP_FULL:            "full",
 }
 
 // refusalNames are why a service refused a packet.
@@ -42,6 +43,7 @@ var refusalNames = [xdirectorRefusalREFUSAL_COUNT]string{
 	xdirectorRefusalREFUSED_DENIED:       "denied",
 	xdirectorRefusalREFUSED_RATE_PACKETS: "rate_packets",
 	xdirectorRefusalREFUSED_RATE_NEW:     "rate_new",
+	xdirectorRefusalREFUSED_FULL:         "full",
 }
 
 // fateNames are what became of an advert, and why.

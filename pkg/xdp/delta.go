@@ -87,6 +87,7 @@ func (p *Plane) applyServers(s lb.State, exits, usable map[int]exit) (done bool,
 	for _, step := range []func() error{
 		func() error { return p.writeServers(w, exits, true) },
 		func() error { return p.writeRings(w) },
+		func() error { return p.writeServices(w) }, // what they are flagged with by their real servers
 		func() error { return p.writeServers(w, exits, false) },
 		func() error { return p.removeServers(gone) },
 	} {

@@ -56,6 +56,7 @@ var whyNames = [xdirectorWhyWHY_COUNT]string{
 	xdirectorWhyWHY_HASH:     lb.WhyHash,
 	xdirectorWhyWHY_FALLBACK: lb.WhyFallback,
 	xdirectorWhyWHY_LEAST:    lb.WhyLeast,
+	xdirectorWhyWHY_ROOM:     lb.WhyRoom,
 }
 
 // phaseNames are the enum flow_phase of bpf/maps.h.

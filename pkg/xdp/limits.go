@@ -276,7 +276,7 @@ func (p *Plane) removeLists() error {
 func (p *Plane) readRefusals() (map[lb.ServiceKey]map[string]uint64, error) {
 	read := map[lb.ServiceKey]map[string]uint64{}
 	for key, entry := range p.tables.services {
-		if _, limited := p.tables.limits.services[entry.id]; !limited {
+		if _, limited := p.tables.limits.services[entry.id]; !limited && entry.value.Flags&serviceCapped == 0 {
 			continue
 		}
 		var perCPU []xdirectorRefusals

@@ -51,6 +51,13 @@ func (l *loads) weigh(id uint32, scheduler lb.Scheduler, weight uint16) {
 	}
 }
 
+// cap says how many active flows a server may have; 0: as many as come.
+func (l *loads) cap(id, most uint32) {
+	if value := &l.byID[id]; value.Cap != most {
+		atomic.StoreUint32(&value.Cap, most)
+	}
+}
+
 // active is how many active flows a server has. A packet may count a flow's end before another CPU has counted its beginning.
 func (l *loads) active(id uint32) uint64 {
 	return uint64(max(0, int64(atomic.LoadUint64(&l.byID[id].Active))))

@@ -15,11 +15,12 @@ import (
 )
 
 const (
-	firstScope  = 1 << 24 // of a group; below are the ids of services
-	serviceUsed = uint32(xdirectorServiceFlagSERVICE_USED)
-	serverUsed  = uint32(xdirectorServerFlagSERVER_USED)
-	serverLive  = uint32(xdirectorServerFlagSERVER_LIVE)
-	serverLocal = uint32(xdirectorServerFlagSERVER_LOCAL)
+	firstScope    = 1 << 24 // of a group; below are the ids of services
+	serviceCapped = uint32(xdirectorServiceFlagSERVICE_CAPPED)
+	serviceUsed   = uint32(xdirectorServiceFlagSERVICE_USED)
+	serverUsed    = uint32(xdirectorServerFlagSERVER_USED)
+	serverLive    = uint32(xdirectorServerFlagSERVER_LIVE)
+	serverLocal   = uint32(xdirectorServerFlagSERVER_LOCAL)
 )
 
 // tables is what the maps hold, as far as user space writes them. Every write to a map goes through apply.go, which

@@ -102,7 +102,8 @@ const (
 	xdirectorDropReasonDROP_DENIED          xdirectorDropReason = 9
 	xdirectorDropReasonDROP_RATE_PACKETS    xdirectorDropReason = 10
 	xdirectorDropReasonDROP_RATE_NEW        xdirectorDropReason = 11
-	xdirectorDropReasonDROP_COUNT           xdirectorDropReason = 12
+	xdirectorDropReasonDROP_FULL            xdirectorDropReason = 12
+	xdirectorDropReasonDROP_COUNT           xdirectorDropReason = 13
 	xdirectorDropReasonDROP_MASK            xdirectorDropReason = 31
 )
 
@@ -177,7 +178,7 @@ type xdirectorInterface struct {
 type xdirectorInterfaceCounters struct {
 	_        structs.HostLayout
 	Verdicts [10]uint64
-	Drops    [12]uint64
+	Drops    [13]uint64
 	Unstored uint64
 }
 
@@ -267,7 +268,7 @@ type xdirectorLoad struct {
 	_      structs.HostLayout
 	Active uint64
 	Weight uint32
-	Spare  uint32
+	Cap    uint32
 }
 
 type xdirectorMemberKey struct {
@@ -315,12 +316,13 @@ const (
 	xdirectorRefusalREFUSED_DENIED       xdirectorRefusal = 0
 	xdirectorRefusalREFUSED_RATE_PACKETS xdirectorRefusal = 1
 	xdirectorRefusalREFUSED_RATE_NEW     xdirectorRefusal = 2
-	xdirectorRefusalREFUSAL_COUNT        xdirectorRefusal = 3
+	xdirectorRefusalREFUSED_FULL         xdirectorRefusal = 3
+	xdirectorRefusalREFUSAL_COUNT        xdirectorRefusal = 4
 )
 
 type xdirectorRefusals struct {
 	_        structs.HostLayout
-	ByReason [3]uint64
+	ByReason [4]uint64
 }
 
 type xdirectorRingLine struct {
@@ -442,6 +444,7 @@ const (
 	xdirectorServiceFlagSERVICE_LEAST   xdirectorServiceFlag = 16
 	xdirectorServiceFlagSERVICE_LIMITED xdirectorServiceFlag = 32
 	xdirectorServiceFlagSERVICE_LOCAL   xdirectorServiceFlag = 64
+	xdirectorServiceFlagSERVICE_CAPPED  xdirectorServiceFlag = 128
 )
 
 type xdirectorSettings struct {
@@ -586,7 +589,8 @@ const (
 	xdirectorWhyWHY_HASH     xdirectorWhy = 4
 	xdirectorWhyWHY_FALLBACK xdirectorWhy = 5
 	xdirectorWhyWHY_LEAST    xdirectorWhy = 6
-	xdirectorWhyWHY_COUNT    xdirectorWhy = 7
+	xdirectorWhyWHY_ROOM     xdirectorWhy = 7
+	xdirectorWhyWHY_COUNT    xdirectorWhy = 8
 )
 
 type xdirectorWords struct {
