@@ -15,6 +15,7 @@ enum layout_version {
 };
 
 #define INTERFACES_MAX 64
+#define SIBLINGS_MAX 16	  /* interfaces whose frames come by one and the same network */
 #define SERVICES_MAX 16384
 #define SERVERS_MAX 65536
 #define DIRECTORY_BITS 16 /* of the number of places in each half of `vips` and `ports` */
@@ -92,8 +93,9 @@ enum interface_restore {
 /* `interfaces`, by slot: an interface with one of our programs, or whose frames one of them sees on the interface below. */
 struct interface {
 	__u8 mac[6];
-	__u16 restore; /* enum interface_restore */
-	__u32 index;   /* 0: the slot is free */
+	__u8 restore; /* enum interface_restore */
+	__u8 sibling; /* slot, plus one, of the next one with frames on the same network, like a macvlan; 0: none */
+	__u32 index;  /* 0: the slot is free */
 };
 
 /*

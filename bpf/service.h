@@ -206,6 +206,27 @@ static __always_inline int is_masters(const __u8 *mac, __u32 interface)
 	return own && own->gate;
 }
 
+static __always_inline int is_at(const struct interface *own, const struct packet *packet)
+{
+	return same_mac(packet->destination_mac, own->mac) || is_masters((const __u8 *)packet->destination_mac, own->index);
+}
+
+/* The frame is for another interface of ours on the same network. */
+static __noinline int is_for_sibling(const struct packet *packet, __u32 sibling)
+{
+	for (int i = 0; i < SIBLINGS_MAX; i++) {
+		__u32 slot = sibling - 1;
+		struct interface *own = bpf_map_lookup_elem(&interfaces, &slot);
+
+		if (!own)
+			return 0;
+		if (is_at(own, packet))
+			return 1;
+		sibling = own->sibling;
+	}
+	return 0;
+}
+
 /* XDP sees flooded frames too. Balancing those would send every packet once per director. */
 static __always_inline int is_for_us(const struct packet *packet)
 {
@@ -214,7 +235,7 @@ static __always_inline int is_for_us(const struct packet *packet)
 
 	if (!own)
 		return 0;
-	return same_mac(packet->destination_mac, own->mac) || is_masters((const __u8 *)packet->destination_mac, own->index);
+	return is_at(own, packet) || (own->sibling && is_for_sibling(packet, own->sibling));
 }
 
 static __always_inline int is_suspect(const __u8 *mac)

@@ -24,7 +24,8 @@ type nic struct {
 	hiddenOn   int    // index of the interface whose driver hides which frames are for this VLAN; 0: none
 	lower      *nic   // whose program sees its frames; nil: its own
 	vlan       uint16 // id in the tag of its frames there; 0: they have none
-	restore    uint16 // what we have set otherwise than we found it, see offload.go
+	sibling    uint8  // slot, plus one, of the next interface whose frames come the same way; 0: none
+	restore    uint8  // what we have set otherwise than we found it, see offload.go
 	program    *ebpf.Program
 	dry        *dryRun   // its second copy; nil: not needed yet
 	link       link.Link // nil: not attached
@@ -111,6 +112,11 @@ func (p *Plane) placeInterfaces() error {
 				return fmt.Errorf("reset counters of %s: %w", n.name, err)
 			}
 		}
+	}
+	if err := p.chainSiblings(); err != nil {
+		return err
+	}
+	for _, n := range p.nics {
 		if n.balanced, err = p.countBalanced(n); err != nil {
 			return err
 		}
@@ -152,11 +158,6 @@ func (p *Plane) place(d device, byIndex map[int]device) error {
 			n.lower.restore |= restoreTags
 		}
 	}
-	for _, other := range p.nics {
-		if other != n && other.configured && other.carrier() == n.carrier() && other.vlan == n.vlan {
-			return fmt.Errorf("find interface %s: its frames are those of %s, which is in dataplane.interfaces too: leave one of the two out", d.Name, other.name)
-		}
-	}
 	return nil
 }
 
@@ -173,7 +174,7 @@ func (p *Plane) nicOf(d device) *nic {
 }
 
 func (p *Plane) writeInterface(n *nic) error {
-	if err := p.maps.Interfaces.Put(n.slot, xdirectorInterface{Mac: n.mac, Index: uint32(n.index), Restore: n.restore}); err != nil {
+	if err := p.maps.Interfaces.Put(n.slot, xdirectorInterface{Mac: n.mac, Index: uint32(n.index), Restore: n.restore, Sibling: n.sibling}); err != nil {
 		return fmt.Errorf("write address of %s: %w", n.name, err)
 	}
 	return nil

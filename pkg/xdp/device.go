@@ -12,6 +12,9 @@ import (
 	"github.com/xdirector/xdirector/pkg/lb"
 )
 
+// siblingsMax is SIBLINGS_MAX of bpf/maps.h.
+const siblingsMax = 16
+
 // device is a network interface, as far as it matters here.
 type device struct {
 	Index        int
@@ -151,12 +154,33 @@ func byIndex(list []device) map[int]device {
 	return all
 }
 
+// chainSiblings has each interface lead to the next one whose frames come the same way: in the same VLAN of the same wire, or in none.
+// Only their MAC addresses tell them apart.
+func (p *Plane) chainSiblings() error {
+	for i, n := range p.nics {
+		n.sibling = 0
+		count := 1
+		for _, other := range p.nics[i+1:] {
+			if !n.configured || !other.configured || other.carrier() != n.carrier() || other.vlan != n.vlan {
+				continue
+			}
+			if count++; n.sibling == 0 {
+				n.sibling = uint8(other.slot + 1)
+			}
+		}
+		if count > siblingsMax {
+			return fmt.Errorf("place interfaces: %d have their frames on %s, at most %d can", count, n.carrier().name, siblingsMax)
+		}
+	}
+	return nil
+}
+
 // networksOn says which slot, plus one, the frames of each VLAN there belong to; without a tag they are of the first.
 func (p *Plane) networksOn(carrier *nic) []uint8 {
 	slots := make([]uint8, 4096)
 	for _, n := range p.nics {
-		if n.configured && n.carrier() == carrier {
-			slots[n.vlan] = uint8(n.slot + 1)
+		if n.configured && n.carrier() == carrier && slots[n.vlan] == 0 {
+			slots[n.vlan] = uint8(n.slot + 1) // of the first one, which leads to the others
 		}
 	}
 	return slots

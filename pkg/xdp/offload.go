@@ -13,8 +13,8 @@ import (
 
 // restorable are the settings of an interface that we have changed, as kept in the map `interfaces`: bits of its restore.
 const (
-	restoreTags = uint16(xdirectorInterfaceRestoreRESTORE_RX_VLAN)
-	restoreGRO  = uint16(xdirectorInterfaceRestoreRESTORE_GRO)
+	restoreTags = uint8(xdirectorInterfaceRestoreRESTORE_RX_VLAN)
+	restoreGRO  = uint8(xdirectorInterfaceRestoreRESTORE_GRO)
 )
 
 // offloads reads and sets what drivers do with frames before and after us, as ethtool(8) does. It acts on the interfaces of the

@@ -47,13 +47,13 @@ func drivers(d device, all map[int]device) []string {
 }
 
 // restore gives back what we have set otherwise on an interface.
-func (p *Plane) restore(d device, all map[int]device, what uint16) {
+func (p *Plane) restore(d device, all map[int]device, what uint8) {
 	if err := restoreOffloads(p.offloads, d, all, what); err != nil {
 		p.log.Warn("an offload that was switched off for XDP stays so", "interface", d.Name, "error", err)
 	}
 }
 
-func restoreOffloads(o offloads, d device, all map[int]device, what uint16) error {
+func restoreOffloads(o offloads, d device, all map[int]device, what uint8) error {
 	var err error
 	if what == 0 || d.Name == "" { // gone
 		return nil

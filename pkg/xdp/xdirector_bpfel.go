@@ -171,7 +171,8 @@ type xdirectorFragmentKey struct {
 type xdirectorInterface struct {
 	_       structs.HostLayout
 	Mac     [6]uint8
-	Restore uint16
+	Restore uint8
+	Sibling uint8
 	Index   uint32
 }
 
