@@ -33,6 +33,7 @@ var scenarios = map[string][]string{
 	"TestRoundRobinServesRealServersInTurn":                     everyPlane,
 	"TestWeightedRoundRobinFollowsTheWeights":                   everyPlane,
 	"TestServerWithTheFewestActiveConnectionsGetsTheNextOnes":   everyPlane,
+	"TestFullRealServersRefuseAndDeniedClientsHearNothing":      everyPlane,
 	"TestUDPClientsStayWithTheirRealServer":                     everyPlane,
 	"TestPersistentClientStaysUntilItsRealServerFails":          everyPlane,
 	"TestMinimalConfigurationForwards":                          everyPlane,

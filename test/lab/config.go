@@ -55,6 +55,8 @@ type RealServer struct {
 	Address netip.Addr
 	Port    uint16 // 0: the service's
 	Weight  int    // -1: 0; 0: the default
+
+	MaxConnections int // 0: as many as come
 }
 
 // yaml writes the configuration file of a director.
@@ -132,6 +134,9 @@ func (s Service) yaml(b *strings.Builder) {
 		}
 		if r.Weight != 0 {
 			fmt.Fprintf(b, ", weight: %d", max(r.Weight, 0))
+		}
+		if r.MaxConnections != 0 {
+			fmt.Fprintf(b, ", max_connections: %d", r.MaxConnections)
 		}
 		b.WriteString("}\n")
 	}
