@@ -15,7 +15,7 @@ enum layout_version {
 };
 
 #define INTERFACES_MAX 64
-#define SIBLINGS_MAX 16	  /* interfaces whose frames come by one and the same network */
+#define SIBLINGS_MAX 8	  /* interfaces whose frames come by one and the same network */
 #define SERVICES_MAX 16384
 #define SERVERS_MAX 65536
 #define DIRECTORY_BITS 16 /* of the number of places in each half of `vips` and `ports` */

@@ -212,7 +212,7 @@ static __always_inline int is_at(const struct interface *own, const struct packe
 }
 
 /* The frame is for another interface of ours on the same network. */
-static __noinline int is_for_sibling(const struct packet *packet, __u32 sibling)
+static __always_inline int is_for_sibling(const struct packet *packet, __u32 sibling)
 {
 	for (int i = 0; i < SIBLINGS_MAX; i++) {
 		__u32 slot = sibling - 1;

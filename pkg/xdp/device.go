@@ -13,7 +13,7 @@ import (
 )
 
 // siblingsMax is SIBLINGS_MAX of bpf/maps.h.
-const siblingsMax = 16
+const siblingsMax = 8
 
 // device is a network interface, as far as it matters here.
 type device struct {
