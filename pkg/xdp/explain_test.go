@@ -53,12 +53,14 @@ func richState() lb.State {
 	return s
 }
 
+var ofServices = slices.Concat(packetTable, rareTable)
+
 // traffic makes frames of all kinds: those of the packet table and adverts, to all services, some with wrong bytes.
 func traffic(random *rand.Rand) []byte {
 	if random.IntN(10) == 0 {
 		return spoil(random, []advert{{}, {vrid: vridFast}, advert{}.six(), {version: 2}}[random.IntN(4)])
 	}
-	of := packetTable[random.IntN(len(packetTable))].packet
+	of := ofServices[random.IntN(len(ofServices))].packet
 	if random.IntN(2) == 0 {
 		of = packet{flags: []byte{syn, ack, fin | ack, rst}[random.IntN(4)], toPort: 90 + uint16(random.IntN(12)), fromPort: 1 + uint16(random.IntN(500))}
 	}
