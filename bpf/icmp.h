@@ -33,25 +33,23 @@ static __always_inline int is_error(__u8 family, __u8 type)
 
 /* Where the flow goes that this packet belongs to. Nothing about it changes: anybody can invent an error. Without a flow its
  * packets go where the service says, and so does this one; it is not stored and has no turn. */
-__attribute__((noinline)) int server_of_error(const struct packet *packet, __u32 id)
+__attribute__((noinline)) int server_of_error(const struct packet *packet, __u32 id, const struct address *sender)
 {
-	struct service *service = bpf_map_lookup_elem(&services, &id);
-	struct ip_packets *both = packets_at_hand();
 	struct settings *settings_now;
+	struct service *service;
 	__u64 now = bpf_jiffies64();
-	__u32 chosen = 0, first = 0;
+	__u32 chosen = 0;
 	struct known_flow flow;
 	struct flow_hash hash;
 	struct turn *turn;
-	__u64 start;
 
-	settings_now = bpf_map_lookup_elem(&settings, &first);
-	if (!settings_now || !both || !packet || !service)
+	settings_now = bpf_map_lookup_elem(&settings, &chosen);
+	if (!settings_now || !sender || !packet)
 		return outcome_of(OUTCOME_VERDICT, VERDICT_PASS_NOT_OURS);
 	note(service, id);
 	if (!is_for_us(packet))
 		return outcome_of(OUTCOME_VERDICT, VERDICT_PASS_OTHER_MAC);
-	if (is_balanced(id, packet, &both->outer.source))
+	if (is_balanced(id, packet, sender))
 		return outcome_of(OUTCOME_VERDICT, VERDICT_PASS_BALANCED);
 	hash = hash_of(packet);
 	flow = find_flow(&hash, settings_now->zero);
@@ -61,8 +59,9 @@ __attribute__((noinline)) int server_of_error(const struct packet *packet, __u32
 		note(why, WHY_FLOW);
 		return outcome_of(OUTCOME_SERVER, server_of(flow.state));
 	}
+	service = bpf_map_lookup_elem(&services, &id);
 	turn = bpf_map_lookup_elem(&turns, &id);
-	if (!turn || (service->flags & SERVICE_REFUSES && !was_flooded(service, turn, units(now))))
+	if (!service || !turn || (service->flags & SERVICE_REFUSES && !was_flooded(service, turn, units(now))))
 		return outcome_of(OUTCOME_DROP, DROP_NO_FLOW);
 	if (service->persistence) {
 		struct client_key client = client_of(service, &packet->source);
@@ -72,7 +71,7 @@ __attribute__((noinline)) int server_of_error(const struct packet *packet, __u32
 			note(why, WHY_CLIENT);
 	}
 	if (!chosen)
-		chosen = next_in_ring(id, service, 0, &packet->source, &hash, &start);
+		chosen = next_in_ring(id, service, 0, &packet->source, &hash, 0);
 	if (!chosen || !live_server(chosen))
 		return outcome_of(OUTCOME_DROP, DROP_NO_REAL_SERVER);
 	return outcome_of(OUTCOME_SERVER, chosen);
@@ -105,5 +104,5 @@ static __always_inline __u32 judge_icmp(struct xdp_md *ctx, struct ip_packets *b
 	packet->destination_port = ports.source;
 	packet->protocol = quoted->protocol;
 	id = service_of(packet);
-	return id ? server_of_error(packet, id) : nothing;
+	return id ? server_of_error(packet, id, &ip->source) : nothing;
 }

@@ -51,15 +51,16 @@ static __always_inline __u64 take_place(struct turn *turn)
 }
 
 /* The id of the server that a new flow gets; 0: there is none. User space made the ring of live servers only, and changes it
- * before a server goes. Without a turn the hash of its client says where it goes, on every director the same. start is the turn or
- * the hash. */
+ * before a server goes. Without a turn the hash of its client says where it goes, on every director the same. start, if it
+ * is asked for, is the turn or the hash. */
 static __always_inline __u32 next_in_ring(__u32 id, const struct service *service, struct turn *turn, const struct address *client,
 					  const struct flow_hash *hash, __u64 *start)
 {
 	__u32 in_turn = turn && !(service->flags & SERVICE_HASHES), chosen;
 	__u64 place = in_turn ? take_place(turn) : hash_of_client(client);
 
-	*start = place;
+	if (start)
+		*start = place;
 	if (in_turn && service->flags & SERVICE_LEAST) {
 		note(why, WHY_LEAST);
 		chosen = least_loaded(id, place, hash->spread);

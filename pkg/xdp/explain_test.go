@@ -45,6 +45,9 @@ func richState() lb.State {
 		func(s *lb.Service) { s.Limits.Deny = []netip.Prefix{netip.PrefixFrom(client, 32)} },
 		func(s *lb.Service) { s.Limits.New = lb.Rate{PerSecond: 10} },
 		func(s *lb.Service) { s.Limits.Packets = lb.Rate{PerSecond: 10} },
+		func(s *lb.Service) { // the first one is where the client's hash points
+			s.Scheduler, s.RealServers[0].MaxConnections = lb.MaglevHashing, 5
+		},
 	} {
 		of := service(lb.ServiceKey{Address: vip, Port: 90 + uint16(i), Protocol: lb.TCP}, server(1), server(2))
 		change(&of)
@@ -62,7 +65,7 @@ func traffic(random *rand.Rand) []byte {
 	}
 	of := ofServices[random.IntN(len(ofServices))].packet
 	if random.IntN(2) == 0 {
-		of = packet{flags: []byte{syn, ack, fin | ack, rst}[random.IntN(4)], toPort: 90 + uint16(random.IntN(12)), fromPort: 1 + uint16(random.IntN(500))}
+		of = packet{flags: []byte{syn, ack, fin | ack, rst}[random.IntN(4)], toPort: 90 + uint16(random.IntN(13)), fromPort: 1 + uint16(random.IntN(500))}
 	}
 	frame := of.bytes()
 	if random.IntN(3) == 0 {

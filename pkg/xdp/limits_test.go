@@ -33,7 +33,7 @@ func capped(n int, most uint32) lb.RealServer {
 	return r
 }
 
-// limitedServices are the packet table's, with server 1; port 95 has server 2 too.
+// limitedServices are the packet table's, with server 1; port 89 has server 2 too.
 func limitedServices() []lb.Service {
 	with := func(to netip.Addr, protocol lb.Protocol, port uint16, r lb.RealServer, l lb.Limits) lb.Service {
 		return limited(service(lb.ServiceKey{Address: to, Port: port, Protocol: protocol}, r), l)
@@ -42,7 +42,7 @@ func limitedServices() []lb.Service {
 		with(vip, lb.TCP, 86, server(1), lb.Limits{Allow: prefixes("192.0.2.0/24", "192.0.2.129/32"), Deny: prefixes("192.0.2.128/25")}),
 		with(vip, lb.TCP, 87, server(1), lb.Limits{Packets: lb.Rate{PerSecond: 1, Burst: 3}, New: lb.Rate{PerSecond: 1, Burst: 2}}),
 		with(vip, lb.UDP, 55, server(1), lb.Limits{New: lb.Rate{PerSecond: 1}}),
-		service(lb.ServiceKey{Address: vip, Port: 95, Protocol: lb.TCP}, capped(1, 1), capped(2, 2)),
+		service(lb.ServiceKey{Address: vip, Port: 89, Protocol: lb.TCP}, capped(1, 1), capped(2, 2)),
 		with(vip, lb.UDP, 56, capped(1, 1), lb.Limits{}),
 		with(vip6, lb.TCP, 86, server6(1), lb.Limits{Deny: prefixes("2001:db8:1::/48")}),
 	}
@@ -73,14 +73,14 @@ var limitTable = []packetRow{
 		before: []packet{{flags: syn, toPort: 87, fromPort: 1}, {flags: syn, toPort: 87, fromPort: 2}}, verdict: "tx", server: 1, egress: eth0MAC},
 	{name: "UDP, a connection too many", packet: packet{protocol: lb.UDP, toPort: 55, fromPort: 2},
 		before: []packet{{protocol: lb.UDP, toPort: 55, fromPort: 1}}, verdict: "drop", reason: "rate_new"},
-	{name: "past a full server", packet: packet{flags: syn, toPort: 95, fromPort: 3},
-		before: []packet{{flags: syn, toPort: 95, fromPort: 1}, {flags: syn, toPort: 95, fromPort: 2}}, verdict: "tx", server: 2, egress: eth0MAC},
-	{name: "all servers full", packet: packet{flags: syn, toPort: 95, fromPort: 4},
-		before: []packet{{flags: syn, toPort: 95, fromPort: 1}, {flags: syn, toPort: 95, fromPort: 2}, {flags: syn, toPort: 95, fromPort: 3}}, verdict: "pass_refused"},
-	{name: "known flow of a full server", packet: packet{flags: ack, toPort: 95, fromPort: 1},
-		before: []packet{{flags: syn, toPort: 95, fromPort: 1}, {flags: syn, toPort: 95, fromPort: 2}, {flags: syn, toPort: 95, fromPort: 3}}, verdict: "tx", server: 1, egress: eth0MAC},
-	{name: "a flow of a full server has ended", packet: packet{flags: syn, toPort: 95, fromPort: 4},
-		before:  []packet{{flags: syn, toPort: 95, fromPort: 1}, {flags: syn, toPort: 95, fromPort: 2}, {flags: syn, toPort: 95, fromPort: 3}, {flags: fin | ack, toPort: 95, fromPort: 1}},
+	{name: "past a full server", packet: packet{flags: syn, toPort: 89, fromPort: 3},
+		before: []packet{{flags: syn, toPort: 89, fromPort: 1}, {flags: syn, toPort: 89, fromPort: 2}}, verdict: "tx", server: 2, egress: eth0MAC},
+	{name: "all servers full", packet: packet{flags: syn, toPort: 89, fromPort: 4},
+		before: []packet{{flags: syn, toPort: 89, fromPort: 1}, {flags: syn, toPort: 89, fromPort: 2}, {flags: syn, toPort: 89, fromPort: 3}}, verdict: "pass_refused"},
+	{name: "known flow of a full server", packet: packet{flags: ack, toPort: 89, fromPort: 1},
+		before: []packet{{flags: syn, toPort: 89, fromPort: 1}, {flags: syn, toPort: 89, fromPort: 2}, {flags: syn, toPort: 89, fromPort: 3}}, verdict: "tx", server: 1, egress: eth0MAC},
+	{name: "a flow of a full server has ended", packet: packet{flags: syn, toPort: 89, fromPort: 4},
+		before:  []packet{{flags: syn, toPort: 89, fromPort: 1}, {flags: syn, toPort: 89, fromPort: 2}, {flags: syn, toPort: 89, fromPort: 3}, {flags: fin | ack, toPort: 89, fromPort: 1}},
 		verdict: "tx", server: 1, egress: eth0MAC},
 	{name: "UDP, the only server is full", packet: packet{protocol: lb.UDP, toPort: 56, fromPort: 2},
 		before: []packet{{protocol: lb.UDP, toPort: 56, fromPort: 1}}, verdict: "drop", reason: "full"},

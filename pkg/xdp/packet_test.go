@@ -25,7 +25,7 @@ import (
 //	88   server 1, what is unknown is refused
 //	53   UDP, server 1
 //	54   UDP, server 4, which is down
-//	86, 87, 95, UDP 55 and 56, IPv6 86: see limitedServices
+//	86, 87, 89, UDP 55 and 56, IPv6 86: see limitedServices
 //
 // At other addresses: IPv6 port 80 as the first one; of 10.0.0.101 the ports 8000 to 8099 have server 1, but 8042 has server 2; all
 // ports of 10.0.0.102 have server 1, but 443 has server 2; port 80 of 10.9.0.0/16 has server 1, but in 10.9.8.0/24 and of IPv6
