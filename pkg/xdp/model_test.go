@@ -20,7 +20,7 @@ type model struct {
 	flows      map[modelTuple]*modelFlow
 	clients    map[modelClient]*modelBinding
 	fragments  map[modelFragmented]*modelNote
-	turns      map[lb.ServiceKey]int
+	turns      map[lb.ServiceKey]uint64
 	rings      map[lb.ServiceKey][2][]int // in turn or by hash, and what has no turn
 }
 
@@ -95,13 +95,13 @@ func newModel(interfaces []device) *model {
 // forget is as the function of this name for a plane.
 func (m *model) forget() {
 	m.flows, m.clients = map[modelTuple]*modelFlow{}, map[modelClient]*modelBinding{}
-	m.fragments, m.turns = map[modelFragmented]*modelNote{}, map[lb.ServiceKey]int{}
+	m.fragments, m.turns = map[modelFragmented]*modelNote{}, map[lb.ServiceKey]uint64{}
 }
 
 func (m *model) apply(s lb.State) {
 	servers := map[lb.ServerKey]*modelServer{}
 	m.rings = map[lb.ServiceKey][2][]int{}
-	turns := map[lb.ServiceKey]int{}
+	turns := map[lb.ServiceKey]uint64{}
 	for _, service := range s.Services {
 		turns[service.Key] = m.turns[service.Key]
 		m.rings[service.Key] = [2][]int{lb.Schedule(service), lb.Unscheduled(service)}
@@ -262,22 +262,17 @@ func (m *model) begin(p *modelPacket, s *lb.Service) modelOutcome {
 }
 
 func (m *model) schedule(p *modelPacket, s *lb.Service, hasTurn bool) *modelServer {
-	ring, fallback := m.rings[s.Key][0], m.rings[s.Key][1]
+	ring, place := m.rings[s.Key][0], modelHash(p.from.Addr())
+	if hasTurn && !s.Scheduler.Hashes() {
+		place = m.turns[s.Key]
+		m.turns[s.Key]++
+	} else if fallback := m.rings[s.Key][1]; len(fallback) > 0 {
+		ring = fallback
+	}
 	if len(ring) == 0 {
 		return nil
 	}
-	place := 0
-	switch {
-	case hasTurn && !s.Scheduler.Hashes():
-		place = m.turns[s.Key] % len(ring)
-		m.turns[s.Key]++
-	case len(fallback) > 0:
-		ring = fallback
-		fallthrough
-	default:
-		place = int(modelHash(p.from.Addr()) % uint64(len(ring)))
-	}
-	return m.servers[lb.ServerKey{Service: s.Key, Address: s.RealServers[ring[place]].Address}]
+	return m.servers[lb.ServerKey{Service: s.Key, Address: s.RealServers[ring[place%uint64(len(ring))]].Address}]
 }
 
 // modelHash is the same on every director.
