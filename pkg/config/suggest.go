@@ -129,7 +129,10 @@ func didYouMean(word string, candidates []string) string {
 	return fmt.Sprintf(" (did you mean %q?)", nearest)
 }
 
-// distance is the number of bytes to insert, remove, replace or swap with their neighbour to get from a to b.
+// Distance is how far two names are apart: the number of bytes to insert, remove, replace or swap with their neighbour
+// to get from a to b.
+func Distance(a, b string) int { return distance(a, b) }
+
 func distance(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {

@@ -28,16 +28,18 @@ type Daemon interface {
 	// operator, and may have several lines; the old configuration stays in use then.
 	Reload(ctx context.Context) error
 	Operator
+	Explainer
 }
 
 // endpoints is what every wrong request is told.
-const endpoints = "there are GET /v1/status, POST /v1/reload, POST /v1/failover, DELETE /v1/failover/INSTANCE, POST and DELETE /v1/maintenance, " +
+const endpoints = "there are GET /v1/status, POST /v1/reload, POST /v1/explain, POST /v1/failover, DELETE /v1/failover/INSTANCE, POST and DELETE /v1/maintenance, " +
 	"POST /v1/drain, POST /v1/weight, DELETE /v1/drain/SERVICE/REAL_SERVER and /v1/weight/SERVICE/REAL_SERVER"
 
 // methods are those of each path.
 var methods = []struct{ path, allowed string }{
 	{"/v1/status", "GET, HEAD"},
 	{"/v1/reload", "POST"},
+	{"/v1/explain", "POST"},
 	{"/v1/failover/", "DELETE"},
 	{"/v1/failover", "POST"},
 	{"/v1/maintenance", "POST, DELETE"},
@@ -124,6 +126,7 @@ func handler(d Daemon, log *slog.Logger, lim limits) http.Handler {
 		answer(w, http.StatusOK, struct{}{})
 	})
 	operate(mux, d, lim)
+	explainPackets(mux, d)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		code := http.StatusNotFound
 		for _, m := range methods {

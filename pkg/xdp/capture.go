@@ -97,6 +97,11 @@ func Capture(ctx context.Context, pinPath string, w Watch, each func(Captured) e
 	}
 	defer captured.Close()
 	defer watched.Close()
+	return capture(ctx, captured, watched, wire, each)
+}
+
+// capture has the programs copy what is wanted until ctx ends.
+func capture(ctx context.Context, captured, watched *ebpf.Map, wire xdirectorWatch, each func(Captured) error) (missed uint64, err error) {
 	memory, words, err := mapValues[xdirectorWatch](watched)
 	if err != nil {
 		return 0, fmt.Errorf("capture: %w", err)

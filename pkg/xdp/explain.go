@@ -146,6 +146,9 @@ func (p *Plane) explanation(t xdirectorTrace, out []byte) lb.Explanation {
 		e.RealServer = p.serverOf(t.Server, p.tables.generations[t.Server])
 		e.NextHop = p.hopOf(t.Server)
 	}
+	if t.Verdict == uint32(xdirectorVerdictVERDICT_PREVIOUS) {
+		e.NextHop = lb.Exit{Interface: e.Interface, MAC: lb.MAC(out[:6]), Source: lb.MAC(out[6:12])}
+	}
 	return e
 }
 
@@ -171,4 +174,16 @@ func (p *Plane) hopOf(id uint32) (hop lb.Exit) {
 		}
 	}
 	return hop
+}
+
+// MAC is the address of an interface that frames are balanced on; false: it is none.
+func (p *Plane) MAC(name string) (lb.MAC, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range p.nics {
+		if n.name == name {
+			return n.mac, true
+		}
+	}
+	return lb.MAC{}, false
 }

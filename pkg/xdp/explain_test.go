@@ -29,7 +29,7 @@ func explainFrame(t testing.TB, p *Plane, frame []byte) lb.Explanation {
 	return e
 }
 
-// richState is tableState and services of every other kind, at ports from 90 on.
+// richState is tableState and services of every other kind, at ports from 9000 on.
 func richState() lb.State {
 	s := tableState()
 	for i, change := range []func(*lb.Service){
@@ -48,8 +48,9 @@ func richState() lb.State {
 		func(s *lb.Service) { // the first one is where the client's hash points
 			s.Scheduler, s.RealServers[0].MaxConnections = lb.MaglevHashing, 5
 		},
+		func(s *lb.Service) { s.RealServers[0].MaxConnections, s.RealServers[1].MaxConnections = 1, 1 },
 	} {
-		of := service(lb.ServiceKey{Address: vip, Port: 90 + uint16(i), Protocol: lb.TCP}, server(1), server(2))
+		of := service(lb.ServiceKey{Address: vip, Port: 9000 + uint16(i), Protocol: lb.TCP}, server(1), server(2))
 		change(&of)
 		s.Services = append(s.Services, of)
 	}
@@ -65,7 +66,7 @@ func traffic(random *rand.Rand) []byte {
 	}
 	of := ofServices[random.IntN(len(ofServices))].packet
 	if random.IntN(2) == 0 {
-		of = packet{flags: []byte{syn, ack, fin | ack, rst}[random.IntN(4)], toPort: 90 + uint16(random.IntN(13)), fromPort: 1 + uint16(random.IntN(500))}
+		of = packet{flags: []byte{syn, ack, fin | ack, rst}[random.IntN(4)], toPort: 9000 + uint16(random.IntN(14)), fromPort: 1 + uint16(random.IntN(500))}
 	}
 	frame := of.bytes()
 	if random.IntN(3) == 0 {
