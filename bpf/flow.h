@@ -222,6 +222,20 @@ static __always_inline struct offer look_for_room(const struct flow_set *set, __
 	return offer;
 }
 
+/* Nearly always a set has free places, and there is nothing to weigh up. Negative: it may have none, or holds too many. */
+static __always_inline int find_free(const struct flow_set *set)
+{
+	__u64 held = FLOW_WAYS, way = 0;
+
+	for (__u64 i = FLOW_WAYS; i > 0; i--) {
+		__u64 free = is_zero(look_at(set->place[i - 1].print));
+
+		held -= free;
+		way ^= (way ^ (i - 1)) & -free;
+	}
+	return held < FLOW_FIRST_SET ? (int)way : -1;
+}
+
 /*
  * Where a new flow may lie: FLOW_WAYS * number of the set + way; negative: nowhere. An established flow never goes for
  * another one; of the young ones the oldest does, if nothing is free. A function of its own, so that the verifier looks at it
@@ -231,9 +245,13 @@ __attribute__((noinline)) int find_room(__u32 first_set, __u32 second_set, __u32
 {
 	struct flow_set *set = set_at(first_set);
 	struct offer first, second;
+	int way;
 
 	if (!set)
 		return -1;
+	way = find_free(set);
+	if (way >= 0)
+		return way;
 	first = look_for_room(set, now);
 	if (first.held < FLOW_FIRST_SET)
 		return first.best & (FLOW_WAYS - 1);
@@ -262,7 +280,7 @@ static __always_inline struct room room_for(const struct flow_hash *hash, __u32 
 	room.print = look_at(room.place->print);
 	room.state = look_at(room.place->state);
 	/* Another CPU may have taken it meanwhile. */
-	if (rank_of(room.print, room.state, now) << RANK_SHIFT >= RANK_NONE)
+	if (room.print != FLOW_FREE && rank_of(room.print, room.state, now) << RANK_SHIFT >= RANK_NONE)
 		room.place = 0;
 	return room;
 }
