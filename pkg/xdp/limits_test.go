@@ -3,6 +3,7 @@ package xdp
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"sync"
@@ -105,15 +106,21 @@ func sourceTable(t testing.TB, p *Plane) *ebpf.Map {
 	return table
 }
 
+// sourcesOf reads the table of sources.
+func sourcesOf(t *testing.T, p *Plane) map[xdirectorSourceKey]xdirectorSource {
+	t.Helper()
+	all := map[xdirectorSourceKey]xdirectorSource{}
+	if err := readAll(sourceTable(t, p), func(key xdirectorSourceKey, s xdirectorSource) { all[key] = s }); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
 // elapse makes it so much later for all sources.
 func elapse(t *testing.T, p *Plane, d time.Duration) {
 	t.Helper()
 	table := sourceTable(t, p)
-	all := map[xdirectorSourceKey]xdirectorSource{}
-	if err := readAll(table, func(key xdirectorSourceKey, s xdirectorSource) { all[key] = s }); err != nil {
-		t.Fatal(err)
-	}
-	for key, s := range all {
+	for key, s := range sourcesOf(t, p) {
 		for kind := range s.FullAt {
 			s.FullAt[kind] -= uint64(d) * p.flowClock.hz / uint64(time.Second) << tickShift
 		}
@@ -245,7 +252,7 @@ func TestServicesWithTheSamePrefixesShareAListAndARestartFindsIt(t *testing.T) {
 	if _, err := p.listOf(rulesOf(lb.Limits{Deny: prefixes("10.0.0.0/8", "10.1.0.0/16")})); err != nil {
 		t.Fatal(err)
 	}
-	before := fmt.Sprint(p.tables.limits.services)
+	before, used := fmt.Sprint(p.tables.limits.services), sourcesOf(t, p)
 
 	p = reopen(t, p, nil)
 	apply(t, p, wish)
@@ -255,8 +262,8 @@ func TestServicesWithTheSamePrefixesShareAListAndARestartFindsIt(t *testing.T) {
 	if n := len(p.tables.limits.lists); n != 2 {
 		t.Errorf("%d lists after a restart, want 2", n)
 	}
-	if sent := opened(t, p, client, 2000, 1); sent != 0 {
-		t.Error("a source that had used up its rate before the restart may begin anew")
+	if now := sourcesOf(t, p); len(used) != 1 || !maps.Equal(now, used) {
+		t.Errorf("after a restart the sources have used\n%v, want\n%v", now, used)
 	}
 	for port, from := range map[uint16]string{80: "198.51.100.7", 81: "203.0.113.7", 82: "198.51.100.7"} {
 		if action, _ := run(t, p, packet{flags: syn, toPort: port, from: netip.MustParseAddr(from)}.bytes()); action != xdpDrop {
