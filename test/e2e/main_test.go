@@ -107,6 +107,7 @@ var scenarios = map[string][]string{
 	"TestReloadThatRemovesAMasterWithAVirtualMACLosesNoRequest": {native},
 	"TestKeepalivedWithIPVSAsThePeerLosesNoRequest":             {native, ipvs},
 	"TestIPv6ServiceServesInTurnAndLosesNoRequest":              everyPlane,
+	"TestExplanationsAndCapturesSayWhatHappens":                 everyPlane,
 	"TestNATServiceIsOnIPVSBesideXDP":                           {native},
 }
 
