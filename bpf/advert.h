@@ -38,6 +38,7 @@ struct advert {
 	__u32 slot;
 	__u32 family;  /* 4 or 6 */
 	__u32 ingress; /* interface index */
+	__u32 home;    /* slot of the interface that it is for, in `interfaces` */
 };
 
 static __always_inline struct ipv4_header *ipv4_of(const struct advert *a)
@@ -55,22 +56,27 @@ static __always_inline struct vrrp_header *message_of(const struct advert *a)
 	return (void *)a->scratch + (a->message & 0x7f);
 }
 
-/* False: whose it is can't be told. */
-static __always_inline int read_advert(struct xdp_md *ctx, struct advert *a)
+/* False: whose it is can't be told. In scratch the frame has no VLAN tag, as the sockets of user space see it. */
+static __always_inline int read_advert(struct xdp_md *ctx, struct advert *a, __u32 tagged)
 {
 	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
-	__u64 size = data_end - data, header, ip_length;
+	__u64 size = data_end - data, tag = tagged ? sizeof(struct vlan_tag) : 0, header, ip_length;
 	const __be16 *ethertype;
 	__u32 index = 0;
 
 	a->scratch = bpf_map_lookup_elem(&scratch, &index);
 	if (!a->scratch)
 		return 0;
+	if (size < sizeof(struct tagged_addresses))
+		return 0;
+	size -= tag;
 	a->frame_end = FRAME_SHIFT + size;
 	if (size > SCRATCH_MAX - FRAME_SHIFT - 8)
 		size = SCRATCH_MAX - FRAME_SHIFT - 8;
 	barrier_var(size); /* the verifier wants to see both bounds of what is used */
-	if (size < sizeof(struct ethernet_header) || bpf_xdp_load_bytes(ctx, 0, (void *)a->scratch + FRAME_SHIFT, size))
+	if (size < sizeof(struct ethernet_header) || bpf_xdp_load_bytes(ctx, tag, (void *)a->scratch + FRAME_SHIFT, size))
+		return 0;
+	if (tag && bpf_xdp_load_bytes(ctx, 0, (void *)a->scratch + FRAME_SHIFT, 12))
 		return 0;
 	ethertype = (void *)a->scratch + FRAME_SHIFT + 12;
 	if (*ethertype == bpf_htons(ETHERTYPE_IPV4)) {
@@ -141,8 +147,12 @@ static __always_inline int is_addressed_to_us(const struct advert *a)
 
 static __always_inline int find_router(struct advert *a)
 {
-	struct router_key key = {.interface = own_interface, .family = a->family, .vrid = message_of(a)->vrid};
+	struct router_key key = {.family = a->family, .vrid = message_of(a)->vrid};
+	struct interface *home = bpf_map_lookup_elem(&interfaces, &a->home);
 
+	if (!home)
+		return 0;
+	key.interface = home->index;
 	a->router = bpf_map_lookup_elem(&routers, &key);
 	if (!a->router || !is_addressed_to_us(a))
 		return 0;
@@ -202,8 +212,7 @@ static __always_inline int is_fragment(const struct advert *a)
 
 static __always_inline int is_echo(const struct advert *a)
 {
-	__u32 slot = own_slot;
-	struct interface *own = bpf_map_lookup_elem(&interfaces, &slot);
+	struct interface *own = bpf_map_lookup_elem(&interfaces, &a->home);
 
 	if (own && same_mac((void *)a->scratch + FRAME_SHIFT + 6, own->mac))
 		return 1;

@@ -508,6 +508,7 @@ struct capture {
 /* `scratch`: the beginning of the advert at hand, from FRAME_SHIFT on. */
 struct scratch {
 	__u64 word[SCRATCH_MAX / 8];
+	__u64 spare[64]; /* never used: the verifier of Linux 6.1 believes that a sum may be of twice as much as it is */
 };
 
 /* `adverts`, by slot of a router */

@@ -127,7 +127,7 @@ static __always_inline enum kind kind_without_ports(const struct packet *packet)
 
 	/* Adverts in a tag are left to the kernel. */
 	if (packet->protocol == PROTOCOL_VRRP)
-		return packet->tagged ? KIND_OTHER : KIND_VRRP;
+		return KIND_VRRP;
 	if (packet->family == 4)
 		return packet->protocol == PROTOCOL_ICMP ? KIND_RARE : KIND_OTHER;
 	return packet->protocol < 64 && rare >> packet->protocol & 1 ? KIND_RARE : KIND_OTHER;

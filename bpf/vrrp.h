@@ -32,6 +32,7 @@ static __always_inline enum advert_fate fate_of(struct advert *a)
 /* Copies the advert for whoever looks on. */
 static __always_inline void show(const struct advert *a, enum advert_fate fate)
 {
+	struct interface *home;
 	struct capture *copy;
 	__u64 now;
 
@@ -44,7 +45,8 @@ static __always_inline void show(const struct advert *a, enum advert_fate fate)
 	if (!copy)
 		return;
 	copy->time = now;
-	copy->interface = own_interface;
+	home = bpf_map_lookup_elem(&interfaces, &a->home);
+	copy->interface = home ? home->index : own_interface;
 	copy->kind = WATCH_ADVERTS;
 	copy->verdict = 0;
 	copy->drop_reason = 0;
@@ -58,13 +60,13 @@ static __always_inline void show(const struct advert *a, enum advert_fate fate)
 
 /* Decides on one advert and counts it for its router. A function of its own, that the verifier looks at once, and so that
  * the packets of services don't share registers and stack with it. Returns the fate; ADVERT_FATE_COUNT: it is not for us. */
-__attribute__((noinline)) int judge_advert(struct xdp_md *ctx)
+__attribute__((noinline)) int judge_advert(struct xdp_md *ctx, __u32 home, __u32 tagged)
 {
-	struct advert a = {.ingress = is_dry ? own_interface : ctx->ingress_ifindex};
+	struct advert a = {.ingress = is_dry ? own_interface : ctx->ingress_ifindex, .home = home};
 	struct advert_counters *counters;
 	enum advert_fate fate = ADVERT_FATE_COUNT;
 
-	if (!read_advert(ctx, &a))
+	if (!read_advert(ctx, &a, tagged))
 		return ADVERT_FATE_COUNT;
 	if (find_router(&a)) {
 		a.now = bpf_ktime_get_ns();
@@ -79,9 +81,9 @@ __attribute__((noinline)) int judge_advert(struct xdp_md *ctx)
 	return fate;
 }
 
-static __always_inline struct decision decide_advert(struct xdp_md *ctx)
+static __always_inline struct decision decide_advert(struct xdp_md *ctx, const struct packet *packet)
 {
-	switch (judge_advert(ctx)) {
+	switch (judge_advert(ctx, packet->slot, packet->tagged)) {
 	case ADVERT_FATE_COUNT:
 		return pass(VERDICT_PASS_NOT_OURS);
 	case ADVERT_PASSED:

@@ -178,7 +178,7 @@ int xdirector(struct xdp_md *ctx)
 		kind = KIND_FLOW;
 	}
 	if (kind == KIND_VRRP)
-		decision = decide_advert(ctx);
+		decision = decide_advert(ctx, &packet);
 	else if (kind == KIND_FLOW)
 		decision = decide(&packet);
 	if (packet.first_fragment)

@@ -66,6 +66,7 @@ type advert struct {
 	ipVersion    byte
 	addresses    []netip.Addr
 	cut          int
+	vlan         uint16 // id of its tag; 0: none
 }
 
 func sum16(sum uint32, b []byte) uint32 {
@@ -130,6 +131,14 @@ func (a advert) message() []byte {
 }
 
 func (a advert) bytes() []byte {
+	frame := a.untagged()
+	if a.vlan == 0 {
+		return frame
+	}
+	return append(binary.BigEndian.AppendUint16(append(frame[:12:12], 0x81, 0), a.vlan), frame[12:]...)
+}
+
+func (a advert) untagged() []byte {
 	if a.source.IsZero() {
 		a.source = peerMAC
 	}

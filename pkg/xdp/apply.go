@@ -35,6 +35,9 @@ func (p *Plane) Apply(ctx context.Context, s lb.State) error {
 		return err
 	}
 	usable := p.usable(s, exits)
+	if p.findAlone(s) {
+		p.applied = nil
+	}
 	done, err := p.applyServers(s, exits, usable)
 	if err == nil && !done {
 		err = p.applyAll(s, exits, usable)

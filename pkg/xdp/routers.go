@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -39,13 +38,6 @@ type wishedRouter struct {
 func (p *Plane) newWishedRouters(s lb.State) ([]wishedRouter, error) {
 	var list []wishedRouter
 	seen := map[xdirectorRouterKey]string{}
-	for _, n := range p.nics {
-		if slices.ContainsFunc(s.Routers, func(r lb.Router) bool { return r.Filter && r.Interface == n.name }) {
-			p.leaveAlone(n)
-		} else {
-			n.alone = ""
-		}
-	}
 	for _, r := range s.Routers {
 		w := wishedRouter{name: r.Name, key: xdirectorRouterKey{Family: 4, Vrid: r.VRID}, holds: r.Addresses}
 		if r.IPv6 {

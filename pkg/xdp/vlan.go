@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/xdirector/xdirector/pkg/lb"
 )
 
 // hidesTags says whether frames of VLAN interfaces come to an interface's program without their tags: then an advert for
 // VRID 51 of VLAN 20 looks like one for VRID 51 of the interface itself. What can't be found out counts as yes.
 func (p *Plane) hidesTags(n *nic) (bool, error) {
+	n = n.carrier()
 	for _, d := range p.present {
 		if d.kind == "vlan" && d.lower == n.index {
 			return p.offloads.takesTags(n.name)
@@ -97,11 +100,25 @@ func (p *Plane) unstack() error {
 	return nil
 }
 
+// findAlone looks where adverts have to be left alone, and says whether that has changed: somebody may have set an offload.
+func (p *Plane) findAlone(s lb.State) (changed bool) {
+	for _, n := range p.nics {
+		before := n.alone
+		if slices.ContainsFunc(s.Routers, func(r lb.Router) bool { return r.Filter && r.Interface == n.name }) {
+			p.leaveAlone(n)
+		} else {
+			n.alone = ""
+		}
+		changed = changed || n.alone != before
+	}
+	return changed
+}
+
 // leaveAlone notes why adverts on an interface are left alone, if those of its VLANs can't be told from them, and tells it
 // once.
 func (p *Plane) leaveAlone(n *nic) {
-	if n.lower != nil {
-		n.alone = fmt.Sprintf("adverts on %s are neither filtered nor absorbed: the program on %s sees them, and takes those of %s alone", n.name, n.lower.name, n.lower.name)
+	if first := p.networksOn(n.carrier())[n.vlan]; uint32(first) != n.slot+1 {
+		n.alone = fmt.Sprintf("adverts on %s are neither filtered nor absorbed: they come as those of another interface on the same network do", n.name)
 		return
 	}
 	why := ""

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
-	"net/netip"
 	"strings"
 	"testing"
 
@@ -101,8 +100,20 @@ var vlanTable = []packetRow{
 		verdict: "tx", server: 1, egress: eth0MAC},
 	{name: "virtual MAC address in a VLAN while BACKUP", packet: packet{vlan: 10, destination: lb.MAC{0, 0, 0x5e, 0, 1, vridV3}, flags: syn}, seenOn: "eth0.10",
 		router: "tagged", prepare: shut, verdict: "pass_other_mac"},
-	{name: "advert in a VLAN", packet: packet{vlan: 10, destination: lb.MAC{1, 0, 0x5e, 0, 0, 18}, protocol: 112, to: netip.MustParseAddr("224.0.0.18")}, seenOn: "eth0.10",
-		verdict: "pass_not_ours"},
+	{name: "advert in a VLAN", adverts: []advert{{vlan: 10}}, seenOn: "eth0.10", verdict: "pass_advert", router: "tagged", fate: "passed"},
+	{name: "advert in a VLAN, of VRRP version 2", adverts: []advert{{vlan: 10, version: 2, vrid: vridV3}, {vlan: 10, version: 2, vrid: vridV3}}, seenOn: "eth0.10",
+		verdict: "drop", reason: "advert_refused", router: "tagged", fate: "version"},
+	{name: "advert in a VLAN, checksum broken", adverts: []advert{{vlan: 10, broken: true}, {vlan: 10, broken: true}}, seenOn: "eth0.10",
+		verdict: "drop", reason: "advert_refused", router: "tagged", fate: "checksum"},
+	{name: "our own advert in a VLAN", adverts: []advert{{vlan: 10, source: vlan10MAC}, {vlan: 10, source: vlan10MAC}}, seenOn: "eth0.10",
+		verdict: "drop", reason: "advert_refused", router: "tagged", fate: "echo"},
+	{name: "repeated advert in a VLAN", adverts: []advert{{vlan: 10}, {vlan: 10}}, seenOn: "eth0.10", prepare: func(f *FastPath, slot uint32) {
+		f.Gate(slot, false)
+		absorbing(advert{})(f, slot)
+	},
+		verdict: "drop", reason: "advert_absorbed", router: "tagged", fate: "absorbed"},
+	{name: "advert of another router in a VLAN", adverts: []advert{{vlan: 10, vrid: vridFast}}, seenOn: "eth0.10", verdict: "pass_not_ours"},
+	{name: "advert in a VLAN that is none of ours", adverts: []advert{{vlan: 99}}, verdict: "pass_not_ours"},
 	{name: "from another director in a VLAN", packet: packet{vlan: 10, destination: vlan10MAC, source: peerMAC, flags: syn}, seenOn: "eth0.10", verdict: "pass_balanced"},
 	{name: "drop in a VLAN", packet: packet{vlan: 10, destination: vlan10MAC, flags: rst}, seenOn: "eth0.10", verdict: "drop", reason: "no_flow"},
 }

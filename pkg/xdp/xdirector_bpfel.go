@@ -375,8 +375,9 @@ type xdirectorRuleKey struct {
 }
 
 type xdirectorScratch struct {
-	_    structs.HostLayout
-	Word [256]uint64
+	_     structs.HostLayout
+	Word  [256]uint64
+	Spare [64]uint64
 }
 
 type xdirectorSenderKey struct {
