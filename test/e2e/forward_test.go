@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"net"
@@ -89,6 +90,14 @@ func TestUDPClientsStayWithTheirRealServer(t *testing.T) {
 			c.ok(err)
 			if server != first[i] {
 				t.Errorf("second datagram of client %d went to %s, the first to %s", i, server, first[i])
+			}
+			// In three fragments, there and back.
+			large, answer := bytes.Repeat([]byte{'a' + byte(i)}, 4000), make([]byte, 1<<13)
+			_, err = conn.Write(large)
+			c.ok(err)
+			size, err := conn.Read(answer)
+			if want := first[i] + " " + string(large); err != nil || string(answer[:size]) != want {
+				t.Errorf("large datagram of client %d: %d bytes beginning with %.4q, %v; want %d of %s", i, size, answer, err, len(want), first[i])
 			}
 		}
 	})

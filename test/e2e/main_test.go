@@ -35,6 +35,7 @@ var scenarios = map[string][]string{
 	"TestServerWithTheFewestActiveConnectionsGetsTheNextOnes":   everyPlane,
 	"TestFullRealServersRefuseAndDeniedClientsHearNothing":      everyPlane,
 	"TestUDPClientsStayWithTheirRealServer":                     everyPlane,
+	"TestErrorsReachTheRealServerOfTheirConnection":             everyPlane,
 	"TestPersistentClientStaysUntilItsRealServerFails":          everyPlane,
 	"TestMinimalConfigurationForwards":                          everyPlane,
 	"TestFailedRealServerLeavesAndComesBack":                    everyPlane,

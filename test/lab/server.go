@@ -101,7 +101,7 @@ func (n *Node) StartUDPEcho(addresses ...netip.AddrPort) error {
 }
 
 func (n *Node) echo(c *net.UDPConn) {
-	b := make([]byte, 2048)
+	b := make([]byte, 1<<16)
 	for {
 		size, from, err := c.ReadFromUDPAddrPort(b)
 		if errors.Is(err, net.ErrClosed) {
