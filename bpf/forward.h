@@ -49,7 +49,7 @@ static __always_inline void count(const struct decision *decision, const struct 
 {
 	struct interface_counters *frame;
 	struct server_counters *sent;
-	__u32 slot = packet->slot;
+	__u32 slot = packet->slot, place;
 
 	if (is_dry) {
 		traced.verdict = decision->verdict;
@@ -69,7 +69,8 @@ static __always_inline void count(const struct decision *decision, const struct 
 
 	if (!decision->server_id)
 		return;
-	sent = bpf_map_lookup_elem(&traffic, &decision->server_id);
+	place = bpf_get_smp_processor_id() * SERVERS_MAX + decision->server_id;
+	sent = bpf_map_lookup_elem(&traffic, &place);
 	if (!sent)
 		return;
 	sent->packets++;

@@ -17,7 +17,7 @@ enum layout_version {
 #define INTERFACES_MAX 64
 #define SIBLINGS_MAX 8	  /* interfaces whose frames come by one and the same network */
 #define SERVICES_MAX 16384
-#define SERVERS_MAX 65536
+#define SERVERS_MAX 32768
 #define DIRECTORY_BITS 16 /* of the number of places in each half of `vips` and `ports` */
 #define PROBES 16	  /* a look-up there ends after so many places */
 #define BOX_FACTS_MAX 65536
@@ -257,6 +257,7 @@ struct load {
 	__u32 cap; /* so many it may have; 0: as many as come */
 };
 
+/* `traffic`, by CPU and server id */
 struct server_counters {
 	__u64 packets;
 	__u64 bytes;
@@ -712,9 +713,12 @@ struct {
 	PINNED;
 } servers SEC(".maps");
 
+/* SERVERS_MAX for each CPU that there can be, which user space knows. The kernel would allocate each entry of an array per CPU by
+ * itself, which takes longer than all the rest. */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SERVERS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct server_counters);
 	PINNED;

@@ -102,7 +102,7 @@ func TestApplyingTheSameStateAgainWritesNothing(t *testing.T) {
 	wish := state(persistent(service(webKey, server(1), weighted(2, 0), downServer(3), unknown(4))), limited(service(dnsKey, server(1)), limits))
 	p := newTestPlane(t, wish)
 	for _, m := range []*ebpf.Map{
-		p.maps.Services, p.maps.Servers, p.maps.Boxes, p.maps.Interfaces, p.maps.Rings, p.maps.Turns, p.maps.Traffic,
+		p.maps.Services, p.maps.Servers, p.maps.Boxes, p.maps.Interfaces, p.maps.Rings, p.maps.Turns,
 		p.maps.Suspects, p.maps.Settings, p.maps.Members, p.maps.Limits, p.maps.Rules, p.maps.Sources, p.maps.Refusals,
 	} {
 		if err := m.Freeze(); err != nil { // any write fails from here on
@@ -120,7 +120,7 @@ func TestOtherWeightsAreOneOtherRing(t *testing.T) {
 	heavy.Scheduler = lb.WeightedRoundRobin
 	p := newTestPlane(t, state(heavy, service(dnsKey, server(1), server(2))))
 	for _, m := range []*ebpf.Map{
-		p.maps.Services, p.maps.Servers, p.maps.Boxes, p.maps.Interfaces, p.maps.Turns, p.maps.Traffic,
+		p.maps.Services, p.maps.Servers, p.maps.Boxes, p.maps.Interfaces, p.maps.Turns,
 		p.maps.Suspects, p.maps.Settings, p.maps.Members,
 	} {
 		if err := m.Freeze(); err != nil {
@@ -182,7 +182,7 @@ func TestFullTableTakesOtherServicesInsteadOfItsOwn(t *testing.T) {
 	p := newTestPlane(t, state(service(key(80), server(1), server(2)), service(key(81), server(3), server(4))))
 	p.tables.freeServices, p.tables.freeServers = nil, nil // as if that were all
 	more := state(service(key(80), server(1), server(2), server(5)), service(key(81), server(3), server(4)))
-	if err := p.Apply(t.Context(), more); err == nil || !strings.Contains(err.Error(), "at most 65535") {
+	if err := p.Apply(t.Context(), more); err == nil || !strings.Contains(err.Error(), "at most 32767") {
 		t.Errorf("one real server too many: error %v, want one with the limit", err)
 	}
 	if got := sentTo(t, p, packet{flags: syn}); got != 1 {
@@ -453,12 +453,12 @@ func TestFitsNamesTheLimit(t *testing.T) {
 		}
 		return s
 	}
-	if err := p.Fits(many(16383, 4)); err != nil {
-		t.Errorf("16383 services with 4 real servers each: %v", err)
+	if err := p.Fits(many(16383, 2)); err != nil {
+		t.Errorf("16383 services with 2 real servers each: %v", err)
 	}
 	for want, s := range map[string]lb.State{
 		"16384 services: the XDP plane holds at most 16383":     many(16384, 1),
-		"65536 real servers: the XDP plane holds at most 65535": many(8192, 8),
+		"32768 real servers: the XDP plane holds at most 32767": many(8192, 4),
 	} {
 		if err := p.Fits(s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)

@@ -190,9 +190,7 @@ func (p *Plane) giveIDs(w *wish) error {
 			}
 			t.servers[key] = &serverEntry{id: id}
 			p.loads.reset(id)
-			if err := p.maps.Traffic.Put(id, make([]xdirectorServerCounters, ebpf.MustPossibleCPU())); err != nil {
-				return fmt.Errorf("reset counters of real server %s: %w", r.Address, err)
-			}
+			p.traffic.reset(id)
 		}
 	}
 	t.giveScopes(w.services)

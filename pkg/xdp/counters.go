@@ -77,18 +77,10 @@ func (p *Plane) Counters() (lb.Counters, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	read := lb.Counters{FlowsAt: p.flowsAt, RealServers: map[lb.ServerKey]lb.Traffic{}, Interfaces: map[string]lb.InterfaceCounters{}}
-	var perCPU []xdirectorServerCounters
 	for key, entry := range p.tables.servers {
-		if err := p.maps.Traffic.Lookup(entry.id, &perCPU); err != nil {
-			return read, fmt.Errorf("read counters of real server %s of %s: %w", key.Address, key.Service, err)
-		}
-		traffic := lb.Traffic{Flows: p.flowCounts[entry.id], Active: p.loads.active(entry.id)} // of an id given since: there can be none
-		for _, c := range perCPU {
-			traffic.Packets += c.Packets
-			traffic.Bytes += c.Bytes
-			traffic.FlowsCreated += c.FlowsCreated
-		}
-		read.RealServers[key] = traffic
+		sum := p.traffic.of(entry.id)
+		sum.Flows, sum.Active = p.flowCounts[entry.id], p.loads.active(entry.id) // of an id given since: there can be none
+		read.RealServers[key] = sum
 	}
 	refused, err := p.readRefusals()
 	if err != nil {

@@ -52,8 +52,8 @@ func TestAgentThatDiesAtAnyStepOfApplySendsNothingAstrayAndTheNextOneCompletesIt
 		p = reopen(t, p, nil)
 		apply(t, p, after())
 		checkCrash(t, p, fmt.Sprintf("completed after step %d", step), rows, func(r crashRow) (servers, bool) { return r.alive, r.alive == nil })
-		if services, ids := len(p.tables.freeServices), len(p.tables.freeServers); services != 16383-3 || ids != 65535-6 {
-			t.Errorf("completed after step %d: %d service ids and %d server ids are free, want %d and %d", step, services, ids, 16383-3, 65535-6)
+		if services, ids := len(p.tables.freeServices), len(p.tables.freeServers); services != 16383-3 || ids != 32767-6 {
+			t.Errorf("completed after step %d: %d service ids and %d server ids are free, want %d and %d", step, services, ids, 16383-3, 32767-6)
 		}
 		if step == steps {
 			return

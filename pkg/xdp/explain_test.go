@@ -60,7 +60,7 @@ func richState() lb.State {
 var ofServices = slices.Concat(packetTable, rareTable)
 
 // traffic makes frames of all kinds: those of the packet table and adverts, to all services, some with wrong bytes.
-func traffic(random *rand.Rand) []byte {
+func anyTraffic(random *rand.Rand) []byte {
 	if random.IntN(10) == 0 {
 		return spoil(random, []advert{{}, {vrid: vridFast}, advert{}.six(), {version: 2}}[random.IntN(4)])
 	}
@@ -161,7 +161,7 @@ func TestManyExplanationsChangeNoMap(t *testing.T) {
 	}
 	random := rand.New(rand.NewPCG(7, 8))
 	for range 3000 {
-		run(t, p, traffic(random))
+		run(t, p, anyTraffic(random))
 	}
 	explainFrame(t, p, packet{}.bytes()) // loads the copy
 	n := p.nics[0]
@@ -172,7 +172,7 @@ func TestManyExplanationsChangeNoMap(t *testing.T) {
 	}
 	whys := map[string]int{}
 	for range 100_000 {
-		e := explainFrame(t, p, traffic(random))
+		e := explainFrame(t, p, anyTraffic(random))
 		whys[e.Why]++
 	}
 	for id, m := range live {
@@ -200,7 +200,7 @@ func TestBothCopiesAgreeOnAnyPacket(t *testing.T) {
 	random := rand.New(rand.NewPCG(9, 10))
 	seen := map[string]int{}
 	for range 10_000 {
-		seen[checkAgreement(t, p, traffic(random)).Verdict]++
+		seen[checkAgreement(t, p, anyTraffic(random)).Verdict]++
 	}
 	for _, verdict := range []string{"pass_not_ours", "pass_other_mac", "pass_balanced", "pass_refused", "pass_local", "pass_advert", "tx", "redirect", "drop"} {
 		if seen[verdict] < 20 {

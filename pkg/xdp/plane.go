@@ -75,6 +75,7 @@ type Plane struct {
 	directory *directory
 	flows     *flowTable
 	loads     *loads
+	traffic   *traffic
 	seed      flowSeed
 	losses    map[xdirectorRedirectKey]loss // that were told of
 	merging   string                        // see Offloads
@@ -152,6 +153,9 @@ func (p *Plane) prepare() error {
 		return err
 	}
 	if p.loads, err = mapLoads(p.maps.Loads); err != nil {
+		return err
+	}
+	if p.traffic, err = mapTraffic(p.maps.Traffic); err != nil {
 		return err
 	}
 	var layout xdirectorLayout
@@ -253,8 +257,13 @@ func (p *Plane) spec() (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read built-in program: %w", err)
 	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, fmt.Errorf("count CPUs: %w", err)
+	}
 	sets := flowSets(p.config.FlowTableSize)
 	spec.Maps[xdirectorMapFlows].MaxEntries = sets
+	spec.Maps[xdirectorMapTraffic].MaxEntries = serversMax * uint32(cpus)
 	spec.Maps[xdirectorMapClients].MaxEntries = max(1, p.config.FlowTableSize/clientsPerFlows)
 	spec.Maps[xdirectorMapSources].InnerMap.MaxEntries = max(leastSources, p.config.FlowTableSize/clientsPerFlows)
 
@@ -356,6 +365,9 @@ func (p *Plane) Close() error {
 	if p.loads != nil {
 		err = errors.Join(err, p.loads.close())
 	}
+	if p.traffic != nil {
+		err = errors.Join(err, p.traffic.close())
+	}
 	if p.directory != nil {
 		err = errors.Join(err, p.directory.close())
 	}
@@ -371,7 +383,7 @@ func (p *Plane) Close() error {
 		}
 		err = errors.Join(err, n.dry.close())
 	}
-	p.nics, p.clock, p.flows, p.loads, p.directory, p.maps, p.watched = nil, nil, nil, nil, nil, xdirectorMaps{}, nil
+	p.nics, p.clock, p.flows, p.loads, p.traffic, p.directory, p.maps, p.watched = nil, nil, nil, nil, nil, nil, xdirectorMaps{}, nil
 	p.unlock()
 	if err != nil {
 		return fmt.Errorf("close xdp plane: %w", err)
