@@ -2,6 +2,7 @@ package neigh
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -511,4 +512,54 @@ func TestLostEventsAreMadeUpFor(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func TestManyTargetsFitIntoTheNeighbourTableOfIPv6(t *testing.T) {
+	const many = 2000 // the limit for entries that are not managed, gc_thresh3, is 1024 here too
+	l := newLab(t)
+	l.address(t, l.onDirector, "eth0", "fd00::1/64")
+	eth0 := find(t, l.onLAN, "eth0")
+	var targets []netip.Addr
+	for n := range many {
+		a := netip.AddrFrom16([16]byte{0: 0xfd, 12: 1, 14: byte(n >> 8), 15: byte(n)})
+		targets = append(targets, a)
+		must(t, l.onLAN.AddrAdd(eth0, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}))
+	}
+	w, _ := l.start(t)
+	begin := time.Now()
+	w.Watch(targets, nil)
+	mac := l.mac(t)
+	await(t, w, "all are known", func(p map[netip.Addr]Hop) bool {
+		for _, a := range targets {
+			if p[a].MAC != mac {
+				return false
+			}
+		}
+		return true
+	})
+	t.Logf("%d next hops known after %v", many, time.Since(begin))
+
+	// Others fill the table until the kernel throws out what it can.
+	refused := 0
+	for n := range many {
+		a := netip.AddrFrom16([16]byte{0: 0xfd, 12: 2, 14: byte(n >> 8), 15: byte(n)})
+		err := l.onDirector.NeighSet(&netlink.Neigh{LinkIndex: l.index(t), IP: a.AsSlice(), HardwareAddr: mac[:], State: netlink.NUD_REACHABLE})
+		if errors.Is(err, unix.ENOBUFS) {
+			refused++
+		} else {
+			must(t, err)
+		}
+	}
+	ours, others := 0, 0
+	for at, e := range l.table(t) {
+		switch {
+		case e.ours() && e.mac == mac:
+			ours++
+		case at.address.Is6():
+			others++
+		}
+	}
+	if ours != many || others >= many {
+		t.Errorf("%d entries of ours and %d others (%d were refused): want %d of ours, and a table that was full", ours, others, refused, many)
+	}
 }

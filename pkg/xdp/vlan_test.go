@@ -176,3 +176,32 @@ func TestAdvertsThatMayBeOfAVLANAreLeftAloneAndThatIsSaidOnce(t *testing.T) {
 	*driver = knobs{}
 	passes(false)
 }
+
+func TestANextAgentThatKnowsNoNextHopYetGoesOnWithTheTag(t *testing.T) {
+	p := newTaggedPlane(t, tableState())
+	cfg := p.config
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := openOn(cfg, quiet(), taggedInterfaces, &knobs{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	s := tableState()
+	for n := range s.Services {
+		for m := range s.Services[n].RealServers {
+			if hop := &s.Services[n].RealServers[m].NextHop; !hop.Local {
+				*hop = lb.NextHop{}
+			}
+		}
+	}
+	apply(t, p, s)
+	for port, want := range map[uint16]packetRow{
+		80: {server: 1, egress: eth0MAC}, 84: {server: 6, egress: vlan10MAC, vlan: 10}, 85: {server: 7, egress: vlan20MAC, vlan: 20},
+	} {
+		in := packet{flags: syn, toPort: port}.bytes()
+		_, out := run(t, p, in)
+		checkFrame(t, want, in, out)
+	}
+}
