@@ -29,7 +29,7 @@ type explainer struct {
 // dryPlane is the part of xdp.Plane that explains.
 type dryPlane interface {
 	Explain(iface string, frame []byte) (lb.Explanation, error)
-	MAC(iface string) (lb.MAC, bool)
+	Arrival(iface string) (mac lb.MAC, vlan uint16, ok bool)
 }
 
 const (
@@ -133,7 +133,7 @@ func (e explainer) packet(q control.Question) (status.Explanation, error) {
 	var one status.Explanation
 	var err error
 	if on := planeOf(service, e.plane.name); on.IsXDP() && e.dry != nil {
-		one, err = e.onXDP(p, cmp.Or(q.Interface, iface))
+		one, err = e.onXDP(p, q.Interface, iface)
 	} else {
 		one, err = e.onIPVS(p, service, on)
 	}
@@ -146,14 +146,18 @@ func (e explainer) packet(q control.Question) (status.Explanation, error) {
 	return one, nil
 }
 
-// onXDP runs the packet through the copy of the program.
-func (e explainer) onXDP(p packet.Packet, iface string) (status.Explanation, error) {
-	mac, ok := e.dry.MAC(iface)
-	if !ok {
-		iface = e.cfg.Dataplane.Interfaces[0]
-		mac, _ = e.dry.MAC(iface)
+// onXDP runs the packet through the copy of the program, on the interface that was asked for, or the one that it likely comes by.
+func (e explainer) onXDP(p packet.Packet, asked, likely string) (status.Explanation, error) {
+	iface := cmp.Or(asked, likely)
+	mac, vlan, ok := e.dry.Arrival(iface)
+	if !ok && asked != "" {
+		return status.Explanation{}, fmt.Errorf("no packets are balanced on interface %q: there are %s", asked, strings.Join(e.cfg.Dataplane.Interfaces, ", "))
 	}
-	p.Destination, p.Source = mac, clientMAC
+	if !ok { // the address is on an interface without a program
+		iface = e.cfg.Dataplane.Interfaces[0]
+		mac, vlan, _ = e.dry.Arrival(iface)
+	}
+	p.Destination, p.Source, p.VLAN = mac, clientMAC, vlan
 	x, err := e.dry.Explain(iface, p.Frame())
 	if err != nil {
 		return status.Explanation{}, err

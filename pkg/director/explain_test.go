@@ -28,7 +28,9 @@ func (d *dryRun) Explain(_ string, frame []byte) (lb.Explanation, error) {
 	return d.says, err
 }
 
-func (d *dryRun) MAC(iface string) (lb.MAC, bool) { return lb.MAC{2, 0, 0, 0, 0, 1}, iface == "eth0" }
+func (d *dryRun) Arrival(iface string) (lb.MAC, uint16, bool) {
+	return lb.MAC{2, 0, 0, 0, 0, 1}, 10, iface == "eth0"
+}
 
 func explaining(dry *dryRun, state vrrp.State) explainer {
 	service := func(name, address string, first, last uint16, protocol lb.Protocol) config.Service {
@@ -114,7 +116,7 @@ func TestExplanationsSpeakOfWhatIsConfigured(t *testing.T) {
 					t.Errorf("no line %q in\n%s", want, text.String())
 				}
 			}
-			if lb.MAC(dry.asked.Destination) != (lb.MAC{2, 0, 0, 0, 0, 1}) || dry.asked.To != tt.q.To {
+			if lb.MAC(dry.asked.Destination) != (lb.MAC{2, 0, 0, 0, 0, 1}) || dry.asked.VLAN != 10 || dry.asked.To != tt.q.To {
 				t.Errorf("asked about %+v", dry.asked)
 			}
 		})
@@ -129,9 +131,11 @@ func TestWhoMistakesAServiceIsToldTheNearest(t *testing.T) {
 	}{
 		"a wrong port": {question("192.0.2.1:1", "10.0.0.100:81", ""),
 			"no service at tcp 10.0.0.100:81 is configured here; the nearest: tcp 10.0.0.100:80 (web), "},
-		"a wrong address":    {question("192.0.2.1:1", "172.16.0.2:80", "syn"), "the nearest: tcp 172.16.0.1:80 (other), "},
-		"a wrong protocol":   {question("192.0.2.1:1", "10.0.0.100:80", "udp"), "no service at udp 10.0.0.100:80 is configured here; the nearest: tcp 10.0.0.100:80 (web), "},
-		"a wrong kind":       {question("192.0.2.1:1", "10.0.0.100:80", "fin"), `no kind of packets is called "fin": there are syn, ack, udp`},
+		"a wrong address":  {question("192.0.2.1:1", "172.16.0.2:80", "syn"), "the nearest: tcp 172.16.0.1:80 (other), "},
+		"a wrong protocol": {question("192.0.2.1:1", "10.0.0.100:80", "udp"), "no service at udp 10.0.0.100:80 is configured here; the nearest: tcp 10.0.0.100:80 (web), "},
+		"a wrong kind":     {question("192.0.2.1:1", "10.0.0.100:80", "fin"), `no kind of packets is called "fin": there are syn, ack, udp`},
+		"a wrong interface": {control.Question{From: netip.MustParseAddrPort("192.0.2.1:1"), To: netip.MustParseAddrPort("10.0.0.100:80"), Interface: "eht0"},
+			`no packets are balanced on interface "eht0": there are eth0`},
 		"of two families":    {question("[2001:db8::1]:1", "10.0.0.100:80", ""), "2001:db8::1 and 10.0.0.100 are not of one family"},
 		"on IPVS, with none": {question("192.0.2.1:1", "10.0.0.100:25", ""), "service mail is on no plane now"},
 	} {

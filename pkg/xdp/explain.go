@@ -28,11 +28,7 @@ func (d *dryRun) close() error {
 }
 
 // loadDryRun loads the copy of one interface. It has memory of its own for what it notes.
-func (p *Plane) loadDryRun(n *nic) (*dryRun, error) {
-	spec, options, err := p.specOf(n)
-	if err != nil {
-		return nil, err
-	}
+func loadDryRun(spec *ebpf.CollectionSpec, options *ebpf.CollectionOptions) (*dryRun, error) {
 	if err := spec.Variables[xdirectorVarDryRun].Set(uint8(1)); err != nil {
 		return nil, fmt.Errorf("set constant %s: %w", xdirectorVarDryRun, err)
 	}
@@ -42,7 +38,7 @@ func (p *Plane) loadDryRun(n *nic) (*dryRun, error) {
 		Trace   *ebpf.Variable `ebpf:"traced"`
 	}
 	if err := spec.LoadAndAssign(&loaded, options); err != nil {
-		return nil, fmt.Errorf("load dry run for %s: %w", n.name, err)
+		return nil, err
 	}
 	return &dryRun{program: loaded.Program, trace: loaded.Trace}, nil
 }
@@ -75,26 +71,14 @@ var ErrNoInterface = errors.New("is not one that frames are balanced on")
 // packet would take its turn, the answer is what the next one gets. The frame begins with the Ethernet header; the kernel takes
 // no shorter one.
 func (p *Plane) Explain(name string, frame []byte) (lb.Explanation, error) {
+	p.explaining.Lock()
+	defer p.explaining.Unlock()
+	if err := p.readyDryRun(name); err != nil {
+		return lb.Explanation{}, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.clock == nil {
-		return lb.Explanation{}, errClosed
-	}
-	var n *nic
-	for _, candidate := range p.nics {
-		if candidate.name == name {
-			n = candidate.carrier()
-		}
-	}
-	if n == nil {
-		return lb.Explanation{}, fmt.Errorf("interface %q %w", name, ErrNoInterface)
-	}
-	if n.dry == nil {
-		var err error
-		if n.dry, err = p.loadDryRun(n); err != nil {
-			return lb.Explanation{}, err
-		}
-	}
+	n := p.nicNamed(name).carrier()
 	if err := n.dry.trace.Set(xdirectorTrace{}); err != nil {
 		return lb.Explanation{}, fmt.Errorf("clear what was noted: %w", err)
 	}
@@ -176,14 +160,54 @@ func (p *Plane) hopOf(id uint32) (hop lb.Exit) {
 	return hop
 }
 
-// MAC is the address of an interface that frames are balanced on; false: it is none.
-func (p *Plane) MAC(name string) (lb.MAC, bool) {
+// readyDryRun loads the copy of the program that sees the frames of an interface, unless it is there. That takes a while, in which
+// Apply goes on: p.explaining alone is held.
+func (p *Plane) readyDryRun(name string) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, n := range p.nics {
-		if n.name == name {
-			return n.mac, true
+	var spec *ebpf.CollectionSpec
+	var options *ebpf.CollectionOptions
+	err, n := errClosed, p.nicNamed(name)
+	switch {
+	case p.clock == nil:
+	case n == nil:
+		err = fmt.Errorf("interface %q %w", name, ErrNoInterface)
+	default:
+		n, err = n.carrier(), nil
+		if n.dry == nil {
+			spec, options, err = p.specOf(n)
 		}
 	}
-	return lb.MAC{}, false
+	p.mu.Unlock()
+	if err != nil || spec == nil {
+		return err
+	}
+	loaded, err := loadDryRun(spec, options)
+	if err != nil {
+		return fmt.Errorf("load dry run for %s: %w", n.name, err)
+	}
+	p.mu.Lock()
+	n.dry = loaded
+	p.mu.Unlock()
+	return nil
+}
+
+// Arrival is how frames come to an interface that they are balanced on: for which address, and with which VLAN id, 0 being none.
+// False: it is no such interface.
+func (p *Plane) Arrival(name string) (mac lb.MAC, vlan uint16, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.nicNamed(name)
+	if n == nil {
+		return lb.MAC{}, 0, false
+	}
+	return n.mac, n.vlan, true
+}
+
+func (p *Plane) nicNamed(name string) *nic {
+	for _, n := range p.nics {
+		if n.name == name {
+			return n
+		}
+	}
+	return nil
 }

@@ -84,6 +84,7 @@ type Plane struct {
 	warned    map[netip.Addr]string         // real servers that can't be reached in native mode, and what was said about them
 
 	flowClock     flowClock
+	explaining    sync.Mutex // held while packets are explained; taken before the others
 	counting      sync.Mutex // held while flows are counted; taken before mu
 	flowCounts    []uint64   // by server id
 	flowCountsDue time.Time
@@ -351,6 +352,8 @@ var errClosed = errors.New("xdp plane is closed")
 
 // Close lets go of everything. What is pinned stays, and forwards.
 func (p *Plane) Close() error {
+	p.explaining.Lock()
+	defer p.explaining.Unlock()
 	p.counting.Lock()
 	defer p.counting.Unlock()
 	p.mu.Lock()
