@@ -43,15 +43,20 @@ func measureSizes(scheduler lb.Scheduler, rounds, packets int) (rows []row, err 
 		known.services, syn.services, syn.flags = uint32(s.services), uint32(s.services), tcpSYN
 		syn.first = 64 << 24
 		size := fmt.Sprintf(", %s, %d x %d", scheduler, s.services, s.servers)
-		for j, c := range []*benchCase{
+		kinds := []*benchCase{
 			{name: "known flow" + size, stream: known, divide: 2},
 			{name: "new flow, stored" + size, stream: syn, creates: true, divide: 10},
-		} {
+		}
+		if s.services > 1 {
+			known.services, known.first = 1, 32<<24
+			kinds = append(kinds, &benchCase{name: "known flow" + size + ", one of them busy", stream: known, divide: 2})
+		}
+		for j, c := range kinds {
 			c.plane, c.answer = plane, actionTX
 			if i == 0 {
 				first[j] = c.name
 			} else {
-				c.wanted = wanted{of: first[j], ratio: scaleRatio}
+				c.wanted = wanted{of: first[j%2], ratio: scaleRatio}
 			}
 			cases = append(cases, c)
 		}
