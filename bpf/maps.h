@@ -20,6 +20,7 @@ enum layout_version {
 #define SERVERS_MAX 32768
 #define DIRECTORY_BITS 16 /* of the number of places in each half of `vips` and `ports` */
 #define PROBES 16	  /* a look-up there ends after so many places */
+#define SUSPECT_BITS 18
 #define BOX_FACTS_MAX 65536
 #define ROUTERS_MAX 1024
 #define PEERS_MAX 65536
@@ -544,10 +545,10 @@ struct layout {
 	enum ring_word ring_word;
 };
 
-/* `suspects`: one entry, a bit for each value that the last 12 bits of a MAC address can have; set if `boxes` may hold
- * something about such an address. It spares nearly all packets the look-ups there. */
+/* `suspects`: one entry, a bit for each value of a hash of MAC addresses; set if `boxes` may hold something about such an address.
+ * It spares nearly all packets the look-ups there: with 2,000 real servers all but those of one router in 130. */
 struct suspects {
-	__u64 bits[64];
+	__u64 bits[1 << (SUSPECT_BITS - 6)];
 };
 
 _Static_assert(sizeof(struct vip) == 32, "two virtual addresses share a cache line");

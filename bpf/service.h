@@ -238,14 +238,15 @@ static __always_inline int is_for_us(const struct packet *packet)
 	return is_at(own, packet) || (own->sibling && is_for_sibling(packet, own->sibling));
 }
 
-static __always_inline int is_suspect(const __u8 *mac)
+static __always_inline int is_suspect(const __u16 *mac)
 {
 	/* In 64 bits: the verifier of Linux 6.1 loses sight of the bounds where 32 are widened. */
-	__u64 bit = (mac[4] & 0x0fULL) << 8 | mac[5];
+	__u64 product = (mac[0] | (__u64)mac[1] << 16 | (__u64)mac[2] << 32) * DIRECTORY_FACTOR;
+	__u64 word = product >> (64 - SUSPECT_BITS + 6);
 	__u32 index = 0;
 	struct suspects *all = bpf_map_lookup_elem(&suspects, &index);
 
-	return all && all->bits[bit / 64] >> (bit % 64) & 1;
+	return all && all->bits[word] >> (product >> (64 - SUSPECT_BITS) & 63) & 1;
 }
 
 static __always_inline int is_fact(struct box_fact *fact, __u16 kind, const struct address *value)
@@ -265,7 +266,7 @@ static __always_inline int is_balanced(__u32 service, const struct packet *packe
 	struct address number = {};
 	struct box_fact fact = {};
 
-	if (!is_suspect((const __u8 *)packet->source_mac))
+	if (!is_suspect(packet->source_mac))
 		return 0;
 	__builtin_memcpy(fact.mac, packet->source_mac, sizeof(fact.mac));
 	if (is_fact(&fact, BOX_ADDRESS, sender) || is_fact(&fact, BOX_DIRECTOR, &number))

@@ -3,9 +3,11 @@ package xdp
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"time"
@@ -537,7 +539,7 @@ func (p *Plane) forgetFacts(list []xdirectorBoxFact) error {
 func (p *Plane) writeSuspects() error {
 	var all xdirectorSuspects
 	for fact := range p.tables.boxes {
-		bit := int(fact.Mac[4]&0x0f)<<8 | int(fact.Mac[5])
+		bit := suspectBit(fact.Mac)
 		all.Bits[bit/64] |= 1 << (bit % 64)
 	}
 	if all == p.tables.suspects {
@@ -548,6 +550,14 @@ func (p *Plane) writeSuspects() error {
 	}
 	p.tables.suspects = all
 	return nil
+}
+
+// suspectBit is the hash of a MAC address, as in bpf/service.h.
+func suspectBit(mac lb.MAC) uint64 {
+	const size = len(xdirectorSuspects{}.Bits) * 64
+	var word [8]byte
+	copy(word[:], mac[:])
+	return binary.LittleEndian.Uint64(word[:]) * factor >> (64 - bits.TrailingZeros(uint(size)))
 }
 
 // missing returns what is in a but not in b, in the order of kinds.
