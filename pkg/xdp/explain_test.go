@@ -194,6 +194,33 @@ func TestManyExplanationsChangeNoMap(t *testing.T) {
 	}
 }
 
+func TestExplainedAdvertsTakeNoTurnOfTheirSender(t *testing.T) {
+	p := newTestPlane(t, tableState())
+	sound := []advert{{}, {vrid: vridFast}, advert{}.six(), {version: 2}}
+	explainFrame(t, p, sound[0].bytes()) // loads the copy
+	maps := []*ebpf.Map{p.maps.Senders, p.maps.Timers, p.maps.Words, p.maps.Adverts}
+	var before []string
+	begin := time.Now()
+	for range 20 {
+		for _, a := range sound {
+			run(t, p, a.bytes())
+		}
+	}
+	for _, m := range maps {
+		before = append(before, sumOf(t, m))
+	}
+	for n := 0; time.Since(begin) < 500*time.Millisecond; n++ { // a second later the first one is news again
+		if e := explainFrame(t, p, sound[n%len(sound)].bytes()); n < len(sound) && e.Advert != "passed" {
+			t.Errorf("a sound advert is explained as %+v", e)
+		}
+	}
+	for i, m := range maps {
+		if sumOf(t, m) != before[i] {
+			t.Errorf("%s has changed", m)
+		}
+	}
+}
+
 func TestBothCopiesAgreeOnAnyPacket(t *testing.T) {
 	p := newTestPlane(t, richState())
 	openGate(t, p, "v3")
