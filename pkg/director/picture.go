@@ -274,6 +274,8 @@ func (d *Director) servicePicture(s config.Service, plane status.Plane, counters
 			FlowsCreated: traffic.FlowsCreated,
 			Flows:        traffic.Flows,
 			Active:       traffic.Active,
+
+			MaxConnections: r.MaxConnections,
 		}
 		if known, ok := d.servers[key]; ok {
 			picture.Up, picture.Reason, picture.Since = known.up, known.reason, known.since

@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -29,7 +30,22 @@ func (v Service) line(others Plane) string {
 	case plane != others.Name:
 		plane += ": " + v.Plane.Reason
 	}
-	return line + fmt.Sprintf(" (%s, %s)", plain(v.Name), plain(plane))
+	line += fmt.Sprintf(" (%s, %s)", plain(v.Name), plain(plane))
+	if refused := v.refused(); refused != "" {
+		line += " refused so far: " + refused
+	}
+	return line
+}
+
+// refused is how many packets the limits have refused, by reason: "denied 12, full 3".
+func (v Service) refused() string {
+	var list []string
+	for _, reason := range slices.Sorted(maps.Keys(v.Refused)) {
+		if n := v.Refused[reason]; n > 0 {
+			list = append(list, fmt.Sprintf("%s %d", reason, n))
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 // endpoint is where the packets of the service go: 192.168.5.100:80, [2001:db8::1]:443, 192.0.2.0/28:8000-8099, firewall mark 7.

@@ -158,24 +158,25 @@ type Override struct {
 
 // RealServer is one real server of a service.
 type RealServer struct {
-	Address       string            `json:"address"`
-	Port          uint16            `json:"port"`       // 0: the packet's
-	Weight        uint16            `json:"weight"`     // with the override of an operator
-	SlowStart     int               `json:"slow_start"` // percent of its weight that it has as yet; 0: all
-	Up            bool              `json:"up"`
-	Reason        string            `json:"reason"` // of the last check result; "no check" without one
-	Since         time.Time         `json:"since"`  // of the last change of Up
-	NextHop       string            `json:"next_hop"`
-	NextHopError  string            `json:"next_hop_error,omitempty"`
-	Checks        map[string]uint64 `json:"checks"`      // results so far by "up" and "down"
-	Transitions   map[string]uint64 `json:"transitions"` // changes of Up so far, by "up" and "down"
-	CheckDuration time.Duration     `json:"check_duration_ns"`
-	KeepsFlows    bool              `json:"keeps_flows,omitempty"` // it is down, and its flows are not scheduled afresh
-	Packets       uint64            `json:"packets"`
-	Bytes         uint64            `json:"bytes"`
-	FlowsCreated  uint64            `json:"flows_created"`
-	Flows         uint64            `json:"flows"`
-	Active        uint64            `json:"active"` // flows that are not closing
+	Address        string            `json:"address"`
+	Port           uint16            `json:"port"`       // 0: the packet's
+	Weight         uint16            `json:"weight"`     // with the override of an operator
+	SlowStart      int               `json:"slow_start"` // percent of its weight that it has as yet; 0: all
+	Up             bool              `json:"up"`
+	Reason         string            `json:"reason"` // of the last check result; "no check" without one
+	Since          time.Time         `json:"since"`  // of the last change of Up
+	NextHop        string            `json:"next_hop"`
+	NextHopError   string            `json:"next_hop_error,omitempty"`
+	Checks         map[string]uint64 `json:"checks"`      // results so far by "up" and "down"
+	Transitions    map[string]uint64 `json:"transitions"` // changes of Up so far, by "up" and "down"
+	CheckDuration  time.Duration     `json:"check_duration_ns"`
+	KeepsFlows     bool              `json:"keeps_flows,omitempty"` // it is down, and its flows are not scheduled afresh
+	Packets        uint64            `json:"packets"`
+	Bytes          uint64            `json:"bytes"`
+	FlowsCreated   uint64            `json:"flows_created"`
+	Flows          uint64            `json:"flows"`
+	Active         uint64            `json:"active"`                    // flows that are not closing
+	MaxConnections uint32            `json:"max_connections,omitempty"` // no new flows while so many are active; 0: as many as come
 }
 
 // Reload is the outcome of the last load of the configuration file.

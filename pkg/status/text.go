@@ -265,6 +265,8 @@ func (s *Status) server(r RealServer) string {
 		state = "DOWN, keeps its flows"
 	case r.Up && r.Weight == 0:
 		state = "up, drained"
+	case r.Up && r.MaxConnections > 0 && r.Active >= uint64(r.MaxConnections):
+		state = fmt.Sprintf("up, full (%d)", r.MaxConnections)
 	case r.SlowStart > 0:
 		state = fmt.Sprintf("up, starts with %d %%", r.SlowStart)
 	}

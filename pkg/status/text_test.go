@@ -62,7 +62,9 @@ func busy() *Status {
 				{Address: "192.168.5.103", Port: 443, Up: true, Reason: "connected", Flows: 1},
 				{Address: "192.168.5.104", Port: 443, Weight: 5, Reason: "timeout", KeepsFlows: true},
 				{Address: "192.168.5.105", Port: 443, Weight: 2, Up: true, Reason: "connected", SlowStart: 30},
+				{Address: "192.168.5.106", Port: 443, Weight: 2, Up: true, Reason: "connected", Flows: 70, Active: 50, MaxConnections: 50},
 			},
+			Refused: map[string]uint64{"full": 3, "denied": 12, "rate_new": 0},
 		}, {
 			Name: "mail", Address: "192.168.5.102", Port: 25, Protocol: "tcp", Scheduler: "wrr", Plane: Plane{Name: "xdp-native"},
 			Quorum: Quorum{Weight: 1, Needed: 2}, SorryServer: &SorryServer{Address: "192.168.5.109", Port: 25, NextHopError: "no on-link route to 192.168.5.109"},
