@@ -97,6 +97,7 @@ func TestAbsorbedAdvertsEndInATakeover(t *testing.T) {
 }
 
 func TestBadAdvertsEndInTheDriverButOneOfASecond(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 1)
 		c.start(c.service())

@@ -42,7 +42,7 @@ var scenarios = map[string][]string{
 	"TestRealServerWithoutMACGetsNoConnection":                  everyPlane,
 	"TestCleanStopAndReturnLoseNoRequest":                       everyPlane,
 	"TestKilledAgentForwardsOnAndIsAdopted":                     everyPlane,
-	"TestDownloadGoesOnByteForByte":                             everyPlane,
+	"TestDownloadGoesOnByteForByte":                             hostXDP,
 	"TestOpenConnectionOutlivesTheAgent":                        everyPlane,
 	"TestOpenConnectionsOutliveAPlannedHandover":                hostXDP,
 	"TestLostDirectorIsReplacedInTime":                          everyPlane,
