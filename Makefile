@@ -57,7 +57,7 @@ test-vm: build ## The whole system on the IPVS plane and on kernel 6.1, in a vir
 	$(STEP) 'the virtual machine' env LAB=1 go test -count=1 -timeout 5m ./test/vm
 	$(STEP) 'IPVS on kernel 6.1' env LAB=1 CGO_ENABLED=0 go test -count=1 -exec $(VM) -timeout 5m ./pkg/ipvs
 	$(STEP) 'packets and adverts in XDP on kernel 6.1' env LAB=1 CGO_ENABLED=0 \
-		go test -count=1 -exec $(VM) -timeout 5m -run 'Packet|Kernel|Frames(Reach|AreSent)|Forwarding|Absorb|Filter|Release|Silent|Timer' ./pkg/xdp
+		go test -count=1 -exec $(VM) -timeout 5m -run 'Kernel|EachPacket|BothCopies|FramesReach|ForwardingGoesOn|ASilentMaster|ReleaseIsFinal|ReloadLeavesTheTimers' ./pkg/xdp
 	$(STEP) 'end to end on IPVS, on kernel 6.1' env LAB=1 CGO_ENABLED=0 VM_TIMEOUT=600 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector \
 		tools/gotest bin/test/e2e-vm.txt -v -count=1 -exec $(VM) -timeout 10m ./test/e2e
 	$(STEP) 'which scenario has passed on which plane' tools/planes 'xdp-native xdp-generic ipvs none' bin/test/e2e.txt bin/test/e2e-vm.txt
