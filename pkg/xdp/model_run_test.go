@@ -110,12 +110,12 @@ func (b *pair) counted() error {
 	return nil
 }
 
-// steady is a state without adverts, and without what depends on the time of day.
+// steady is a state without adverts and without limits: the model has neither.
 func steady(s lb.State) lb.State {
 	s.Routers = nil
 	s.Services = slices.DeleteFunc(s.Services, func(s lb.Service) bool {
 		l := s.Limits
-		return len(l.Allow)+len(l.Deny) > 0 || l.Packets != (lb.Rate{}) || l.New != (lb.Rate{})
+		return s.Capped() || len(l.Allow)+len(l.Deny) > 0 || l.Packets != (lb.Rate{}) || l.New != (lb.Rate{})
 	})
 	for i := range s.Services {
 		s.Services[i].NewFlows = math.MaxUint32
@@ -307,6 +307,7 @@ func rarely(random *rand.Rand, p packet) packet {
 			p = first6(p)
 		}
 	case 3:
+		p.fragment = []uint16{0, 0, 2, 3}[random.IntN(4)]
 		if p = later4(p); p.to.Is6() {
 			p = later6(p)
 		}

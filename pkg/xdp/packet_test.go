@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -276,6 +277,18 @@ func TestEachPacketGetsItsVerdict(t *testing.T) {
 	for _, fate := range fateNames {
 		if fate == "" || fates[fate] == 0 {
 			t.Errorf("no row raises adverts %q", fate)
+		}
+	}
+}
+
+func TestTheDocsNameEveryVerdictAndReason(t *testing.T) {
+	text, err := os.ReadFile("../../docs/packets.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range slices.Concat(verdictNames[:], dropNames[:]) {
+		if !bytes.Contains(text, []byte("`"+name+"`")) {
+			t.Errorf("docs/packets.md doesn't say what %q is", name)
 		}
 	}
 }
