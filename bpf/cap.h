@@ -17,18 +17,24 @@ static __always_inline int is_at_cap(__u32 server)
 	return load && load->cap && *(volatile __s64 *)&load->active >= (__s64)load->cap;
 }
 
-/* The id of the first server behind the start, in the order of the ring, that may have another flow; 0: of as many as we look at
- * there is none; negative: the ring is empty. */
-__attribute__((noinline)) int next_below_cap(__u32 service, __u64 start)
+/* The id of the server that a new flow gets: the chosen one, or the first one behind the start, in the order of the ring, that may
+ * have another flow. 0: the ring is empty; negative: of as many as we look at there is none. What isn't stored must go where its
+ * next packet goes: to the chosen one or nowhere. */
+__attribute__((noinline)) int server_below_cap(__u32 service, __u64 start, __u32 chosen, __u32 stored)
 {
 	struct ring_view view;
 
+	if (chosen && !is_at_cap(chosen))
+		return chosen;
 	if (!look_at_ring(service, &view))
-		return -1;
+		return 0;
 	for (__u32 i = 1; i <= CAP_PROBES; i++) {
 		__u64 place = (start + i) % view.turns;
-		__u32 id = server_at(&view, place);
+		__u32 id;
 
+		if (!stored)
+			break;
+		id = server_at(&view, place);
 		if (!is_at_cap(id) && live_server(id)) {
 			note(why, WHY_ROOM);
 			note(place, place);
@@ -38,5 +44,5 @@ __attribute__((noinline)) int next_below_cap(__u32 service, __u64 start)
 		if (i >= view.turns)
 			break;
 	}
-	return 0;
+	return -1;
 }

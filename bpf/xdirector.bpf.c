@@ -101,12 +101,11 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 	}
 	if (!chosen) {
 		chosen = next_in_ring(id, service, room.place && begins(packet) ? turn : 0, &packet->source, hash, &start);
-		if (service->flags & SERVICE_CAPPED && begins(packet) && (!chosen || is_at_cap(chosen))) {
-			/* What isn't stored must go where its next packet goes. */
-			below = room.place ? next_below_cap(id, start) : 0;
-			if (!below)
+		if (service->flags & SERVICE_CAPPED && begins(packet)) {
+			below = server_below_cap(id, start, chosen, room.place != 0);
+			if (below < 0)
 				return refuse_flow(id, packet);
-			chosen = below > 0 ? below : 0;
+			chosen = below;
 		}
 	}
 	if (chosen)
