@@ -91,17 +91,47 @@ func Capture(ctx context.Context, pinPath string, w Watch, each func(Captured) e
 	if err := unix.Flock(int(folder.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return 0, fmt.Errorf("capture: somebody captures under %s already: %w", pinPath, err)
 	}
-	captured, watched, err := p.captured()
-	if err != nil {
-		return 0, fmt.Errorf("capture: %w", err)
+	for {
+		captured, watched, err := p.captured()
+		if err != nil {
+			return missed, fmt.Errorf("capture: %w", err)
+		}
+		more, err := capture(ctx, captured, watched, wire, p.replaced, each)
+		missed += more
+		if !errors.Is(err, errNewPrograms) {
+			return missed, err
+		}
 	}
-	defer captured.Close()
-	defer watched.Close()
-	return capture(ctx, captured, watched, wire, each)
 }
 
-// capture has the programs copy what is wanted until ctx ends.
-func capture(ctx context.Context, captured, watched *ebpf.Map, wire xdirectorWatch, each func(Captured) error) (missed uint64, err error) {
+// errNewPrograms says that another agent has come with its programs.
+var errNewPrograms = errors.New("there are other programs now")
+
+// replaced says that the programs which are attached don't write to this ring. None at all may be on the way.
+func (p pins) replaced(captured *ebpf.Map) bool {
+	now, watched, err := p.captured()
+	if err != nil {
+		return false
+	}
+	defer now.Close()
+	defer watched.Close()
+	before, err := captured.Info()
+	if err != nil {
+		return false
+	}
+	after, err := now.Info()
+	if err != nil {
+		return false
+	}
+	was, _ := before.ID()
+	is, _ := after.ID()
+	return was != is
+}
+
+// capture has the programs copy what is wanted until ctx ends, or they are replaced. It closes the two maps.
+func capture(ctx context.Context, captured, watched *ebpf.Map, wire xdirectorWatch, replaced func(*ebpf.Map) bool, each func(Captured) error) (missed uint64, err error) {
+	defer captured.Close()
+	defer watched.Close()
 	memory, words, err := mapValues[xdirectorWatch](watched)
 	if err != nil {
 		return 0, fmt.Errorf("capture: %w", err)
@@ -118,7 +148,7 @@ func capture(ctx context.Context, captured, watched *ebpf.Map, wire xdirectorWat
 	atomic.StoreUint64(&shared.Until, 0) // what an earlier one, which was killed, wanted
 	*shared = wire
 	defer atomic.StoreUint64(&shared.Until, 0)
-	err = read(reader, &shared.Until, each)
+	err = read(reader, &shared.Until, func() bool { return replaced(captured) }, each)
 	return atomic.LoadUint64(&shared.Missed), err
 }
 
@@ -196,8 +226,8 @@ func Verdicts() []string {
 // Drops are the names of the reasons to drop a frame.
 func Drops() []string { return slices.Clone(dropNames[:]) }
 
-// read gives each what comes, and asks the programs to go on.
-func read(reader *ringbuf.Reader, until *uint64, each func(Captured) error) error {
+// read gives each what comes, and asks the programs to go on. When nothing comes, they may be others by now.
+func read(reader *ringbuf.Reader, until *uint64, replaced func() bool, each func(Captured) error) error {
 	for {
 		now := monotonic()
 		atomic.StoreUint64(until, uint64(now+captureLease))
@@ -205,6 +235,9 @@ func read(reader *ringbuf.Reader, until *uint64, each func(Captured) error) erro
 		record, err := reader.Read()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
+			if replaced() {
+				return errNewPrograms
+			}
 			continue
 		case errors.Is(err, ringbuf.ErrClosed):
 			return nil

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/lb"
@@ -44,7 +45,8 @@ func capturing(t *testing.T, p *Plane, w Watch, frames ...[]byte) (list []Captur
 		}
 		ran <- nil
 	}()
-	missed, err = capture(ctx, p.maps.Captured, p.watched, wire, func(c Captured) error {
+	captured, watch := cloned(t, p.maps.Captured), cloned(t, p.watched)
+	missed, err = capture(ctx, captured, watch, wire, func(*ebpf.Map) bool { return false }, func(c Captured) error {
 		c.Frame = bytes.Clone(c.Frame)
 		list = append(list, c)
 		if bytes.Equal(c.Frame, frames[len(frames)-1]) {
@@ -62,6 +64,15 @@ func capturing(t *testing.T, p *Plane, w Watch, frames ...[]byte) (list []Captur
 		t.Error("the programs go on capturing")
 	}
 	return list, missed
+}
+
+func cloned(t *testing.T, m *ebpf.Map) *ebpf.Map {
+	t.Helper()
+	clone, err := m.Clone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return clone
 }
 
 func TestWhatIsWantedIsCaptured(t *testing.T) {

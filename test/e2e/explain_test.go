@@ -7,10 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/xdirector/xdirector/pkg/packet"
 	"github.com/xdirector/xdirector/pkg/status"
+	"github.com/xdirector/xdirector/test/lab"
 )
 
 // explain asks a director what becomes of a packet to port 80 of the VIP.
@@ -62,6 +65,9 @@ func TestExplanationsAndCapturesSayWhatHappens(t *testing.T) {
 		if plane != ipvs {
 			c.capture()
 		}
+		if plane == native {
+			c.captureOverARestart()
+		}
 	})
 }
 
@@ -91,6 +97,37 @@ func (c *cluster) capture() {
 	c.ok(err)
 	if strings.Count(string(text), "tx to ") != 20 {
 		c.t.Error("the packets have no comment with their verdict")
+	}
+}
+
+// captureOverARestart has an agent come with new programs while somebody captures.
+func (c *cluster) captureOverARestart() {
+	c.t.Helper()
+	load := c.load()
+	defer load.Stop()
+	type result struct {
+		out []byte
+		err error
+	}
+	captured := make(chan result, 1)
+	go func() {
+		out, err := c.d[0].Command("capture", "--filter", "port 80 and verdict sent", "--json", "--duration", "6s", "--rate", "50")
+		captured <- result{out, err}
+	}()
+	_, err := c.d[0].Signal(lab.Agent, syscall.SIGKILL)
+	c.ok(err)
+	c.restarted(c.d[0], lab.Agent, 1)
+	c.ok(c.d[0].Process().WaitLog(c.t.Context(), patience, "msg=ready", 2))
+	ready := time.Now()
+	r := <-captured
+	c.ok(r.err)
+	var last struct{ Time time.Time }
+	for line := range strings.Lines(string(r.out)) {
+		c.ok(json.Unmarshal([]byte(line), &last))
+	}
+	// What is idle for a second finds the new programs.
+	if since := time.Since(ready); since > 3*time.Second && last.Time.Before(ready.Add(time.Second)) {
+		c.t.Errorf("nothing is captured %s after a restart of the agent: the last packet is of %s", since, last.Time)
 	}
 }
 
