@@ -43,7 +43,7 @@ real server, dropped and why, or left to the kernel. tcpdump sees only the last 
 passed to the election, absorbed, or dropped and why. It ends by Ctrl-C, after --count packets or after --duration.
 
 -w writes a pcapng file for Wireshark and tcpdump -r, with what became of each packet as its comment. Of each packet its first
-250 bytes are kept. At most --rate packets a second are shown, and it is told how many more there were: choose with --filter.
+254 bytes are kept. At most --rate packets a second are shown, and it is told how many more there were: choose with --filter.
 One capture at a time is possible. While there is none, it costs the packets nothing.
 
 EXPRESSION is one or more of these, of which all must hold; "and" between them may be left out:
@@ -70,7 +70,7 @@ EXPRESSION is one or more of these, of which all must hold; "and" between them m
 	c.Flags().StringVarP(&f.file, "write", "w", "", "write them to the pcapng `FILE` instead of showing them; - is stdout")
 	c.Flags().IntVar(&f.count, "count", 0, "end after this `NUMBER` of packets; 0: never")
 	c.Flags().DurationVar(&f.duration, "duration", 0, "end after this `TIME` (10s, 5m); 0: never")
-	c.Flags().Uint32Var(&f.rate, "rate", 1000, "so many packets a second at most")
+	c.Flags().Uint32Var(&f.rate, "rate", 1000, "`NUMBER` of packets a second at most")
 	return c
 }
 

@@ -223,8 +223,10 @@ func Verdicts() []string {
 	return list
 }
 
-// Drops are the names of the reasons to drop a frame.
-func Drops() []string { return slices.Clone(dropNames[:]) }
+// Drops are the names of the reasons to drop a frame to a service.
+func Drops() []string {
+	return slices.DeleteFunc(slices.Clone(dropNames[:]), func(name string) bool { return strings.HasPrefix(name, "advert_") })
+}
 
 // read gives each what comes, and asks the programs to go on. When nothing comes, they may be others by now.
 func read(reader *ringbuf.Reader, until *uint64, replaced func() bool, each func(Captured) error) error {

@@ -225,6 +225,12 @@ func TestBothCopiesAgreeOnAnyPacket(t *testing.T) {
 	p := newTestPlane(t, richState())
 	openGate(t, p, "v3")
 	random := rand.New(rand.NewPCG(9, 10))
+	for _, size := range []int{1500, 9000, 16 << 10} {
+		frame := packet{flags: ack, payload: size - 54}.bytes()
+		if e := checkAgreement(t, p, frame); e.Verdict != "tx" || !bytes.Equal(e.Frame[12:], frame[12:]) {
+			t.Errorf("a frame of %d bytes is explained as %s", size, e.Verdict)
+		}
+	}
 	seen := map[string]int{}
 	for range 10_000 {
 		seen[checkAgreement(t, p, anyTraffic(random)).Verdict]++
