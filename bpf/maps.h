@@ -20,7 +20,7 @@ enum layout_version {
 #define SERVERS_MAX 32768
 #define DIRECTORY_BITS 16 /* of the number of places in each half of `vips` and `ports` */
 #define PROBES 16	  /* a look-up there ends after so many places */
-#define SUSPECT_BITS 18
+#define SUSPECT_BITS 20
 #define BOX_FACTS_MAX 65536
 #define ROUTERS_MAX 1024
 #define PEERS_MAX 65536
@@ -546,7 +546,7 @@ struct layout {
 };
 
 /* `suspects`: one entry, a bit for each value of a hash of MAC addresses; set if `boxes` may hold something about such an address.
- * It spares nearly all packets the look-ups there: with 2,000 real servers all but those of one router in 130. */
+ * It spares nearly all packets the look-ups there: with 2,000 real servers all but those of one router in 500. */
 struct suspects {
 	__u64 bits[1 << (SUSPECT_BITS - 6)];
 };

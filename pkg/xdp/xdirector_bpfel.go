@@ -470,7 +470,7 @@ type xdirectorSourceKey struct {
 
 type xdirectorSuspects struct {
 	_    structs.HostLayout
-	Bits [4096]uint64
+	Bits [16384]uint64
 }
 
 type xdirectorTimer struct {
