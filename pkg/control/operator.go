@@ -42,18 +42,20 @@ type failover struct {
 	For      string `json:"for,omitempty"` // a Go duration; empty: until it is taken back
 }
 
+// reply answers a command of an operator with its order.
+func reply(w http.ResponseWriter, order any, err error) {
+	switch {
+	case errors.Is(err, ErrUnknown):
+		answer(w, http.StatusNotFound, failure{err.Error()})
+	case err != nil:
+		answer(w, http.StatusUnprocessableEntity, failure{err.Error()})
+	default:
+		answer(w, http.StatusOK, order)
+	}
+}
+
 // operate adds the commands of operators.
 func operate(mux *http.ServeMux, d Operator, lim limits) {
-	reply := func(w http.ResponseWriter, o Order, err error) {
-		switch {
-		case errors.Is(err, ErrUnknown):
-			answer(w, http.StatusNotFound, failure{err.Error()})
-		case err != nil:
-			answer(w, http.StatusUnprocessableEntity, failure{err.Error()})
-		default:
-			answer(w, http.StatusOK, o)
-		}
-	}
 	mux.HandleFunc("POST /v1/failover", func(w http.ResponseWriter, r *http.Request) {
 		f, span, err := readFailover(http.MaxBytesReader(w, r.Body, lim.body))
 		if err != nil {

@@ -49,16 +49,6 @@ type serverOrder struct {
 
 // operateServers adds the commands of operators about real servers.
 func operateServers(mux *http.ServeMux, d Servers, lim limits) {
-	reply := func(w http.ResponseWriter, o ServerOrder, err error) {
-		switch {
-		case errors.Is(err, ErrUnknown):
-			answer(w, http.StatusNotFound, failure{err.Error()})
-		case err != nil:
-			answer(w, http.StatusUnprocessableEntity, failure{err.Error()})
-		default:
-			answer(w, http.StatusOK, o)
-		}
-	}
 	mux.HandleFunc("POST /v1/drain", func(w http.ResponseWriter, r *http.Request) {
 		o, server, deadline, err := readServerOrder(http.MaxBytesReader(w, r.Body, lim.body), false)
 		if err != nil {
