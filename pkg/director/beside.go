@@ -101,14 +101,14 @@ func (b *both) applyIPVS(ctx context.Context, s lb.State) error {
 	return err
 }
 
-// besides says whether IPVS is there, why not if a service needs it, and what is set otherwise than it needs.
-func (b *both) besides() (failed error, differences []string) {
+// besides says what is set otherwise than IPVS needs, and why it is not there if a service needs it.
+func (b *both) besides() (differences []string, failed error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if reporter, ok := b.ipvs.(interface{ Differences() []string }); ok {
 		differences = reporter.Differences()
 	}
-	return b.failed, differences
+	return differences, b.failed
 }
 
 // Fits says why XDP has no room for its part of a wish.

@@ -107,7 +107,7 @@ func TestIPVSThatCantBeHadHoldsUpOnlyWhatNeedsIt(t *testing.T) {
 	if diff := cmp.Diff([]string{"xdp has a"}, story()); diff != "" {
 		t.Errorf("planes (-want +got):\n%s", diff)
 	}
-	if failed, _ := b.besides(); failed == nil {
+	if _, failed := b.besides(); failed == nil {
 		t.Error("the failure is not in the picture")
 	}
 	missing = nil
@@ -133,7 +133,7 @@ func TestBothPlanesAreCountedAndLeftAndRemoved(t *testing.T) {
 	if err != nil || len(c.RealServers) != 2 {
 		t.Errorf("counters %+v, %v, want those of both planes", c, err)
 	}
-	if _, differences := b.besides(); len(differences) != 1 || differences[0] != "ipvs differs" {
+	if differences, _ := b.besides(); len(differences) != 1 || differences[0] != "ipvs differs" {
 		t.Errorf("differences %q", differences)
 	}
 	story()

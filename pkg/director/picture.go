@@ -194,7 +194,7 @@ func (d *Director) planePicture(s config.Service, others status.Plane) status.Pl
 	if !beside {
 		return status.Plane{Reason: lacks(s, true)}
 	}
-	failed, differences := b.besides()
+	differences, failed := b.besides()
 	if failed != nil {
 		return status.Plane{Reason: s.OnlyIPVS() + ", and it can't be had: " + failed.Error()}
 	}
