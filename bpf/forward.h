@@ -60,13 +60,13 @@ static __always_inline void count(const struct decision *decision, const struct 
 		return;
 	}
 	frame = bpf_map_lookup_elem(&frames, &slot);
-	if (frame && decision->verdict < VERDICT_COUNT)
+	if (frame && decision->verdict < VERDICT_COUNT) {
 		frame->verdicts[decision->verdict]++;
-	if (frame && decision->verdict == VERDICT_DROP && decision->drop_reason < DROP_COUNT)
-		frame->drops[decision->drop_reason]++;
-	if (frame && decision->unstored)
-		frame->unstored++;
-
+		if (decision->verdict == VERDICT_DROP && decision->drop_reason < DROP_COUNT)
+			frame->drops[decision->drop_reason]++;
+		if (decision->unstored)
+			frame->unstored++;
+	}
 	if (!decision->server_id)
 		return;
 	place = bpf_get_smp_processor_id() * SERVERS_MAX + decision->server_id;
@@ -98,12 +98,10 @@ static __noinline int retag(struct xdp_md *ctx, __u32 vlan, __u32 tagged)
 	return 1;
 }
 
-/* Both addresses in 2-byte steps: that much alignment a frame has on every machine. */
 static __always_inline int rewrite(struct xdp_md *ctx, const struct server *server, const struct packet *packet)
 {
-	const __u16 *from = (const __u16 *)server->destination;
 	struct cursor cursor;
-	__u16 *to;
+	void *to;
 
 	if ((packet->tagged | server->vlan) && !retag(ctx, server->vlan, packet->tagged))
 		return 0;
@@ -112,8 +110,7 @@ static __always_inline int rewrite(struct xdp_md *ctx, const struct server *serv
 	to = take(&cursor, sizeof(struct ethernet_header));
 	if (!to)
 		return 0;
-	for (int i = 0; i < 6; i++)
-		to[i] = from[i];
+	copy_macs(to, server->destination);
 	return 1;
 }
 
