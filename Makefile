@@ -51,7 +51,7 @@ test-unit: ## Packages, packet tables, lab, architecture (root)
 	$(STEP) 'packages on this kernel' env LAB=1 go test -p 1 -count=1 -timeout 5m $(UNIT)
 
 test-e2e: build ## The whole system on the XDP plane, in namespaces (root)
-	$(STEP) 'end to end on XDP, on this kernel' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e.txt -v -count=1 -parallel 5 -timeout 9m ./test/e2e
+	$(STEP) 'end to end on XDP, on this kernel' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e.txt -v -count=1 -parallel 4 -timeout 9m ./test/e2e
 
 test-vm: build ## The whole system on the IPVS plane and on kernel 6.1, in a virtual machine (root)
 	$(STEP) 'the virtual machine' env LAB=1 go test -count=1 -timeout 5m ./test/vm
