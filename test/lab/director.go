@@ -265,7 +265,11 @@ func (d *Director) Install(text []byte) error {
 			return fmt.Errorf("install the binary: %w", err)
 		}
 	}
-	if err := os.WriteFile(path+".new", text, 0o755); err != nil {
+	// A child that is forked meanwhile would have the file open for writing for a moment, and the kernel starts no such file.
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(path+".new", text, 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		return fmt.Errorf("install the binary: %w", err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {
