@@ -36,6 +36,7 @@ func (c *cluster) nameOf(address string) string {
 }
 
 func TestExplanationsAndCapturesSayWhatHappens(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 3)
 		c.start(c.service())

@@ -156,6 +156,7 @@ services:
 `
 
 func TestMinimalConfigurationForwards(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 2)
 		d := c.d[0]

@@ -74,6 +74,7 @@ func TestFloodedFrameIsNotForwarded(t *testing.T) {
 // and BACKUP, where each of them gets frames, and once with two MASTERs that don't hear one another. IPVS can't tell a
 // frame that another MASTER has balanced, so that it is safe there with one MASTER only.
 func TestDirectorsBehindEachOtherCirculateNothing(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		for _, masters := range []int{1, 2} {
 			if masters == 2 && plane == ipvs {

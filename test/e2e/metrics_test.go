@@ -127,6 +127,7 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 }
 
 func TestCountersOfElectionsGoOnWhenTheAgentRestarts(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, _ string) {
 		c := newCluster(t, "", 2, 0)
 		c.start()

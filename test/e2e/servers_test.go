@@ -63,6 +63,7 @@ func TestFailedRealServerLeavesAndComesBack(t *testing.T) {
 }
 
 func TestRealServerWithoutMACGetsNoConnection(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 2)
 		s := c.service()
