@@ -11,8 +11,9 @@ VERSION := $(shell git -c safe.directory='*' describe --tags --always --dirty 2>
 STEP := @tools/step
 VM := $(CURDIR)/test/vm/exec
 STATICCHECK := go tool -modfile=tools/go.mod staticcheck
-# What runs on the host in seconds, the longest first, beside the others; the rest of test/ has steps of its own.
-UNIT := ./pkg/xdp ./cmd/... ./pkg/... ./test/arch ./test/bench ./test/lab
+# What runs on the host in seconds, the longest first; the rest of test/ has steps of its own. Elections are about time, so
+# that package is alone.
+UNIT := ./pkg/xdp ./cmd/... $(filter-out ./pkg/ha ./pkg/xdp,$(patsubst %/,%,$(wildcard ./pkg/*/))) ./test/arch ./test/bench ./test/lab
 FUZZTIME ?= 30s
 
 # Debian packages. clang is pinned: another version makes other objects.
@@ -47,6 +48,7 @@ test-static: deps-generate ## Format, vet, staticcheck, generated files
 	$(STEP) 'the generated files are those of bpf/' tools/check-generate
 
 test-unit: ## Packages, packet tables, lab, architecture (root)
+	$(STEP) 'the election on this kernel' env LAB=1 go test -count=1 -timeout 5m ./pkg/ha
 	$(STEP) 'packages on this kernel' env LAB=1 go test -p 2 -count=1 -timeout 5m $(UNIT)
 
 test-e2e: build ## The whole system on the XDP plane, in namespaces (root)
@@ -62,7 +64,7 @@ test-vm: build ## The whole system on the IPVS plane and on kernel 6.1, in a vir
 	$(STEP) 'which scenario has passed on which plane' tools/planes 'xdp-native xdp-generic ipvs none' bin/test/e2e.txt bin/test/e2e-vm.txt
 
 test-long: deps-long build ## What takes longer: race detector, fuzzing, repetitions (root)
-	$(STEP) 'packages with the race detector' env LAB=1 CGO_ENABLED=1 go test -race -p 1 -count=1 -timeout 20m $(UNIT)
+	$(STEP) 'packages with the race detector' env LAB=1 CGO_ENABLED=1 go test -race -p 1 -count=1 -timeout 20m ./pkg/ha $(UNIT)
 	$(STEP) 'fuzzing' tools/fuzz 2m
 	$(STEP) 'a million bad adverts on the wire' env LAB=1 XDIRECTOR_ADVERTS=1000000 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector \
 		tools/gotest bin/test/adverts.txt -v -count=1 -timeout 10m -run TestOnlyValidAdvertsChangeAState ./test/e2e
