@@ -98,7 +98,7 @@ func (d *drainage) look(ctx context.Context) (*status.Override, error) {
 // text is how many flows are left, in words.
 func (d *drainage) text() string {
 	if d.left == nil {
-		return "flows not counted yet"
+		return "an unknown number of flows"
 	}
 	return d.left.Left()
 }

@@ -264,7 +264,6 @@ func (d *Director) loop(ctx context.Context) error {
 			d.onTracked(seen)
 		case command := <-d.commands:
 			command()
-			d.publish()
 		case <-d.expiry:
 			d.ordered()
 			d.apply(ctx)

@@ -157,11 +157,15 @@ func (d *Director) Maintenance(ctx context.Context, on bool) (control.Order, err
 	return result, err
 }
 
-// command has the loop do something.
+// command has the loop do something. When it returns, the picture of the whole shows what that changed.
 func (d *Director) command(ctx context.Context, do func() error) error {
 	done := make(chan error, 1)
 	select {
-	case d.commands <- func() { done <- do() }:
+	case d.commands <- func() {
+		err := do()
+		d.publish()
+		done <- err
+	}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -26,7 +26,7 @@ func operated(t *testing.T, dir string) (*Director, *fakeElection) {
 	d.ha, d.log = e, slog.New(slog.DiscardHandler)
 	d.cfg.Instances = []config.Instance{{Name: "a", Version: 2, AdvertInterval: 5 * time.Second}, {Name: "b", Version: 3, AdvertInterval: 100 * time.Millisecond}, {Name: "c", Version: 3, AdvertInterval: 20 * time.Second}}
 	d.cfg.SyncGroups = []config.SyncGroup{{Name: "both", Instances: []string{"b", "c"}}}
-	d.commands = make(chan func())
+	d.commands, d.meter = make(chan func()), newMeter()
 	d.recallOperator()
 	d.startTracking()
 	d.setExpiry()

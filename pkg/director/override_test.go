@@ -77,6 +77,9 @@ func TestDrainLastsUntilItIsTakenBackAndItsFlowsUntilTheDeadline(t *testing.T) {
 			if left := time.Until(o.Deadline); deadline > 0 && left != deadline || deadline == 0 && !o.Deadline.IsZero() {
 				t.Errorf("the deadline is %s", o.Deadline)
 			}
+			if seen := d.Status().Overrides; len(seen) != 1 || !seen[0].Until.Equal(o.Deadline) {
+				t.Errorf("the command has ended, and the status shows the overrides %+v", seen)
+			}
 			wantParts(t, d, p, part{1, true}, part{0, true})
 		}
 		drain(0, true)

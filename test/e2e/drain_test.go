@@ -106,7 +106,7 @@ func TestDrainedRealServerKeepsItsConnections(t *testing.T) {
 		_, err = d.Command("undrain", target(idle))
 		c.ok(err)
 		c.goesTo("one is back", free, idle)
-		_, err = d.Command("drain", target(mine), "--deadline", "1s", "--wait")
+		_, err = d.Command("drain", target(mine), "--deadline", "3s", "--wait")
 		if err == nil || !strings.Contains(err.Error(), "exit status 1: xdirector: the deadline of draining "+target(mine)+" is over: 1 flow left") {
 			t.Errorf("drain --wait for a deadline: %v", err)
 		}
