@@ -52,6 +52,7 @@ type Director struct {
 	opts    Options
 	log     *slog.Logger
 	picture atomic.Pointer[status.Status]
+	events  status.Feed
 	reloads chan reload
 	reading chan struct{} // one value: a reload is under way
 	stops   chan struct{}

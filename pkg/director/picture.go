@@ -30,6 +30,9 @@ func (d *Director) Status() *status.Status {
 	return s
 }
 
+// Events returns the feed of what changes from picture to picture.
+func (d *Director) Events() *status.Feed { return &d.events }
+
 // publish makes a new picture of the whole.
 func (d *Director) publish() {
 	s := &status.Status{
@@ -64,7 +67,7 @@ func (d *Director) publish() {
 		s.Interfaces = append(s.Interfaces, i)
 	}
 	sort.Slice(s.Interfaces, func(a, b int) bool { return s.Interfaces[a].Name < s.Interfaces[b].Name })
-	d.picture.Store(s)
+	d.events.Publish(status.Changes(d.picture.Swap(s), s))
 }
 
 // unhealthy says what is not as configured; empty: nothing.
