@@ -12,7 +12,7 @@ import (
 
 // line is the service's own line, with the reason for its plane if the others are on another one.
 func (v Service) line(others Plane) string {
-	what := fmt.Sprintf("%-4s %s", strings.ToUpper(v.Protocol), v.endpoint())
+	what := fmt.Sprintf("%-4s %s", strings.ToUpper(v.Protocol), v.Endpoint())
 	if v.FirewallMark != 0 {
 		what = fmt.Sprintf("%-4s %d", "FWM", v.FirewallMark)
 	}
@@ -31,14 +31,14 @@ func (v Service) line(others Plane) string {
 		plane += ": " + v.Plane.Reason
 	}
 	line += fmt.Sprintf(" (%s, %s)", plain(v.Name), plain(plane))
-	if refused := v.refused(); refused != "" {
+	if refused := v.RefusedText(); refused != "" {
 		line += " refused so far: " + refused
 	}
 	return line
 }
 
-// refused is how many packets the limits have refused, by reason: "denied 12, full 3".
-func (v Service) refused() string {
+// RefusedText is how many packets the limits have refused, by reason: "denied 12, full 3".
+func (v Service) RefusedText() string {
 	var list []string
 	for _, reason := range slices.Sorted(maps.Keys(v.Refused)) {
 		if n := v.Refused[reason]; n > 0 {
@@ -48,8 +48,8 @@ func (v Service) refused() string {
 	return strings.Join(list, ", ")
 }
 
-// endpoint is where the packets of the service go: 192.168.5.100:80, [2001:db8::1]:443, 192.0.2.0/28:8000-8099, firewall mark 7.
-func (v Service) endpoint() string {
+// Endpoint is where the packets of the service go: 192.168.5.100:80, [2001:db8::1]:443, 192.0.2.0/28:8000-8099, firewall mark 7.
+func (v Service) Endpoint() string {
 	if v.FirewallMark != 0 {
 		return fmt.Sprintf("firewall mark %d", v.FirewallMark)
 	}

@@ -18,12 +18,12 @@ import (
 // and a line "warning: ..." for everything that an operator should look at. It returns the error of the write.
 func (s *Status) Text(w io.Writer) error {
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "Director %s, xdirector %s, up %s, %s\n", plain(s.RouterID), plain(s.Version), s.age(s.Started), s.health())
+	fmt.Fprintf(&out, "Director %s, xdirector %s, up %s, %s\n", plain(s.RouterID), plain(s.Version), s.Age(s.Started), s.health())
 	if s.Plane.Name != "" {
 		fmt.Fprintf(&out, "Plane %s: %s\n", s.Plane.Name, plain(s.Plane.Reason))
 	}
 	if len(s.Instances) > 0 {
-		fmt.Fprintln(&out, plain(s.Election.line()))
+		fmt.Fprintln(&out, plain(s.Election.Line()))
 		if s.Maintenance {
 			out.WriteString("MAINTENANCE: this box takes part in no election, until xdirector maintenance off\n")
 		}
@@ -35,7 +35,7 @@ func (s *Status) Text(w io.Writer) error {
 	if len(s.Overrides) > 0 {
 		s.overrides(&out)
 	}
-	if warnings := s.warnings(); len(warnings) > 0 {
+	if warnings := s.Warnings(); len(warnings) > 0 {
 		out.WriteString("\n")
 		for _, line := range warnings {
 			fmt.Fprintf(&out, "warning: %s\n", line)
@@ -55,8 +55,8 @@ func (s *Status) health() string {
 	return "NOT HEALTHY"
 }
 
-// line is the process that runs the elections, in one line.
-func (e Election) line() string {
+// Line is the process that runs the elections, in one line.
+func (e Election) Line() string {
 	parts := []string{"Election in the agent's process"}
 	if e.PID > 0 {
 		parts[0] = fmt.Sprintf("Election process %d", e.PID)
@@ -115,7 +115,7 @@ func (s *Status) instances(out io.Writer) {
 	row("Group", "Instance", "Interface", "VRID", "Version", "State", "Since", "Priority", "Master", "Addresses")
 	for _, i := range s.Instances {
 		row(plain(cmp.Or(i.SyncGroup, "-")), plain(i.Name), plain(i.Interface), strconv.Itoa(int(i.VirtualRouterID)), strconv.Itoa(int(i.Version)),
-			i.State, s.age(i.Since), i.priority(), i.master(), i.addresses())
+			i.State, s.Age(i.Since), i.PriorityText(), i.MasterText(), i.AddressesText())
 	}
 	t.Flush()
 	for _, i := range s.Instances {
@@ -131,16 +131,16 @@ func (s *Status) instances(out io.Writer) {
 	}
 }
 
-// priority is the one in use, with the configured one where that is another.
-func (i Instance) priority() string {
+// PriorityText is the priority in use, with the configured one where that is another.
+func (i Instance) PriorityText() string {
 	if i.ConfiguredPriority == 0 || i.ConfiguredPriority == i.Priority {
 		return strconv.Itoa(int(i.Priority))
 	}
 	return fmt.Sprintf("%d, not %d", i.Priority, i.ConfiguredPriority)
 }
 
-// addresses lists as many addresses as a line can bear.
-func (i Instance) addresses() string {
+// AddressesText lists as many addresses as a line can bear.
+func (i Instance) AddressesText() string {
 	const most = 8
 	if n := len(i.Addresses); n > most+1 {
 		return fmt.Sprintf("%s and %d more", strings.Join(i.Addresses[:most], " "), n-most)
@@ -148,8 +148,8 @@ func (i Instance) addresses() string {
 	return strings.Join(i.Addresses, " ")
 }
 
-// master says who answers for the addresses.
-func (i Instance) master() string {
+// MasterText says who answers for the addresses.
+func (i Instance) MasterText() string {
 	switch {
 	case i.State == "MASTER":
 		return "this box"
@@ -168,10 +168,10 @@ func (s *Status) services(out io.Writer) {
 	fmt.Fprint(t, "  -> RemoteAddress:Port\tForward\tWeight\tFlows\tNewFlows\tState\n")
 	for _, v := range s.Services {
 		for _, r := range v.RealServers {
-			fmt.Fprintf(t, "  -> %s\t%s\t%d\t%d\t%d\t%s\n", r.endpoint(), v.forward(), r.Weight, r.Flows, r.FlowsCreated, s.server(r))
+			fmt.Fprintf(t, "  -> %s\t%s\t%d\t%d\t%d\t%s\n", r.Endpoint(), v.forward(), r.Weight, r.Flows, r.FlowsCreated, s.ServerText(r))
 		}
 		if r := v.SorryServer; r != nil {
-			fmt.Fprintf(t, "  -> %s\t%s\t-\t%d\t%d\t%s\n", r.endpoint(), v.forward(), r.Flows, r.FlowsCreated, r.state())
+			fmt.Fprintf(t, "  -> %s\t%s\t-\t%d\t%d\t%s\n", r.Endpoint(), v.forward(), r.Flows, r.FlowsCreated, r.StateText())
 		}
 	}
 	t.Flush()
@@ -205,7 +205,7 @@ func (s *Status) overrides(out io.Writer) {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprint(t, "\nOverrides of operators\tSince\tUntil\n")
 	for _, o := range s.Overrides {
-		fmt.Fprintf(t, "  %s\t%s\t%s\n", plain(o.what()), s.age(o.Since), plain(o.until()))
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", plain(o.What()), s.Age(o.Since), plain(o.UntilText()))
 	}
 	t.Flush()
 }
@@ -213,14 +213,16 @@ func (s *Status) overrides(out io.Writer) {
 // Name returns what commands call the real server: web/192.168.5.103.
 func (o Override) Name() string { return o.Service + "/" + o.RealServer }
 
-func (o Override) what() string {
+// What says what is wished of which real server.
+func (o Override) What() string {
 	if o.Kind == KindWeight {
 		return fmt.Sprintf("%s has the weight %d, not %d", o.Name(), o.Weight, o.ConfiguredWeight)
 	}
 	return fmt.Sprintf("%s is drained, %s left", o.Name(), o.Left())
 }
 
-func (o Override) until() string {
+// UntilText says what ends the wish: the command, and what a deadline does.
+func (o Override) UntilText() string {
 	switch {
 	case o.Kind == KindWeight:
 		return fmt.Sprintf("xdirector weight %s default", o.Name())
@@ -244,18 +246,22 @@ func (o Override) Left() string {
 	return fmt.Sprintf("%s (%d active)", flows, o.Active)
 }
 
-func (r SorryServer) endpoint() string { return net.JoinHostPort(r.Address, strconv.Itoa(int(r.Port))) }
+// Endpoint is where it listens: 192.168.5.109:80.
+func (r SorryServer) Endpoint() string { return net.JoinHostPort(r.Address, strconv.Itoa(int(r.Port))) }
 
-func (r SorryServer) state() string {
+// StateText says whether it is in use.
+func (r SorryServer) StateText() string {
 	if r.Active {
 		return "SORRY SERVER, gets all new flows"
 	}
 	return "sorry server, waits"
 }
 
-func (r RealServer) endpoint() string { return net.JoinHostPort(r.Address, strconv.Itoa(int(r.Port))) }
+// Endpoint is where it listens: 192.168.5.103:80.
+func (r RealServer) Endpoint() string { return net.JoinHostPort(r.Address, strconv.Itoa(int(r.Port))) }
 
-func (s *Status) server(r RealServer) string {
+// ServerText is the state of a real server with its age and its reason: DOWN 12s: connection refused.
+func (s *Status) ServerText(r RealServer) string {
 	state := "up"
 	if !r.Up {
 		state = "DOWN"
@@ -271,7 +277,7 @@ func (s *Status) server(r RealServer) string {
 		state = fmt.Sprintf("up, starts with %d %%", r.SlowStart)
 	}
 	if !r.Since.IsZero() {
-		state += " " + s.age(r.Since)
+		state += " " + s.Age(r.Since)
 	}
 	if r.Reason != "" {
 		state += ": " + plain(r.Reason)
@@ -279,7 +285,8 @@ func (s *Status) server(r RealServer) string {
 	return state
 }
 
-func (s *Status) warnings() []string {
+// Warnings are all things that an operator should look at, a line each.
+func (s *Status) Warnings() []string {
 	var all []string
 	add := func(format string, args ...any) { all = append(all, plain(fmt.Sprintf(format, args...))) }
 	if !s.Healthy && !s.Stopping {
@@ -323,18 +330,18 @@ func (s *Status) warnings() []string {
 				up++
 			}
 			if r.NextHopError != "" {
-				add("%s: %s can't be reached: %s", v.Name, r.endpoint(), r.NextHopError)
+				add("%s: %s can't be reached: %s", v.Name, r.Endpoint(), r.NextHopError)
 			}
 		}
 		sorry := v.SorryServer
 		if sorry != nil && sorry.NextHopError != "" {
-			add("%s: the sorry server %s can't be reached: %s", v.Name, sorry.endpoint(), sorry.NextHopError)
+			add("%s: the sorry server %s can't be reached: %s", v.Name, sorry.Endpoint(), sorry.NextHopError)
 		}
 		switch {
 		case sorry != nil && sorry.Active:
-			add("%s: the quorum is lost, so that new connections to %s go to the sorry server %s", v.Name, v.endpoint(), sorry.endpoint())
+			add("%s: the quorum is lost, so that new connections to %s go to the sorry server %s", v.Name, v.Endpoint(), sorry.Endpoint())
 		case up == 0:
-			add("%s: no real server is up, so that new connections to %s are refused", v.Name, v.endpoint())
+			add("%s: no real server is up, so that new connections to %s are refused", v.Name, v.Endpoint())
 		case !v.Quorum.Up && v.Quorum.Needed > 1:
 			add("%s: the quorum is lost: real servers of weight %d are up, %d wanted", v.Name, v.Quorum.Weight, v.Quorum.Needed)
 		}
@@ -342,8 +349,8 @@ func (s *Status) warnings() []string {
 	return all
 }
 
-// age says how long before the picture a moment was, in its two largest units: 3d4h, 2h5m, 1m30s, 12s.
-func (s *Status) age(moment time.Time) string {
+// Age says how long before the picture a moment was, in its two largest units: 3d4h, 2h5m, 1m30s, 12s.
+func (s *Status) Age(moment time.Time) string {
 	if moment.IsZero() {
 		return "-"
 	}

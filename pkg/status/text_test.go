@@ -150,11 +150,11 @@ func TestAgeHasTwoUnits(t *testing.T) {
 	for want, ago := range map[string]time.Duration{
 		"0s": -time.Hour, "59s": 59999 * time.Millisecond, "1m0s": time.Minute, "59m59s": 3599 * time.Second, "1h0m": time.Hour, "23h59m": 86399 * time.Second, "1d0h": 24 * time.Hour, "400d1h": 9601 * time.Hour,
 	} {
-		if got := s.age(noon.Add(-ago)); got != want {
+		if got := s.Age(noon.Add(-ago)); got != want {
 			t.Errorf("age of %s is %s, want %s", ago, got, want)
 		}
 	}
-	if got := s.age(time.Time{}); got != "-" {
+	if got := s.Age(time.Time{}); got != "-" {
 		t.Errorf("age of no time is %s, want -", got)
 	}
 }
