@@ -24,7 +24,7 @@ import (
 const DefaultPath = "/etc/xdirector/config.yaml"
 
 // maxFileSize is far above any real file, and keeps a mistaken name (/dev/zero) from eating the memory.
-const maxFileSize = 4 << 20
+const maxFileSize = 16 << 20
 
 // Config is a whole configuration, valid and with all defaults filled in. It is never changed after Parse.
 type Config struct {
@@ -288,27 +288,35 @@ type Log struct {
 
 // Load reads and parses the file at path. The error is Problems when the file could be read but not used.
 func Load(path string) (*Config, error) {
-	data, err := read(path)
-	if err != nil {
-		return nil, fmt.Errorf("read configuration %s: %w%s", path, err, cure(err))
-	}
-	return Parse(path, data)
+	c, _, err := LoadText(path)
+	return c, err
 }
 
-func read(path string) ([]byte, error) {
+// LoadText is Load, and returns what the file says as well.
+func LoadText(path string) (*Config, []byte, error) {
+	data, exposed, err := read(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read configuration %s: %w%s", path, err, cure(err))
+	}
+	c, err := parseFile(path, data, exposed)
+	return c, data, err
+}
+
+// read returns the content of a file, and who else could change it; see exposed.
+func read(path string) (data []byte, writers string, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, bare(err)
+		return nil, "", bare(err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	data, err = io.ReadAll(io.LimitReader(f, maxFileSize+1))
 	if err != nil {
-		return nil, bare(err)
+		return nil, "", bare(err)
 	}
 	if len(data) > maxFileSize {
-		return nil, fmt.Errorf("it is larger than %d MiB: name the YAML file of the director", maxFileSize>>20)
+		return nil, "", fmt.Errorf("it is larger than %d MiB: name the YAML file of the director", maxFileSize>>20)
 	}
-	return data, nil
+	return data, exposed(f, os.Geteuid()), nil
 }
 
 // bare takes "open PATH:" off, since Load names the path itself.
@@ -333,7 +341,9 @@ func cure(err error) string {
 
 // Parse makes a Config of the content of a file; the name of the file is for messages only. The error is Problems:
 // every one that the file has, or one alone when it isn't YAML.
-func Parse(file string, data []byte) (*Config, error) {
+func Parse(file string, data []byte) (*Config, error) { return parseFile(file, data, "") }
+
+func parseFile(file string, data []byte, exposed string) (*Config, error) {
 	d := newDecoder(file, len(data))
 	root := d.document(data)
 	if root == nil {
@@ -341,6 +351,7 @@ func Parse(file string, data []byte) (*Config, error) {
 	}
 	c := d.config(value{node: root, place: place{root.Line, root.Column}})
 	d.relations(c)
+	d.ownership(c, exposed)
 	if len(d.problems) > 0 {
 		d.problems.sort()
 		return nil, d.problems

@@ -303,7 +303,7 @@ func TestFilesThatCannotBeReadAreNamedWithTheCure(t *testing.T) {
 	for path, want := range map[string]string{
 		missing:     "read configuration " + missing + ": no such file or directory: write it, or name another file with --config FILE",
 		folder:      "read configuration " + folder + ": is a directory: name a file with --config FILE",
-		"/dev/zero": "read configuration /dev/zero: it is larger than 4 MiB: name the YAML file of the director",
+		"/dev/zero": "read configuration /dev/zero: it is larger than 16 MiB: name the YAML file of the director",
 	} {
 		c, err := Load(path)
 		if err == nil || err.Error() != want || c != nil {

@@ -22,7 +22,7 @@ type Places struct {
 // PlacesOf returns the places that the file at path names, or the defaults. It asks no more of the file than that:
 // while an operator is at work on a mistake in it, the running director, or what one has left, must still be found.
 func PlacesOf(path string) (Places, error) {
-	data, err := read(path)
+	data, _, err := read(path)
 	if err != nil {
 		return Places{}, fmt.Errorf("read configuration %s: %w%s", path, err, cure(err))
 	}
