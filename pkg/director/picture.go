@@ -41,8 +41,9 @@ func (d *Director) publish() {
 		Started:  d.started,
 		Time:     time.Now(),
 		Stopping: d.stopping,
-		Plane:    status.Plane{Name: string(d.plane.name), Reason: d.plane.why(), Differences: append(d.shortcomings(), d.plane.differences...)},
-		Reload:   d.reloaded,
+		Plane: status.Plane{Name: string(d.plane.name), Reason: d.plane.why(), Degraded: d.degraded(),
+			Differences: append(d.shortcomings(), d.plane.differences...)},
+		Reload: d.reloaded,
 
 		Maintenance: d.operator.Maintenance,
 		Election:    d.electionPicture(),
@@ -195,13 +196,24 @@ func (d *Director) planePicture(s config.Service, others status.Plane) status.Pl
 	}
 	b, beside := d.plane.Plane.(*both)
 	if !beside {
-		return status.Plane{Reason: lacks(s, true)}
+		return status.Plane{Reason: lacks(s, true), Degraded: true}
 	}
 	differences, failed := b.besides()
 	if failed != nil {
-		return status.Plane{Reason: s.OnlyIPVS() + ", and it can't be had: " + failed.Error()}
+		return status.Plane{Reason: s.OnlyIPVS() + ", and it can't be had: " + failed.Error(), Degraded: true}
 	}
 	return status.Plane{Name: string(on), Reason: s.OnlyIPVS(), Differences: differences}
+}
+
+// degraded says that packets are not forwarded as fast as the configuration lets them be, or not at all.
+func (d *Director) degraded() bool {
+	switch d.plane.name {
+	case lb.XDPNative:
+		return false
+	case lb.XDPGeneric, lb.IPVS:
+		return d.cfg.Dataplane.Mode == "auto"
+	}
+	return len(d.cfg.Services) > 0
 }
 
 // shortcomings are what services go without since XDP can't be used here.

@@ -73,12 +73,12 @@ func TestEachChangeOfThePictureIsToldOnceWithItsCause(t *testing.T) {
 			[]string{"reload error reload refused, everything goes on with the configuration as it was: line 3: no"}},
 		{"a reload", nil, func(s *Status) { s.Reload.Time = s.Time }, []string{"reload info configuration reloaded"}},
 		{"another plane", nil, func(s *Status) {
-			s.Plane, s.Services[0].Plane = Plane{"xdp-generic", "no driver", nil}, Plane{Name: "xdp-generic"}
+			s.Plane, s.Services[0].Plane = Plane{Name: "xdp-generic", Reason: "no driver"}, Plane{Name: "xdp-generic"}
 		},
 			[]string{"plane info packets are forwarded by xdp-generic: no driver"}},
 		{"no plane", nil, func(s *Status) { s.Plane, s.Services[0].Plane = Plane{Reason: "no bpffs"}, Plane{Reason: "no bpffs"} },
 			[]string{"plane error no packet is forwarded: no bpffs"}},
-		{"one service beside the others", nil, func(s *Status) { s.Services[0].Plane = Plane{"ipvs", "NAT", nil} },
+		{"one service beside the others", nil, func(s *Status) { s.Services[0].Plane = Plane{Name: "ipvs", Reason: "NAT"} },
 			[]string{"plane info service web is on ipvs: NAT"}},
 		{"the health of the box", nil, func(s *Status) { s.Healthy, s.Unhealthy = false, "counters can't be read" },
 			[]string{"director error not as configured: counters can't be read"}},

@@ -91,6 +91,8 @@ type Notice struct {
 type Plane struct {
 	Name   string `json:"name"`   // xdp-native, xdp-generic, ipvs; empty without services
 	Reason string `json:"reason"` // why this one, in plain words
+	// Degraded: a faster plane would be used, but does not work here; or none does.
+	Degraded bool `json:"degraded,omitempty"`
 	// Differences are settings of the kernel and of drivers that are not as the plane needs them, each with the cure.
 	Differences []string `json:"differences,omitempty"`
 }
