@@ -234,6 +234,7 @@ enum server_flag {
 	SERVER_USED = 1,
 	SERVER_LIVE = 2,  /* up, and we know how to reach it */
 	SERVER_LOCAL = 4, /* this box */
+	SERVER_FAILED = 8, /* live only for the flows that it has, until a SYN of theirs comes */
 };
 
 /* `servers`, by id; id 0 is never used. The first 12 bytes are the start of the frame as we send it. */
@@ -280,7 +281,8 @@ struct redirect_key {
 /*
  * `rings`, by service id: words in lines, since an array rounds every value up to 8 bytes. The first line is about the others. Of
  * these there are two halves, each with the places of the ring, and of the Maglev table behind it, which a service that schedules
- * in turn needs for what has no turn. Places hold server ids. User space writes the half that is not in use and then has
+ * in turn needs for what has no turn. Places hold server ids. Of a service with SERVICE_CAPPED a list follows: how many servers
+ * the ring has, and each of them once. User space writes the half that is not in use and then has
  * read and written in one step what says which one is: to swap the whole array takes the kernel milliseconds.
  */
 enum ring_word {

@@ -156,7 +156,7 @@ static __always_inline struct decision decide(struct packet *packet)
 	flow = find_flow(&hash, found.zero);
 	if (flow.place && remaining(flow.state, units(now)) > 0 && !(opens(packet) && phase_of(flow.state) == FLOW_CLOSING)) {
 		server = same_server(server_of(flow.state), generation_of(flow.state));
-		if (server)
+		if (server && !(opens(packet) && server->flags & SERVER_FAILED))
 			return follow(&flow, server, found.id, service, packet, now);
 	}
 	return given_on ? drop(DROP_SECOND_CHANCE) : begin(&hash, &flow, &found, service, packet, now);

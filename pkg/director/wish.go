@@ -49,6 +49,7 @@ func wish(cfg *config.Config, plane lb.Plane, f facts) lb.State {
 				Port:    r.Port,
 				Weight:  p.weight,
 				Up:      p.up,
+				Failed:  p.up && !claims[i].up,
 				NextHop: hop,
 
 				MaxConnections: r.MaxConnections,

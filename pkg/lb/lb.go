@@ -180,6 +180,7 @@ type RealServer struct {
 	Port    uint16 // only NAT can change it: else the service's, or 0 if that has no single one
 	Weight  uint16 // 0: keeps its flows, gets no new ones
 	Up      bool   // false: gets no new flows, its flows and persistent clients are scheduled afresh
+	Failed  bool   // with Up: it has failed, and keeps its flows, but for those of which a SYN comes: see on_down. XDP only
 	NextHop NextHop
 
 	MaxConnections uint32 // so many active flows at most, except those of persistent clients; 0: as many as come

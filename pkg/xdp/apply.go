@@ -238,6 +238,9 @@ func (p *Plane) writeServers(w *wish, exits map[int]exit, live bool) error {
 			if r.NextHop.Local {
 				value.Flags |= serverLocal
 			}
+			if r.Failed {
+				value.Flags |= serverFailed
+			}
 			if entry.written && entry.value == value {
 				continue
 			}

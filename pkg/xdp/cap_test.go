@@ -7,9 +7,10 @@ import (
 )
 
 func TestAServerHasNoMoreFlowsThanItMay(t *testing.T) {
-	many := manyServers(40) // of so many lc sees a sample
+	many := manyServers(200) // of so many lc sees a sample, and the first places of an order are of a few
 	for i := range many {
 		many[i].MaxConnections = 1
+		many[i].Weight = uint16(1 + i%50)
 	}
 	few := func() []lb.RealServer { return []lb.RealServer{capped(1, 5), capped(2, 1), capped(3, 4)} }
 	type row struct {
@@ -17,9 +18,9 @@ func TestAServerHasNoMoreFlowsThanItMay(t *testing.T) {
 		scheduler lb.Scheduler
 		servers   []lb.RealServer
 	}
-	rows := []row{{"lc of many", lb.LeastConnection, many}, {"rr of many", lb.RoundRobin, many}}
+	var rows []row
 	for _, s := range []lb.Scheduler{lb.RoundRobin, lb.WeightedRoundRobin, lb.LeastConnection, lb.WeightedLeastConnection, lb.SourceHashing, lb.MaglevHashing} {
-		rows = append(rows, row{string(s), s, few()})
+		rows = append(rows, row{string(s), s, few()}, row{string(s) + " of many", s, many})
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

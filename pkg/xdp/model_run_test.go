@@ -211,6 +211,7 @@ func modelServices(random *rand.Rand) lb.State {
 			}
 			r.Weight, r.Port = []uint16{0, 1, 1, 2, 5}[random.IntN(5)], k.Port
 			r.Up = random.IntN(5) > 0
+			r.Failed = r.Weight == 0 && random.IntN(2) == 0
 			switch n {
 			case 3:
 				r.NextHop.Interface = eth1Index
@@ -336,6 +337,7 @@ func change(random *rand.Rand, s lb.State) lb.State {
 			r.Up = !r.Up
 		case 1:
 			r.Weight = uint16(random.IntN(3))
+			r.Failed = r.Weight == 0 && random.IntN(2) == 0
 		}
 	}
 	if n := len(of.RealServers); n > 0 && random.IntN(3) == 0 {

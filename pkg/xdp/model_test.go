@@ -219,7 +219,7 @@ func (m *model) decide(p *modelPacket) modelOutcome {
 		return modelPass(verdict)
 	}
 	flow := m.flows[p.modelTuple]
-	if flow != nil && flow.expires > m.now && flow.server.live() && !(p.opens() && flow.phase == closing) {
+	if flow != nil && flow.expires > m.now && flow.server.live() && !(p.opens() && (flow.phase == closing || flow.server.Failed)) {
 		switch {
 		case p.closes():
 			flow.phase = closing

@@ -19,14 +19,24 @@ const (
 )
 
 // ring is what a service's flows are scheduled by: server ids.
-type ring struct{ turns, fallback []uint32 }
+type ring struct {
+	turns, fallback []uint32
+	list            []uint32 // of a service with caps: how many there are in turns, and each of them once
+}
+
+func newList(turns []uint32) []uint32 {
+	all := slices.Compact(slices.Sorted(slices.Values(turns)))
+	return append([]uint32{uint32(len(all))}, all...)
+}
 
 func (r ring) equal(to ring) bool {
-	return slices.Equal(r.turns, to.turns) && slices.Equal(r.fallback, to.fallback)
+	return slices.Equal(r.turns, to.turns) && slices.Equal(r.fallback, to.fallback) && slices.Equal(r.list, to.list)
 }
 
 // lines is how many lines the ring takes.
-func (r ring) lines() int { return (len(r.turns) + len(r.fallback) + lineWords - 1) / lineWords }
+func (r ring) lines() int {
+	return (len(r.turns) + len(r.fallback) + len(r.list) + lineWords - 1) / lineWords
+}
 
 // half is how many lines a new array has for each half: one more than needed, for a server that comes.
 func (r ring) half() int { return r.lines() + 1 }
@@ -35,7 +45,7 @@ func (r ring) half() int { return r.lines() + 1 }
 func (r ring) write(m *ebpf.Map, first int) error {
 	var lines []xdirectorRingLine
 	var indexes []uint32
-	for chunk := range slices.Chunk(slices.Concat(r.turns, r.fallback), lineWords) {
+	for chunk := range slices.Chunk(slices.Concat(r.turns, r.fallback, r.list), lineWords) {
 		var line xdirectorRingLine
 		copy(line.Word[:], chunk)
 		indexes = append(indexes, uint32(first+len(lines)))
@@ -68,6 +78,9 @@ func (p *Plane) writeRings(w *wish) error {
 		}
 		for _, i := range service.fallback {
 			next.fallback = append(next.fallback, ids[i])
+		}
+		if service.Capped() {
+			next.list = newList(next.turns)
 		}
 		entry := p.tables.services[service.Key]
 		entry.of, entry.schedule, entry.fallback = service.Service, service.schedule, service.fallback

@@ -150,6 +150,9 @@ func TestFlowsAndWhatHappensToTheirServer(t *testing.T) {
 		{"weight 0 keeps a flow", webKey, []lb.RealServer{weighted(1, 0), server(2)}, packet{flags: ack}, 1},
 		{"weight 0 keeps a repeated SYN", webKey, []lb.RealServer{weighted(1, 0), server(2)}, packet{flags: syn}, 1},
 		{"weight 0 gets no new flow", webKey, []lb.RealServer{weighted(1, 0), server(2)}, packet{flags: syn, fromPort: 9}, 2},
+		{"down with its flows kept: an ACK goes on", webKey, []lb.RealServer{failed(1), server(2)}, packet{flags: ack}, 1},
+		{"down with its flows kept: a SYN is scheduled afresh", webKey, []lb.RealServer{failed(1), server(2)}, packet{flags: syn}, 2},
+		{"down with its flows kept: UDP goes on", dnsKey, []lb.RealServer{failed(1), server(2)}, udp(packet{}), 1},
 		{"down: a SYN is scheduled afresh", webKey, []lb.RealServer{downServer(1), server(2)}, packet{flags: syn}, 2},
 		{"down: an ACK too, so that the client learns", webKey, []lb.RealServer{downServer(1), server(2)}, packet{flags: ack}, 2},
 		{"down: UDP too", dnsKey, []lb.RealServer{downServer(1), server(2)}, udp(packet{}), 2},
@@ -172,6 +175,13 @@ func TestFlowsAndWhatHappensToTheirServer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// failed is down, and keeps its flows.
+func failed(n int) lb.RealServer {
+	r := weighted(n, 0)
+	r.Failed = true
+	return r
 }
 
 func moved(n, mac int) lb.RealServer {

@@ -21,6 +21,7 @@ const (
 	serverUsed    = uint32(xdirectorServerFlagSERVER_USED)
 	serverLive    = uint32(xdirectorServerFlagSERVER_LIVE)
 	serverLocal   = uint32(xdirectorServerFlagSERVER_LOCAL)
+	serverFailed  = uint32(xdirectorServerFlagSERVER_FAILED)
 )
 
 // tables is what the maps hold, as far as user space writes them. Every write to a map goes through apply.go, which

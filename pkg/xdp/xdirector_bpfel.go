@@ -412,9 +412,10 @@ type xdirectorServerCounters struct {
 type xdirectorServerFlag uint32
 
 const (
-	xdirectorServerFlagSERVER_USED  xdirectorServerFlag = 1
-	xdirectorServerFlagSERVER_LIVE  xdirectorServerFlag = 2
-	xdirectorServerFlagSERVER_LOCAL xdirectorServerFlag = 4
+	xdirectorServerFlagSERVER_USED   xdirectorServerFlag = 1
+	xdirectorServerFlagSERVER_LIVE   xdirectorServerFlag = 2
+	xdirectorServerFlagSERVER_LOCAL  xdirectorServerFlag = 4
+	xdirectorServerFlagSERVER_FAILED xdirectorServerFlag = 8
 )
 
 type xdirectorService struct {
