@@ -82,6 +82,20 @@ func TestSlowStartIsForSchedulersThatWeigh(t *testing.T) {
 	}
 }
 
+func TestADownRealServerThatKeepsItsFlowsHasFailed(t *testing.T) {
+	cfg := oneService()
+	cfg.Services[0].OnDown = config.OnDownKeep
+	down := map[lb.ServerKey]*server{{Service: web, Address: first}: {}}
+	drained := map[string]override{"web/192.168.5.104": {Drain: &drain{}}}
+	servers := wish(cfg, lb.XDPNative, facts{servers: down, overrides: drained}).Services[0].RealServers
+	if r := servers[0]; !r.Up || !r.Failed || r.Weight != 0 {
+		t.Errorf("the one that is down: %+v", r)
+	}
+	if r := servers[1]; !r.Up || r.Failed || r.Weight != 0 {
+		t.Errorf("the one that is drained, and only that: %+v", r)
+	}
+}
+
 func TestQuorumIsLostAndFoundWithHysteresis(t *testing.T) {
 	s := config.Service{Quorum: 3, Hysteresis: 1}
 	lost := false
