@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"runtime"
 	"time"
 
@@ -60,11 +62,24 @@ func newReload() *cobra.Command {
 func ask(c *cobra.Command, question func(context.Context, *control.Client) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
 	defer cancel()
-	socket, err := config.ControlSocket(configFile(c))
+	client, err := clientOf(c)
 	if err != nil {
 		return err
 	}
-	return question(ctx, control.NewClient(socket))
+	return question(ctx, client)
+}
+
+// clientOf returns a client of the daemon that the configuration names. Who may open the socket need not be permitted to
+// read that file, which may hold passwords: then it is the usual socket.
+func clientOf(c *cobra.Command) (*control.Client, error) {
+	socket, err := config.ControlSocket(configFile(c))
+	if errors.Is(err, fs.ErrPermission) && !c.Flags().Changed("config") {
+		socket, err = config.DefaultSocket, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return control.NewClient(socket), nil
 }
 
 func newVersion() *cobra.Command {

@@ -24,7 +24,10 @@ type obedient struct {
 
 	server    control.ServerOrder // the answer to commands about real servers
 	overrides []status.Status     // the pictures for those
+	feed      status.Feed
 }
+
+func (o *obedient) Events() *status.Feed { return &o.feed }
 
 func (o *obedient) Status() *status.Status {
 	o.mu.Lock()
@@ -66,6 +69,13 @@ func serveDirector(t *testing.T, o *obedient) string {
 	if err := os.WriteFile(file, []byte("control: {socket: \""+socket+"\"}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(serveAt(t, o, socket))
+	return file
+}
+
+// serveAt answers on a control socket until it is told to stop.
+func serveAt(t *testing.T, o *obedient, socket string) (stop func()) {
+	t.Helper()
 	l, err := control.Listen(socket)
 	if err != nil {
 		t.Fatal(err)
@@ -73,13 +83,12 @@ func serveDirector(t *testing.T, o *obedient) string {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- control.Serve(ctx, l, o, slog.New(slog.DiscardHandler)) }()
-	t.Cleanup(func() {
+	return func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-	})
-	return file
+	}
 }
 
 func TestCommandsToTheElectionsPrintWhatBecameOfThem(t *testing.T) {

@@ -24,7 +24,7 @@ func (d *decoder) config(v value) *Config {
 			VRRPFastPath:  FastPathFilter,
 		},
 		Metrics: Metrics{Listen: "127.0.0.1:9112"},
-		Control: Control{Socket: defaultSocket},
+		Control: Control{Socket: DefaultSocket},
 		Log:     Log{Level: slog.LevelInfo},
 	}
 	d.object(v,

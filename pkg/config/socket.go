@@ -6,8 +6,10 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
+// DefaultSocket is the control socket where the configuration names none.
+const DefaultSocket = "/run/xdirector/control.sock"
+
 const (
-	defaultSocket   = "/run/xdirector/control.sock"
 	defaultStateDir = "/run/xdirector"
 	defaultPinPath  = "/run/xdirector/bpf"
 )
@@ -33,7 +35,7 @@ func PlacesOf(path string) (Places, error) {
 			PinPath string `yaml:"pin_path"`
 		}
 	}
-	p := Places{Socket: defaultSocket, StateDir: defaultStateDir, PinPath: defaultPinPath}
+	p := Places{Socket: DefaultSocket, StateDir: defaultStateDir, PinPath: defaultPinPath}
 	if yaml.Unmarshal(data, &file) != nil {
 		return p, nil
 	}

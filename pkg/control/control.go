@@ -1,18 +1,15 @@
 // Package control lets an operator's commands talk to the running director: HTTP and JSON over a unix socket, both
-// ends. GET /v1/status answers with a status.Status, POST /v1/reload reads the configuration file again, POST
-// /v1/failover and /v1/maintenance are an operator's commands to the elections, those to /v1/drain and /v1/weight are about real
-// servers, and DELETE takes them back. Whoever may open the socket may do everything, so the mode of the socket file is the access control.
+// ends. What the socket offers is the list of routes, and openapi.json, which a test makes of that list. Whoever may
+// open the socket may do everything, so the mode of the socket file is the access control.
 package control
 
 import (
 	"context"
-	"encoding/json"
+	_ "embed"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -24,6 +21,8 @@ import (
 type Daemon interface {
 	// Status returns the latest picture; nil while there is none yet.
 	Status() *status.Status
+	// Events returns the feed of what changes.
+	Events() *status.Feed
 	// Reload reads the configuration file again and applies it. The error of a refused file is meant for the
 	// operator, and may have several lines; the old configuration stays in use then.
 	Reload(ctx context.Context) error
@@ -31,36 +30,27 @@ type Daemon interface {
 	Explainer
 }
 
-// endpoints is what every wrong request is told.
-const endpoints = "there are GET /v1/status, POST /v1/reload, POST /v1/explain, POST /v1/failover, DELETE /v1/failover/INSTANCE, POST and DELETE /v1/maintenance, " +
-	"POST /v1/drain, POST /v1/weight, DELETE /v1/drain/SERVICE/REAL_SERVER and /v1/weight/SERVICE/REAL_SERVER"
-
-// methods are those of each path.
-var methods = []struct{ path, allowed string }{
-	{"/v1/status", "GET, HEAD"},
-	{"/v1/reload", "POST"},
-	{"/v1/explain", "POST"},
-	{"/v1/failover/", "DELETE"},
-	{"/v1/failover", "POST"},
-	{"/v1/maintenance", "POST, DELETE"},
-	{"/v1/drain/", "DELETE"},
-	{"/v1/drain", "POST"},
-	{"/v1/weight/", "DELETE"},
-	{"/v1/weight", "POST"},
-}
+//go:embed openapi.json
+var openapi []byte
 
 // limits bound what one client, or all of them together, can take from the director.
 type limits struct {
-	connections int           // more of them wait in the kernel until one ends
+	connections int           // besides streams; more of them wait in the kernel until one ends
+	streams     int           // of events; one more is refused
 	read        time.Duration // for a whole request, and for an idle connection
-	write       time.Duration // from the request to the end of the answer: covers a reload
+	work        time.Duration // from the request to the beginning of the answer: covers a reload
+	write       time.Duration // for 64 KB of an answer, and for what a stream sends at once
+	heartbeat   time.Duration // between signs of life in a stream without events
 	stop        time.Duration // for requests under way when the director stops
 	header      int           // bytes
 	body        int64         // bytes
 }
 
 func defaults() limits {
-	return limits{connections: 64, read: 5 * time.Second, write: time.Minute, stop: 2 * time.Second, header: 8 << 10, body: 64 << 10}
+	return limits{
+		connections: 64, streams: 32, read: 5 * time.Second, work: time.Minute, write: 10 * time.Second, heartbeat: heartbeat,
+		stop: 2 * time.Second, header: 8 << 10, body: 64 << 10,
+	}
 }
 
 // Serve answers requests on l until ctx ends, then closes l. It returns nil after ctx has ended, else the error that
@@ -71,11 +61,11 @@ func Serve(ctx context.Context, l net.Listener, d Daemon, log *slog.Logger) erro
 
 func serve(ctx context.Context, l net.Listener, d Daemon, log *slog.Logger, lim limits) error {
 	server := &http.Server{
-		Handler:           handler(d, log, lim),
+		Handler:           newAPI(d, log, lim, ctx.Done()).handler(),
 		ReadTimeout:       lim.read,
 		ReadHeaderTimeout: lim.read,
 		IdleTimeout:       lim.read,
-		WriteTimeout:      lim.write,
+		WriteTimeout:      lim.work,
 		MaxHeaderBytes:    lim.header,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
@@ -93,7 +83,7 @@ func serve(ctx context.Context, l net.Listener, d Daemon, log *slog.Logger, lim 
 			server.Close() // a client that doesn't read must not hold up the handover
 		}
 	}()
-	err := server.Serve(netutil.LimitListener(l, lim.connections))
+	err := server.Serve(netutil.LimitListener(l, lim.connections+lim.streams))
 	close(ended)
 	<-stopped
 	if ctx.Err() != nil {
@@ -102,57 +92,60 @@ func serve(ctx context.Context, l net.Listener, d Daemon, log *slog.Logger, lim 
 	return fmt.Errorf("serve control socket %s: %w", l.Addr(), err)
 }
 
-func handler(d Daemon, log *slog.Logger, lim limits) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		s := d.Status()
-		if s == nil {
-			answer(w, http.StatusServiceUnavailable, failure{"no status yet: the director is starting, ask again in a second"})
-			return
-		}
-		answer(w, http.StatusOK, s)
-	})
-	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
-		// The body has no meaning, but it must be read for a hang-up of the client to be noticed.
-		if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, lim.body)); err != nil {
-			answer(w, http.StatusRequestEntityTooLarge, failure{"read request: " + err.Error() + "; a reload needs no body"})
-			return
-		}
-		log.Info("reload asked for on the control socket")
-		if err := d.Reload(r.Context()); err != nil {
-			answer(w, http.StatusUnprocessableEntity, failure{err.Error()})
-			return
-		}
-		answer(w, http.StatusOK, struct{}{})
-	})
-	operate(mux, d, lim)
-	explainPackets(mux, d)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		code := http.StatusNotFound
-		for _, m := range methods {
-			if r.URL.Path == m.path || strings.HasSuffix(m.path, "/") && strings.HasPrefix(r.URL.Path, m.path) {
-				code = http.StatusMethodNotAllowed
-				w.Header().Set("Allow", m.allowed)
-				break
-			}
-		}
-		answer(w, code, failure{fmt.Sprintf("no %s %s here: %s", r.Method, r.URL.Path, endpoints)})
-	})
-	return mux
+// api answers requests.
+type api struct {
+	Daemon
+	log     *slog.Logger
+	lim     limits
+	stop    <-chan struct{} // closed when the director stops
+	streams chan struct{}   // one value for each stream of events
 }
 
-// failure is the body of every answer that is not 200.
-type failure struct {
-	Error string `json:"error"`
+func newAPI(d Daemon, log *slog.Logger, lim limits, stop <-chan struct{}) *api {
+	return &api{d, log, lim, stop, make(chan struct{}, lim.streams)}
 }
 
-// answer writes v as JSON. A client that went away is nobody's concern, so that the error of the write is dropped.
-func answer(w http.ResponseWriter, code int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		code, body = http.StatusInternalServerError, []byte(`{"error":"the status can't be written as JSON"}`)
+// routes is everything that the socket offers.
+func (a *api) routes() []route {
+	list := []route{
+		exchange("GET", "/v1/status", "The picture of the whole.", a.getStatus).with(nameParameter()),
+		{method: "GET", path: "/v1/events", summary: "A stream of what changes, as server-sent events.", query: eventParameters(), answer: typeOf[status.Event](),
+			media: "text/event-stream", handle: a.streamEvents},
+		exchange("POST", "/v1/reload", "Read the configuration file again. One that is refused changes nothing; the error may have several lines.", a.postReload),
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	w.Write(append(body, '\n'))
+	list = append(list, operatorRoutes(a.Daemon)...)
+	list = append(list, serverRoutes(a.Daemon)...)
+	return append(list,
+		exchange("POST", "/v1/explain", "What becomes of a packet that a client would send, or of captured frames, and why. Changes nothing.", explain(a.Daemon)).upTo(2*FramesMax),
+		route{method: "GET", path: "/v1/openapi.json", summary: "This document.", media: "application/json", handle: func(w http.ResponseWriter, _ *http.Request) {
+			a.write(w, http.StatusOK, openapi)
+		}})
+}
+
+func nameParameter() parameter {
+	return parameter{"name", "Only instances and services of that name (* and ? as in file names), or with that virtual address or real server. May be given several times.", typeOf[string]()}
+}
+
+func (a *api) getStatus(r *http.Request, _ nothing) (*status.Status, error) {
+	query, err := readQuery(r, nameParameter())
+	if err != nil {
+		return nil, err
+	}
+	s := a.Status()
+	if s == nil {
+		return nil, starting{}
+	}
+	if len(query["name"]) == 0 {
+		return s, nil
+	}
+	s, missing := s.Only(query["name"])
+	if missing != "" {
+		return nil, fmt.Errorf("no instance, service or address %q %w: xdirector status shows what is", missing, ErrUnknown)
+	}
+	return s, nil
+}
+
+func (a *api) postReload(r *http.Request, _ nothing) (nothing, error) {
+	a.log.Info("reload asked for on the control socket")
+	return nothing{}, a.Reload(r.Context())
 }

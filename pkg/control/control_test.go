@@ -24,10 +24,12 @@ type daemon struct {
 	status  func() *status.Status
 	refusal error
 	reloads atomic.Int32
+	feed    status.Feed
 
 	operator // answers for commands of operators
 }
 
+func (d *daemon) Events() *status.Feed         { return &d.feed }
 func (d *daemon) Status() *status.Status       { return d.status() }
 func (d *daemon) Reload(context.Context) error { d.reloads.Add(1); return d.refusal }
 
@@ -53,6 +55,13 @@ func start(t *testing.T, d Daemon, lim limits) string {
 		}
 	})
 	return path
+}
+
+// quick are limits with which nobody waits for long.
+func quick(limit time.Duration) limits {
+	lim := defaults()
+	lim.read, lim.write, lim.stop = limit, limit, time.Second
+	return lim
 }
 
 func TestClientGetsTheStatusOfTheDirector(t *testing.T) {
@@ -160,7 +169,7 @@ func TestWrongRequestsAreToldWhatExists(t *testing.T) {
 			}
 			_, body, _ := strings.Cut(got, "\r\n\r\n")
 			var f failure
-			if err := json.Unmarshal([]byte(body), &f); err != nil || !strings.Contains(f.Error, endpoints) {
+			if err := json.Unmarshal([]byte(body), &f); err != nil || !strings.Contains(f.Error, "there are GET /v1/status, GET /v1/events, POST /v1/reload, ") {
 				t.Errorf("body is %q (%v), want an error that names what exists", body, err)
 			}
 		})
@@ -169,7 +178,7 @@ func TestWrongRequestsAreToldWhatExists(t *testing.T) {
 
 func TestGarbageHurtsOnlyItsSender(t *testing.T) {
 	d := &daemon{status: picture}
-	path := start(t, d, limits{connections: 64, read: 100 * time.Millisecond, write: time.Minute, stop: time.Second, header: 8 << 10, body: 64 << 10})
+	path := start(t, d, quick(100*time.Millisecond))
 	for name, request := range map[string]string{
 		"nothing":        "",
 		"binary":         "\x00\x01\xff\xfe\r\n\r\n",
@@ -198,7 +207,9 @@ func TestGarbageHurtsOnlyItsSender(t *testing.T) {
 
 func TestSlowClientsDoNotKeepOthersOut(t *testing.T) {
 	const connections = 4
-	path := start(t, &daemon{status: picture}, limits{connections: connections, read: 200 * time.Millisecond, write: time.Minute, stop: time.Second, header: 8 << 10, body: 64 << 10})
+	lim := quick(200 * time.Millisecond)
+	lim.connections, lim.streams = connections, 0
+	path := start(t, &daemon{status: picture}, lim)
 	for range connections * 3 {
 		conn, err := net.Dial("unix", path)
 		if err != nil {
@@ -211,6 +222,48 @@ func TestSlowClientsDoNotKeepOthersOut(t *testing.T) {
 	}
 	if _, err := NewClient(path).Status(t.Context()); err != nil {
 		t.Errorf("a client behind the slow ones: %v", err)
+	}
+}
+
+func TestSlowReadersDoNotKeepOthersOut(t *testing.T) {
+	lim := quick(100 * time.Millisecond)
+	lim.connections, lim.streams = 4, 0
+	large := picture()
+	large.RouterID = strings.Repeat("x", 8<<20)
+	path := start(t, &daemon{status: func() *status.Status { return large }}, lim)
+	for range lim.connections * 3 {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		io.WriteString(conn, "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+	}
+	if s, err := NewClient(path).Status(t.Context()); err != nil || len(s.RouterID) != 8<<20 {
+		t.Errorf("a client behind the slow ones: %v", err)
+	}
+}
+
+func TestAReloadMayTakeLongerThanItsRequest(t *testing.T) {
+	lim := quick(20 * time.Millisecond)
+	d := &patient{daemon{status: picture}, 5 * lim.read}
+	if err := NewClient(start(t, d, lim)).Reload(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// patient is a director whose reload takes its time.
+type patient struct {
+	daemon
+	takes time.Duration
+}
+
+func (p *patient) Reload(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(p.takes):
+		return nil
 	}
 }
 
@@ -229,7 +282,7 @@ func TestManyClientsAreAllAnsweredAFewAtATime(t *testing.T) {
 		return picture()
 	}}
 	lim := defaults()
-	lim.connections = connections
+	lim.connections, lim.streams = connections, 0
 	path := start(t, d, lim)
 	var group sync.WaitGroup
 	failures := make(chan error, clients)

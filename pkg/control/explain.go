@@ -2,9 +2,6 @@ package control
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"time"
@@ -34,31 +31,16 @@ const (
 	FramesMax = 256 << 10
 )
 
-// explainPackets adds the question to the mux.
-func explainPackets(mux *http.ServeMux, d Explainer) {
-	mux.HandleFunc("POST /v1/explain", func(w http.ResponseWriter, r *http.Request) {
-		const example = `send {"from": "192.0.2.1:40000", "to": "192.168.5.100:80"}`
-		var q Question
-		decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, 2*FramesMax))
-		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&q); err != nil {
-			answer(w, http.StatusBadRequest, failure{fmt.Sprintf("read request: %v: %s", err, example)})
-			return
-		}
+func (Question) example() string { return `{"from": "192.0.2.1:40000", "to": "192.168.5.100:80"}` }
+
+// explain asks the director.
+func explain(d Explainer) func(*http.Request, Question) ([]status.Explanation, error) {
+	return func(r *http.Request, q Question) ([]status.Explanation, error) {
 		if len(q.Frames) == 0 && (!q.From.IsValid() || !q.To.IsValid()) {
-			answer(w, http.StatusBadRequest, failure{"read request: no packet: " + example})
-			return
+			return nil, wrongf(q, "no packet")
 		}
-		list, err := d.Explain(r.Context(), q)
-		switch {
-		case errors.Is(err, ErrUnknown):
-			answer(w, http.StatusNotFound, failure{err.Error()})
-		case err != nil:
-			answer(w, http.StatusUnprocessableEntity, failure{err.Error()})
-		default:
-			answer(w, http.StatusOK, list)
-		}
-	})
+		return d.Explain(r.Context(), q)
+	}
 }
 
 // Explain asks what becomes of packets.

@@ -25,7 +25,8 @@ const group = "xdirector"
 // maxPath is the longest path of a unix socket in bytes; the kernel says no more than "invalid argument".
 const maxPath = 107
 
-// Listen opens the control socket at path, mode 0660, and makes its folder if needed. The socket file of a crashed
+// Listen opens the control socket at path, for root and the group xdirector, or without such a group for root alone, and
+// makes its folder if needed. The socket file of a crashed
 // director is replaced; if another director uses it, the error wraps ErrRunning. The file PATH.lock is held locked as
 // long as the listener is open, which makes two directors that start at once agree on one; it is never removed,
 // because a lock on a removed file would exclude nobody.
@@ -40,7 +41,7 @@ func Listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := listen(path)
+	l, err := listen(path, groupID())
 	if err != nil {
 		lock.Close()
 		return nil, err
@@ -78,7 +79,7 @@ func running(path, pid string) error {
 	return fmt.Errorf("%w: another xdirector answers on %s (a process%s: stop it first, or give this one another control.socket)", ErrRunning, path, pid)
 }
 
-func listen(path string) (*listener, error) {
+func listen(path string, gid int) (*listener, error) {
 	if err := removeLeftover(path); err != nil {
 		return nil, err
 	}
@@ -94,7 +95,7 @@ func listen(path string) (*listener, error) {
 	}
 	l := &listener{UnixListener: inner.(*net.UnixListener), path: path}
 	l.SetUnlinkOnClose(false) // Close looks whose file it is
-	if err := share(path); err != nil {
+	if err := share(path, gid); err != nil {
 		l.UnixListener.Close()
 		os.Remove(path)
 		return nil, err
@@ -107,16 +108,26 @@ func listen(path string) (*listener, error) {
 	return l, nil
 }
 
-// share lets root and the group xdirector use the socket.
-func share(path string) error {
-	if g, err := user.LookupGroup(group); err == nil {
-		gid, err := strconv.Atoi(g.Gid)
-		if err != nil {
-			return fmt.Errorf("read number of group %s: %w", group, err)
-		}
-		if err := os.Chown(path, -1, gid); err != nil {
-			return fmt.Errorf("give control socket to group %s: %w", group, err)
-		}
+// groupID is the number of the group xdirector; -1: there is none.
+func groupID() int {
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return -1
+	}
+	gid, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return -1
+	}
+	return gid
+}
+
+// share lets the group use the socket, which is root's alone until then. -1: there is no group.
+func share(path string, gid int) error {
+	if gid < 0 {
+		return nil
+	}
+	if err := os.Chown(path, -1, gid); err != nil {
+		return fmt.Errorf("give control socket to group %s: %w", group, err)
 	}
 	if err := os.Chmod(path, 0o660); err != nil {
 		return fmt.Errorf("set mode of control socket: %w", err)

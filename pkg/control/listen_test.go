@@ -4,9 +4,11 @@ import (
 	"errors"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -36,11 +38,34 @@ func TestListenMakesFolderAndSocketForRootAndGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.Mode() != os.ModeSocket|0o660 {
-		t.Errorf("mode of the socket is %s, want srw-rw----", info.Mode())
+	want := os.ModeSocket | 0o600
+	if _, err := user.LookupGroup("xdirector"); err == nil {
+		want = os.ModeSocket | 0o660
+	}
+	if info.Mode() != want {
+		t.Errorf("mode of the socket is %s, want %s", info.Mode(), want)
 	}
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("mode of the folder is %v (%v), want 0755", info.Mode(), err)
+	}
+}
+
+func TestOnlyAGroupThatExistsSharesTheSocket(t *testing.T) {
+	for gid, want := range map[int]os.FileMode{-1: 0o600, 4242: 0o660} {
+		path := filepath.Join(t.TempDir(), "control.sock")
+		l, err := listen(path, gid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.UnixListener.Close()
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		owner := info.Sys().(*syscall.Stat_t)
+		if info.Mode().Perm() != want || owner.Uid != uint32(os.Getuid()) || gid > 0 && owner.Gid != uint32(gid) {
+			t.Errorf("group %d: mode %s, owner %d:%d", gid, info.Mode(), owner.Uid, owner.Gid)
+		}
 	}
 }
 

@@ -2,10 +2,7 @@ package control
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -36,74 +33,43 @@ type Order struct {
 // ErrUnknown is in the error about a name that the configuration doesn't have: `no instance "VI_9" is configured here`.
 var ErrUnknown = errors.New("is configured here")
 
-// failover is the body of POST /v1/failover.
-type failover struct {
+// failoverWish is the body of POST /v1/failover.
+type failoverWish struct {
 	Instance string `json:"instance"`
-	For      string `json:"for,omitempty"` // a Go duration; empty: until it is taken back
+	For      string `json:"for,omitempty"` // a Go duration such as 10m; empty: until it is taken back
 }
 
-// reply answers a command of an operator with its order.
-func reply(w http.ResponseWriter, order any, err error) {
-	switch {
-	case errors.Is(err, ErrUnknown):
-		answer(w, http.StatusNotFound, failure{err.Error()})
-	case err != nil:
-		answer(w, http.StatusUnprocessableEntity, failure{err.Error()})
-	default:
-		answer(w, http.StatusOK, order)
-	}
+func (failoverWish) example() string {
+	return `{"instance": "VI_1"} or {"instance": "VI_1", "for": "10m"}`
 }
 
-// operate adds the commands of operators.
-func operate(mux *http.ServeMux, d Operator, lim limits) {
-	mux.HandleFunc("POST /v1/failover", func(w http.ResponseWriter, r *http.Request) {
-		f, span, err := readFailover(http.MaxBytesReader(w, r.Body, lim.body))
-		if err != nil {
-			answer(w, http.StatusBadRequest, failure{err.Error()})
-			return
-		}
-		o, err := d.Failover(r.Context(), f.Instance, span)
-		reply(w, o, err)
-	})
-	mux.HandleFunc("DELETE /v1/failover/{instance}", func(w http.ResponseWriter, r *http.Request) {
-		o, err := d.Return(r.Context(), r.PathValue("instance"))
-		reply(w, o, err)
-	})
-	operateServers(mux, d, lim)
-	for method, on := range map[string]bool{http.MethodPost: true, http.MethodDelete: false} {
-		mux.HandleFunc(method+" /v1/maintenance", func(w http.ResponseWriter, r *http.Request) {
-			o, err := d.Maintenance(r.Context(), on)
-			reply(w, o, err)
-		})
+// operatorRoutes are the commands of operators to the elections.
+func operatorRoutes(d Operator) []route {
+	maintenance := func(on bool) func(*http.Request, nothing) (Order, error) {
+		return func(r *http.Request, _ nothing) (Order, error) { return d.Maintenance(r.Context(), on) }
 	}
-}
-
-func readFailover(body io.Reader) (f failover, span time.Duration, err error) {
-	const example = `send {"instance": "VI_1"} or {"instance": "VI_1", "for": "10m"}`
-	decoder := json.NewDecoder(body)
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&f); err != nil {
-		return f, 0, fmt.Errorf("read request: %w: %s", err, example)
+	return []route{
+		exchange("POST", "/v1/failover", "Have an instance leave MASTER to any other director, for a time or until it is taken back.",
+			func(r *http.Request, f failoverWish) (Order, error) {
+				if f.Instance == "" {
+					return Order{}, wrongf(f, "no instance")
+				}
+				span, err := readTime("for", f.For)
+				if err != nil {
+					return Order{}, err
+				}
+				return d.Failover(r.Context(), f.Instance, span)
+			}),
+		exchange("DELETE", "/v1/failover/{instance}", "Have an instance take part as configured again.",
+			func(r *http.Request, _ nothing) (Order, error) { return d.Return(r.Context(), r.PathValue("instance")) }),
+		exchange("POST", "/v1/maintenance", "Take this box out of all elections.", maintenance(true)),
+		exchange("DELETE", "/v1/maintenance", "Take this box back into all elections.", maintenance(false)),
 	}
-	if f.Instance == "" {
-		return f, 0, errors.New("read request: no instance: " + example)
-	}
-	if f.For == "" {
-		return f, 0, nil
-	}
-	span, err = time.ParseDuration(f.For)
-	if err == nil && span <= 0 {
-		err = errors.New("it is not above 0")
-	}
-	if err != nil {
-		return f, 0, fmt.Errorf("read request: for %q: %w: write a duration such as 10m or 90s", f.For, err)
-	}
-	return f, span, nil
 }
 
 // Failover has an instance leave MASTER to any other director for a time, or with 0 until Return.
 func (c *Client) Failover(ctx context.Context, instance string, span time.Duration) (Order, error) {
-	f := failover{Instance: instance}
+	f := failoverWish{Instance: instance}
 	if span > 0 {
 		f.For = span.String()
 	}

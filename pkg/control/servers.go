@@ -2,10 +2,6 @@ package control
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -39,83 +35,84 @@ type ServerOrder struct {
 // Name returns what commands call the real server: web/192.168.5.103.
 func (o ServerOrder) Name() string { return o.Service + "/" + o.RealServer }
 
-// serverOrder is the body of POST /v1/drain and /v1/weight.
-type serverOrder struct {
-	Service    string  `json:"service"`
-	RealServer string  `json:"real_server"`
-	Deadline   string  `json:"deadline,omitempty"` // of a drain: a Go duration
-	Weight     *uint16 `json:"weight,omitempty"`
+// drainWish is the body of POST /v1/drain.
+type drainWish struct {
+	Service    string `json:"service"`
+	RealServer string `json:"real_server"`        // its address
+	Deadline   string `json:"deadline,omitempty"` // a Go duration such as 10m: flows that are left then are scheduled afresh
 }
 
-// operateServers adds the commands of operators about real servers.
-func operateServers(mux *http.ServeMux, d Servers, lim limits) {
-	mux.HandleFunc("POST /v1/drain", func(w http.ResponseWriter, r *http.Request) {
-		o, server, deadline, err := readServerOrder(http.MaxBytesReader(w, r.Body, lim.body), false)
-		if err != nil {
-			answer(w, http.StatusBadRequest, failure{err.Error()})
-			return
-		}
-		result, err := d.Drain(r.Context(), o.Service, server, deadline)
-		reply(w, result, err)
-	})
-	mux.HandleFunc("POST /v1/weight", func(w http.ResponseWriter, r *http.Request) {
-		o, server, _, err := readServerOrder(http.MaxBytesReader(w, r.Body, lim.body), true)
-		if err != nil {
-			answer(w, http.StatusBadRequest, failure{err.Error()})
-			return
-		}
-		result, err := d.Weight(r.Context(), o.Service, server, o.Weight)
-		reply(w, result, err)
-	})
-	takeBack := func(path string, do func(ctx context.Context, service string, server netip.Addr) (ServerOrder, error)) {
-		mux.HandleFunc("DELETE "+path+"/{service}/{server}", func(w http.ResponseWriter, r *http.Request) {
-			server, err := netip.ParseAddr(r.PathValue("server"))
+func (drainWish) example() string {
+	return `{"service": "web", "real_server": "192.168.5.103"} or with "deadline": "10m"`
+}
+
+// weightWish is the body of POST /v1/weight.
+type weightWish struct {
+	Service    string  `json:"service"`
+	RealServer string  `json:"real_server"` // its address
+	Weight     *uint16 `json:"weight"`
+}
+
+func (weightWish) example() string {
+	return `{"service": "web", "real_server": "192.168.5.103", "weight": 5}, with a weight of 0 to 65535`
+}
+
+// serverRoutes are the commands of operators about real servers.
+func serverRoutes(d Servers) []route {
+	takeBack := func(path, summary string, do func(ctx context.Context, service string, server netip.Addr) (ServerOrder, error)) route {
+		return exchange("DELETE", path+"/{service}/{real_server}", summary, func(r *http.Request, _ nothing) (ServerOrder, error) {
+			service := r.PathValue("service")
+			server, err := readServer(nothing{}, service, r.PathValue("real_server"))
 			if err != nil {
-				answer(w, http.StatusBadRequest, failure{fmt.Sprintf("read request: real server %q: %v", r.PathValue("server"), err)})
-				return
+				return ServerOrder{}, err
 			}
-			result, err := do(r.Context(), r.PathValue("service"), server)
-			reply(w, result, err)
+			return do(r.Context(), service, server)
 		})
 	}
-	takeBack("/v1/drain", d.Undrain)
-	takeBack("/v1/weight", func(ctx context.Context, service string, server netip.Addr) (ServerOrder, error) {
-		return d.Weight(ctx, service, server, nil)
-	})
+	return []route{
+		exchange("POST", "/v1/drain", "Keep new flows from a real server, while those that it has go on.", func(r *http.Request, o drainWish) (ServerOrder, error) {
+			server, err := readServer(o, o.Service, o.RealServer)
+			if err != nil {
+				return ServerOrder{}, err
+			}
+			deadline, err := readTime("deadline", o.Deadline)
+			if err != nil {
+				return ServerOrder{}, err
+			}
+			return d.Drain(r.Context(), o.Service, server, deadline)
+		}),
+		takeBack("/v1/drain", "Have a real server take new flows again.", d.Undrain),
+		exchange("POST", "/v1/weight", "Give a real server another weight than the configured one.", func(r *http.Request, o weightWish) (ServerOrder, error) {
+			server, err := readServer(o, o.Service, o.RealServer)
+			if err != nil {
+				return ServerOrder{}, err
+			}
+			if o.Weight == nil {
+				return ServerOrder{}, wrongf(o, "no weight")
+			}
+			return d.Weight(r.Context(), o.Service, server, o.Weight)
+		}),
+		takeBack("/v1/weight", "Give a real server its configured weight again.", func(ctx context.Context, service string, server netip.Addr) (ServerOrder, error) {
+			return d.Weight(ctx, service, server, nil)
+		}),
+	}
 }
 
-func readServerOrder(body io.Reader, weight bool) (o serverOrder, server netip.Addr, deadline time.Duration, err error) {
-	example := `send {"service": "web", "real_server": "192.168.5.103"} or with "deadline": "10m"`
-	if weight {
-		example = `send {"service": "web", "real_server": "192.168.5.103", "weight": 5}, with a weight of 0 to 65535`
+// readServer reads the address of a real server in the body q.
+func readServer(q any, service, server string) (netip.Addr, error) {
+	if service == "" {
+		return netip.Addr{}, wrongf(q, "no service")
 	}
-	decoder := json.NewDecoder(body)
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&o); err != nil {
-		return o, server, 0, fmt.Errorf("read request: %w: %s", err, example)
-	}
-	if o.Service == "" || weight != (o.Weight != nil) || weight && o.Deadline != "" {
-		return o, server, 0, errors.New("read request: a key is missing or too many: " + example)
-	}
-	if server, err = netip.ParseAddr(o.RealServer); err != nil {
-		return o, server, 0, fmt.Errorf("read request: real server %q: %w: %s", o.RealServer, err, example)
-	}
-	if o.Deadline == "" {
-		return o, server, 0, nil
-	}
-	deadline, err = time.ParseDuration(o.Deadline)
-	if err == nil && deadline <= 0 {
-		err = errors.New("it is not above 0")
-	}
+	address, err := netip.ParseAddr(server)
 	if err != nil {
-		return o, server, 0, fmt.Errorf("read request: deadline %q: %w: write a duration such as 10m or 90s", o.Deadline, err)
+		return address, wrongf(q, "real server %q: %w", server, err)
 	}
-	return o, server, deadline, nil
+	return address, nil
 }
 
 // Drain keeps new flows from a real server until Undrain; with a deadline above 0, the flows that it has go on only so long.
 func (c *Client) Drain(ctx context.Context, service string, server netip.Addr, deadline time.Duration) (ServerOrder, error) {
-	o := serverOrder{Service: service, RealServer: server.String()}
+	o := drainWish{Service: service, RealServer: server.String()}
 	if deadline > 0 {
 		o.Deadline = deadline.String()
 	}
@@ -132,7 +129,7 @@ func (c *Client) Weight(ctx context.Context, service string, server netip.Addr, 
 	if weight == nil {
 		return c.orderServer(ctx, http.MethodDelete, "/v1/weight/"+url.PathEscape(service)+"/"+url.PathEscape(server.String()), nil)
 	}
-	return c.orderServer(ctx, http.MethodPost, "/v1/weight", serverOrder{Service: service, RealServer: server.String(), Weight: weight})
+	return c.orderServer(ctx, http.MethodPost, "/v1/weight", weightWish{Service: service, RealServer: server.String(), Weight: weight})
 }
 
 func (c *Client) orderServer(ctx context.Context, method, path string, body any) (ServerOrder, error) {

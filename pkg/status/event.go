@@ -28,6 +28,18 @@ var Kinds = []string{
 	KindDirector, KindInstance, KindMismatch, KindRealServer, KindCheck, KindService, KindOverride, KindFlows, KindPlane, KindReload, KindElection,
 }
 
+// KindLost is no event of the director's: it tells one listener that it was too slow for so many. It has no ID.
+const KindLost = "lost"
+
+// LostEvents is what a listener is told that was too slow for n events.
+func LostEvents(n uint64, now time.Time) Event {
+	events := "an event is"
+	if n > 1 {
+		events = fmt.Sprintf("%d events are", n)
+	}
+	return Event{Time: now, Kind: KindLost, Level: LevelWarning, Text: events + " missing here: this reader was too slow"}
+}
+
 // How much an event matters.
 const (
 	LevelInfo    = "info"
@@ -37,7 +49,7 @@ const (
 
 // Event is one change from one picture to the next. JSON names are part of the control API (/v1/events).
 type Event struct {
-	ID    uint64    `json:"id"` // rises, also over restarts; see Feed
+	ID    uint64    `json:"id,omitzero"` // rises, also over restarts; see Feed
 	Time  time.Time `json:"time"`
 	Kind  string    `json:"kind"`
 	Level string    `json:"level"`
@@ -328,4 +340,9 @@ func byName(services []Service) map[string]*Service {
 		m[services[i].Name] = &services[i]
 	}
 	return m
+}
+
+// Line is the event in one line for a terminal, in the local time zone.
+func (e Event) Line() string {
+	return fmt.Sprintf("%s  %-7s  %-11s  %s", e.Time.Local().Format("2006-01-02 15:04:05.000"), e.Level, e.Kind, plain(e.Text))
 }
