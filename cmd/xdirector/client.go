@@ -37,26 +37,6 @@ func newStatus() *cobra.Command {
 	}
 }
 
-func newReload() *cobra.Command {
-	return &cobra.Command{
-		Use:   "reload",
-		Short: "Have the running director read its configuration file again",
-		Args:  noArguments,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return ask(c, func(ctx context.Context, client *control.Client) error {
-				if err := client.Reload(ctx); err != nil {
-					return err
-				}
-				if wantsJSON(c) {
-					return printJSON(c.OutOrStdout(), map[string]bool{"reloaded": true})
-				}
-				fmt.Fprintln(c.OutOrStdout(), "reloaded")
-				return nil
-			})
-		},
-	}
-}
-
 // ask runs question with a client of the daemon that the configuration names. The file may be invalid at the
 // moment: the daemon may run with an older one.
 func ask(c *cobra.Command, question func(context.Context, *control.Client) error) error {

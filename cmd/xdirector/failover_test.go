@@ -46,6 +46,10 @@ func (o *obedient) Status() *status.Status {
 
 func (o *obedient) Reload(context.Context) error { return nil }
 
+func (o *obedient) ReloadOnTrial(context.Context, time.Duration) error { return nil }
+
+func (o *obedient) Plan(context.Context, string, []byte) (*status.Plan, error) { return nil, nil }
+
 func (o *obedient) Failover(_ context.Context, instance string, span time.Duration) (control.Order, error) {
 	o.heard = "failover " + instance + " " + span.String()
 	return o.order, nil

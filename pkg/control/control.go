@@ -23,9 +23,7 @@ type Daemon interface {
 	Status() *status.Status
 	// Events returns the feed of what changes.
 	Events() *status.Feed
-	// Reload reads the configuration file again and applies it. The error of a refused file is meant for the
-	// operator, and may have several lines; the old configuration stays in use then.
-	Reload(ctx context.Context) error
+	Reloader
 	Operator
 	Explainer
 }
@@ -111,7 +109,8 @@ func (a *api) routes() []route {
 		exchange("GET", "/v1/status", "The picture of the whole.", a.getStatus).with(nameParameter()),
 		{method: "GET", path: "/v1/events", summary: "A stream of what changes, as server-sent events.", query: eventParameters(), answer: typeOf[status.Event](),
 			media: "text/event-stream", handle: a.streamEvents},
-		exchange("POST", "/v1/reload", "Read the configuration file again. One that is refused changes nothing; the error may have several lines.", a.postReload),
+		exchange("POST", "/v1/reload", "Read the configuration file again. One that is refused changes nothing; the error may have several lines.", a.postReload).with(trialParameter()),
+		exchange("POST", "/v1/plan", "What a reload would change, and what it would interrupt. Changes nothing.", a.postPlan).upTo(planLimit),
 	}
 	list = append(list, operatorRoutes(a.Daemon)...)
 	list = append(list, serverRoutes(a.Daemon)...)
@@ -143,9 +142,4 @@ func (a *api) getStatus(r *http.Request, _ nothing) (*status.Status, error) {
 		return nil, fmt.Errorf("no instance, service or address %q %w: xdirector status shows what is", missing, ErrUnknown)
 	}
 	return s, nil
-}
-
-func (a *api) postReload(r *http.Request, _ nothing) (nothing, error) {
-	a.log.Info("reload asked for on the control socket")
-	return nothing{}, a.Reload(r.Context())
 }

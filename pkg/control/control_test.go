@@ -27,6 +27,7 @@ type daemon struct {
 	feed    status.Feed
 
 	operator // answers for commands of operators
+	trials
 }
 
 func (d *daemon) Events() *status.Feed         { return &d.feed }

@@ -55,13 +55,17 @@ type Director struct {
 	events  status.Feed
 	reloads chan reload
 	reading chan struct{} // one value: a reload is under way
-	stops   chan struct{}
-	stop    sync.Once
+
+	trialEnd atomic.Pointer[time.Time] // of the reload that is on trial; nil: none is
+	stops    chan struct{}
+	stop     sync.Once
 
 	commands chan func() // of operators, for the loop to do
 
 	// Owned by the goroutine of Run.
 	cfg       *config.Config
+	text      []byte // that cfg was made of
+	trial     *trial // nil: none
 	started   time.Time
 	reloaded  status.Reload
 	ha        Election
@@ -112,24 +116,28 @@ type nextHops interface {
 // New reads the configuration and returns a director that is not running yet. An invalid file is a
 // config.Problems.
 func New(opts Options) (*Director, error) {
-	cfg, err := config.Load(opts.ConfigFile)
+	cfg, text, err := config.LoadText(opts.ConfigFile)
 	if err != nil {
 		return nil, err
 	}
-	return &Director{
+	d := &Director{
 		opts:    opts,
 		log:     opts.Log,
 		cfg:     cfg,
+		text:    text,
 		reloads: make(chan reload),
 		reading: make(chan struct{}, 1),
 		stops:   make(chan struct{}),
 		servers: map[lb.ServerKey]*server{},
 
 		commands: make(chan func()),
-	}, nil
+	}
+	d.reloaded = status.Reload{Success: true, Time: time.Now()}
+	d.recallTrial()
+	return d, nil
 }
 
-// Config returns the configuration that New read.
+// Config returns the configuration that the director begins with.
 func (d *Director) Config() *config.Config { return d.cfg }
 
 // Stop begins the orderly end: hand over, linger, detach. Run returns when it is done. It never blocks.
@@ -140,7 +148,10 @@ func (d *Director) Stop() { d.stop.Do(func() { close(d.stops) }) }
 func (d *Director) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	d.started = time.Now()
-	d.reloaded = status.Reload{Success: true, Time: d.started}
+	d.reloaded.Time = d.started
+	if !d.reloaded.Success {
+		d.log.Error(d.reloaded.Error, "file", d.opts.ConfigFile)
+	}
 	if d.opts.Level != nil {
 		d.opts.Level.Set(d.cfg.Log.Level)
 	}
@@ -243,6 +254,7 @@ func (d *Director) loop(ctx context.Context) error {
 		case <-stops:
 			stops = nil
 			d.stopping, stopping = true, time.Now()
+			d.trial.end(errors.New("this director is stopping; the next start reads the file"))
 			d.log.Info("stopping: handing over")
 			d.notify("STOPPING=1")
 			d.ha.Stop()
@@ -258,9 +270,7 @@ func (d *Director) loop(ctx context.Context) error {
 		case d.hops = <-d.neigh.Changes():
 			d.applyAnyway(ctx) // it may be news of an own MAC address, which no wish holds
 		case r := <-d.reloads:
-			err := d.reload(ctx, r)
-			d.publish()
-			r.reply <- err
+			d.reload(ctx, r)
 		case seen := <-d.tracking.runner.Changes():
 			d.onTracked(seen)
 		case command := <-d.commands:
@@ -275,7 +285,13 @@ func (d *Director) loop(ctx context.Context) error {
 		case <-soon:
 			soon = nil
 			d.publish()
+			d.watchTrial(ctx)
 			continue
+		case <-d.trial.over():
+			d.publish()
+			d.endTrial(ctx)
+		case <-d.trial.abandoned():
+			d.rollBack(ctx, "the command that began it has ended, by Ctrl-C or with the operator's session")
 		}
 		if soon == nil {
 			soon = time.After(pictureDelay)

@@ -107,7 +107,7 @@ func (d *Director) rememberScripts() {
 
 // forget drops the memory at a clean stop: a later start finds out afresh. What operators wish stays.
 func (d *Director) forget() {
-	for _, file := range []string{d.memoryFile(), d.scriptFile()} {
+	for _, file := range []string{d.memoryFile(), d.scriptFile(), d.trialFile()} {
 		if err := statefile.Remove(file); err != nil {
 			d.log.Warn("the next start will believe what this run knew of real servers and scripts", "error", err)
 		}

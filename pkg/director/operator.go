@@ -159,13 +159,18 @@ func (d *Director) Maintenance(ctx context.Context, on bool) (control.Order, err
 
 // command has the loop do something. When it returns, the picture of the whole shows what that changed.
 func (d *Director) command(ctx context.Context, do func() error) error {
-	done := make(chan error, 1)
-	select {
-	case d.commands <- func() {
+	return d.ask(ctx, func() error {
 		err := do()
 		d.publish()
-		done <- err
-	}:
+		return err
+	})
+}
+
+// ask has the loop do something that changes nothing.
+func (d *Director) ask(ctx context.Context, do func() error) error {
+	done := make(chan error, 1)
+	select {
+	case d.commands <- func() { done <- do() }:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

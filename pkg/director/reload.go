@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/xdirector/xdirector/pkg/config"
@@ -17,23 +15,44 @@ import (
 // reload is the outcome of reading the configuration file, on its way to the loop.
 type reload struct {
 	cfg   *config.Config
-	err   error // the file is invalid
+	text  []byte // that cfg was made of
+	err   error  // the file is invalid
+	trial time.Duration
+	gone  <-chan struct{} // who wants the trial has gone
 	reply chan error
 }
 
 // Reload reads the configuration file again. A file that is invalid, or that changes what only a restart can
 // change, is refused with all reasons, and everything goes on as it was. What the file leaves as it is, is not
 // touched.
-func (d *Director) Reload(ctx context.Context) error {
-	// One at a time from the reading to the end: of two, the one that has read an older file could come last.
+func (d *Director) Reload(ctx context.Context) error { return d.readAgain(ctx, 0) }
+
+// ReloadOnTrial is Reload, and watches for so long what comes of it. If something is lost that was served before, or ctx ends
+// before the time is over, the old configuration is in force again, and the error says why.
+func (d *Director) ReloadOnTrial(ctx context.Context, trial time.Duration) error {
+	return d.readAgain(ctx, trial)
+}
+
+func (d *Director) readAgain(ctx context.Context, trial time.Duration) error {
+	// One at a time from the reading to the end: of two, the one that has read an older file could come last. But a trial is
+	// not waited for: who reloads then doesn't know of it.
 	select {
 	case d.reading <- struct{}{}:
-		defer func() { <-d.reading }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	default:
+		if until := d.trialEnd.Load(); until != nil {
+			err := fmt.Errorf("the reload before this one is on trial until %s: end it with Ctrl-C where it was begun, or wait", until.Format(time.TimeOnly))
+			d.log.Warn("reload refused: " + err.Error())
+			return err
+		}
+		select {
+		case d.reading <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	cfg, err := config.Load(d.opts.ConfigFile)
-	r := reload{cfg: cfg, err: err, reply: make(chan error, 1)}
+	defer func() { <-d.reading }()
+	cfg, text, err := config.LoadText(d.opts.ConfigFile)
+	r := reload{cfg: cfg, text: text, err: err, trial: trial, gone: ctx.Done(), reply: make(chan error, 1)}
 	select {
 	case d.reloads <- r:
 	case <-ctx.Done():
@@ -47,37 +66,66 @@ func (d *Director) Reload(ctx context.Context) error {
 	}
 }
 
-// reload makes the new configuration the one in use, or says why not.
-func (d *Director) reload(ctx context.Context, r reload) error {
+// reload makes the new configuration the one in use, or says why not. Of one on trial, the answer comes at its end.
+func (d *Director) reload(ctx context.Context, r reload) {
 	if d.stopping { // says nothing about the file
 		d.log.Warn("reload refused: this director is stopping; the next start reads the file", "file", d.opts.ConfigFile)
-		return errors.New("this director is stopping; the next start reads the file")
+		r.reply <- errors.New("this director is stopping; the next start reads the file")
+		return
 	}
 	err := r.err
+	if err == nil {
+		err = d.acceptable(r.cfg)
+	}
+	var t *trial
+	if err == nil && r.trial > 0 {
+		t, err = d.beginTrial(r)
+	}
 	if err == nil {
 		err = d.adopt(ctx, r.cfg)
 	}
 	if err != nil {
+		if t != nil {
+			d.setAside()
+		}
 		d.reloaded = status.Reload{Success: false, Time: d.reloaded.Time, Error: err.Error()}
 		d.log.Error("reload refused: everything goes on with the configuration as it was", "file", d.opts.ConfigFile, "error", err)
-		return err
+		d.publish()
+		r.reply <- err
+		return
 	}
-	d.reloaded = status.Reload{Success: true, Time: time.Now()}
+	d.text, d.reloaded = r.text, status.Reload{Success: true, Time: time.Now()}
+	if t != nil {
+		d.watch(t)
+		d.publish()
+		return
+	}
+	d.setAside()
+	d.settle()
 	d.log.Info("configuration reloaded", "file", d.opts.ConfigFile)
-	return nil
+	d.publish()
+	r.reply <- nil
 }
 
-func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
-	if err := needsRestart(d.cfg, cfg); err != nil {
+// acceptable says why a valid configuration can't take the place of the one in force; nil: it can.
+func (d *Director) acceptable(cfg *config.Config) error {
+	if err := needsRestart(compare(d.cfg, cfg, nil)); err != nil {
 		return err
 	}
+	return d.possible(cfg)
+}
+
+// possible says why this box has no place for a configuration.
+func (d *Director) possible(cfg *config.Config) error {
 	if err := checkInterfaces(cfg, d.cfg); err != nil {
 		return err
 	}
 	// What doesn't fit would keep every later change, of health too, from the plane.
-	if err := d.fits(d.wish(cfg)); err != nil {
-		return err
-	}
+	return d.fits(d.wish(cfg))
+}
+
+// adopt puts a configuration into force.
+func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 	d.learnHops(ctx, cfg)
 	before := d.plane.Plane
 	switch had, has := d.plane.Plane != nil, needsPlane(cfg); {
@@ -114,13 +162,17 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 		d.giveMaps()
 	}
 	d.configureTracking(cfg)
-	if d.pruneOperator(cfg) {
-		d.ordered()
-	}
 	d.track()
 	d.apply(ctx)
 	d.remember()
 	return nil
+}
+
+// settle forgets what operators wished of things that are no longer configured.
+func (d *Director) settle() {
+	if d.pruneOperator(d.cfg) {
+		d.ordered()
+	}
 }
 
 // attachFirst opens a plane while elections run. Many drivers stop their queues for a first program, some for seconds: a
@@ -160,37 +212,4 @@ func (d *Director) learnHops(ctx context.Context, cfg *config.Config) {
 			return
 		}
 	}
-}
-
-// needsRestart says what a new configuration changes that a running director can't.
-func needsRestart(old, new *config.Config) error {
-	var errs []error
-	refuse := func(key string, was, is any) {
-		if !reflect.DeepEqual(was, is) {
-			errs = append(errs, fmt.Errorf("%s changes from %v to %v: this needs a restart", key, was, is))
-		}
-	}
-	for _, o := range old.Instances {
-		for _, n := range new.Instances {
-			if o.Name == n.Name {
-				key := "vrrp.instances " + o.Name + ": "
-				refuse(key+"interface", o.Interface, n.Interface)
-				refuse(key+"version", o.Version, n.Version)
-				refuse(key+"virtual_router_id", o.VirtualRouterID, n.VirtualRouterID)
-				refuse(key+"virtual_addresses: family", family(o), family(n))
-				refuse(key+"virtual_mac", orNone(o.VirtualMAC), orNone(n.VirtualMAC))
-			}
-		}
-	}
-	refuse("state_dir", old.StateDir, new.StateDir)
-	refuse("control.socket", old.Control.Socket, new.Control.Socket)
-	refuse("metrics.listen", old.Metrics.Listen, new.Metrics.Listen)
-	refuse("log.format", old.Log.Format, new.Log.Format)
-	refuse("dataplane.pin_path", old.Dataplane.PinPath, new.Dataplane.PinPath)
-	if needsPlane(old) && needsPlane(new) {
-		refuse("dataplane.mode", old.Dataplane.Mode, new.Dataplane.Mode)
-		refuse("dataplane.interfaces", strings.Join(old.Dataplane.Interfaces, ","), strings.Join(new.Dataplane.Interfaces, ","))
-		refuse("dataplane.flow_table_size", old.Dataplane.FlowTableSize, new.Dataplane.FlowTableSize)
-	}
-	return errors.Join(errs...)
 }

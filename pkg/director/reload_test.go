@@ -132,7 +132,9 @@ func TestAnInterfaceThatBrokeDownKeepsNobodyFromChangingTheRest(t *testing.T) {
 func TestAReloadWhileStoppingSaysNothingAboutTheFile(t *testing.T) {
 	d := forTest(t, t.TempDir())
 	d.stopping, d.reloaded = true, status.Reload{Success: true}
-	if err := d.reload(t.Context(), reload{cfg: oneService()}); err == nil || !strings.Contains(err.Error(), "stopping") {
+	r := reload{cfg: oneService(), reply: make(chan error, 1)}
+	d.reload(t.Context(), r)
+	if err := <-r.reply; err == nil || !strings.Contains(err.Error(), "stopping") {
 		t.Errorf("error %v", err)
 	}
 	if !d.reloaded.Success {

@@ -92,8 +92,8 @@ func TestWhatNeedsARestart(t *testing.T) {
 		{"a VRID", func(c *config.Config) { c.Instances[0].VirtualRouterID = 52 },
 			"vrrp.instances VI_1: virtual_router_id changes from 51 to 52: this needs a restart"},
 		{"socket and pins at once", func(c *config.Config) { c.Control.Socket = "/run/b.sock"; c.Dataplane.PinPath = "/run/b" },
-			"control.socket changes from /run/a.sock to /run/b.sock: this needs a restart\n" +
-				"dataplane.pin_path changes from /run/a to /run/b: this needs a restart"},
+			"dataplane.pin_path changes from /run/a to /run/b: this needs a restart\n" +
+				"control.socket changes from /run/a.sock to /run/b.sock: this needs a restart"},
 		{"the plane while there are no services", func(c *config.Config) { c.Services = nil; c.Dataplane.Mode = "ipvs" }, ""},
 		{"the plane", func(c *config.Config) { c.Dataplane.Mode = "ipvs" },
 			"dataplane.mode changes from auto to ipvs: this needs a restart"},
@@ -102,7 +102,7 @@ func TestWhatNeedsARestart(t *testing.T) {
 			changed := base()
 			tt.change(changed)
 			got := ""
-			if err := needsRestart(base(), changed); err != nil {
+			if err := needsRestart(compare(base(), changed, nil)); err != nil {
 				got = err.Error()
 			}
 			if got != tt.want {

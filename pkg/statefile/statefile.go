@@ -52,7 +52,12 @@ func Read(path, bootID string, content any) (bool, error) {
 
 // Write replaces the file at path in one step, so that no crash leaves half of one. Its folder is made if need be. It
 // need not survive a loss of power: that is a boot.
-func Write(path, bootID string, content any) error {
+func Write(path, bootID string, content any) error { return write(path, bootID, content, 0o644) }
+
+// WriteSecret is Write for what nobody but the owner may read.
+func WriteSecret(path, bootID string, content any) error { return write(path, bootID, content, 0o600) }
+
+func write(path, bootID string, content any, mode fs.FileMode) error {
 	raw, err := json.Marshal(content)
 	if err != nil {
 		return fmt.Errorf("encode state: %w", err)
@@ -64,7 +69,7 @@ func Write(path, bootID string, content any) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
-	if err := os.WriteFile(path+".new", append(data, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(path+".new", append(data, '\n'), mode); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {

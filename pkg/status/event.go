@@ -58,7 +58,7 @@ type Event struct {
 	Service    string `json:"service,omitempty"`
 	RealServer string `json:"real_server,omitempty"` // its address
 	// State is what was entered: that of an instance; up or down of a real server, a check or a quorum; drain, weight or
-	// off of an override; refused or applied of a reload; the name of a plane.
+	// off of an override; applied, confirmed, refused or rolled back of a reload; the name of a plane.
 	State    string `json:"state,omitempty"`
 	Previous string `json:"previous,omitempty"` // of an instance: the state that it left
 	Priority uint8  `json:"priority,omitempty"` // of an instance
@@ -76,6 +76,7 @@ func Changes(before, after *Status) []Event {
 		c.add(Event{Kind: KindDirector, State: "started", Text: fmt.Sprintf("xdirector %s started on %s", after.Version, after.RouterID)})
 		before = &Status{Time: after.Started, Started: after.Started, Healthy: true, Reload: after.Reload, Counted: after.Counted, Services: calm(after.Services),
 			Election: after.Election, Maintenance: after.Maintenance, Overrides: after.Overrides}
+		before.Reload.RolledBack = false
 	}
 	c.box(before, after)
 	c.planes(before, after)
@@ -138,10 +139,18 @@ func (c *changes) box(before, after *Status) {
 		c.add(e)
 	}
 	switch r := after.Reload; {
+	case r.RolledBack && before.Reload != r:
+		c.add(Event{Kind: KindReload, State: "rolled back", Level: LevelError, Text: r.Error})
 	case !r.Success && (before.Reload.Success || before.Reload.Error != r.Error):
 		c.add(Event{Kind: KindReload, State: "refused", Level: LevelError, Text: "reload refused, everything goes on with the configuration as it was: " + r.Error})
 	case r.Success && !r.Time.Equal(before.Reload.Time):
-		c.add(Event{Kind: KindReload, State: "applied", Text: "configuration reloaded", Time: r.Time})
+		e := Event{Kind: KindReload, State: "applied", Text: "configuration reloaded", Time: r.Time}
+		if !r.TrialUntil.IsZero() {
+			e.Text += ", on trial until " + clock(r.TrialUntil)
+		}
+		c.add(e)
+	case r.Success && r.TrialUntil.IsZero() && !before.Reload.TrialUntil.IsZero():
+		c.add(Event{Kind: KindReload, State: "confirmed", Text: "the reload has passed its trial"})
 	}
 	if n := after.Election.Restarts; n > before.Election.Restarts {
 		c.add(Event{Kind: KindElection, State: "restarted", Level: LevelError, Text: fmt.Sprintf("the process of the elections was restarted: %s so far; the log says why", times(n))})

@@ -183,9 +183,12 @@ type RealServer struct {
 
 // Reload is the outcome of the last load of the configuration file.
 type Reload struct {
-	Success bool      `json:"success"`
-	Time    time.Time `json:"time"` // of the last successful load
+	Success bool      `json:"success"` // what the file said then is in force
+	Time    time.Time `json:"time"`    // when the configuration in force was loaded
 	Error   string    `json:"error,omitempty"`
+	// RolledBack: the file was in force, and was taken back since it cost something; Error says what.
+	RolledBack bool      `json:"rolled_back,omitempty"`
+	TrialUntil time.Time `json:"trial_until,omitzero"` // it is taken back if something is lost until then
 }
 
 // Interface is one interface with an XDP program and what the program counted there.

@@ -292,8 +292,15 @@ func (s *Status) Warnings() []string {
 	if !s.Healthy && !s.Stopping {
 		add("not healthy: %s", s.Unhealthy)
 	}
+	if until := s.Reload.TrialUntil; !until.IsZero() {
+		add("the configuration is on trial until %s: the one before comes back if something is lost", clock(until))
+	}
 	if !s.Reload.Success {
-		add("the configuration file was refused, the one of %s is in use:", clock(s.Reload.Time))
+		if s.Reload.RolledBack {
+			add("the configuration file is not in force, the one of %s is:", clock(s.Reload.Time))
+		} else {
+			add("the configuration file was refused, the one of %s is in use:", clock(s.Reload.Time))
+		}
 		for line := range strings.Lines(s.Reload.Error) {
 			add("  %s", strings.TrimRight(line, "\r\n"))
 		}
