@@ -148,10 +148,3 @@ func family(i config.Instance) string {
 	}
 	return "IPv4"
 }
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
-}
