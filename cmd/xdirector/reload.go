@@ -26,9 +26,8 @@ xdirector plan for what would change.
 With --confirm the new configuration is watched for that time. The old one comes back at once, and the command ends with 1
 and the reason, if for a second something is lost that was served before: a service that had real servers has none that is live;
 an instance that was MASTER or BACKUP is in FAULT; the director is not healthy, for example since the plane could not be
-updated. It comes back as well if the command ends before the time is over: by Ctrl-C, with the operator's session, or
-because the terminal has not answered for some seconds, as when the reload has cut off the operator. The file stays as it
-is: correct it, or the next start will read it.`,
+updated. It comes back as well if the command ends before the time is over: by Ctrl-C, or with the operator's session. The
+file stays as it is: correct it, or the next start will read it.`,
 		Args: func(c *cobra.Command, args []string) error {
 			if err := noArguments(c, args); err != nil {
 				return err

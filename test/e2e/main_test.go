@@ -109,6 +109,8 @@ var scenarios = map[string][]string{
 	"TestKeepalivedWithIPVSAsThePeerLosesNoRequest":             {native, ipvs},
 	"TestIPv6ServiceServesInTurnAndLosesNoRequest":              everyPlane,
 	"TestExplanationsAndCapturesSayWhatHappens":                 everyPlane,
+	"TestReloadOnTrialIsTakenBackIfItCostsSomething":            {native},
+	"TestReloadEvery100MillisecondsCostsNoRequest":              {native, ipvs},
 	"TestNATServiceIsOnIPVSBesideXDP":                           {native},
 }
 
