@@ -25,6 +25,7 @@ import (
 	"github.com/xdirector/xdirector/pkg/neigh"
 	"github.com/xdirector/xdirector/pkg/status"
 	"github.com/xdirector/xdirector/pkg/vrrp"
+	statuspage "github.com/xdirector/xdirector/pkg/web"
 )
 
 const (
@@ -225,8 +226,10 @@ func (d *Director) Run(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	d.publish()
+	page := statuspage.New(d.Status, d.Events())
+	part("status page", page.Run)
 	part("metrics", func(ctx context.Context) error {
-		return metrics.Serve(ctx, d.cfg.Metrics.Listen, metrics.Handler(d.Status), d.log)
+		return metrics.Serve(ctx, d.cfg.Metrics.Listen, metrics.Handler(d.Status, page), d.log)
 	})
 	d.notify("READY=1")
 	d.log.Info("ready", "router_id", d.routerID(), "version", d.opts.Version, "plane", d.planeName(), "reason", d.plane.reason)

@@ -31,10 +31,10 @@ const (
 	headerLimit = 16 << 10 // bytes
 )
 
-// Handler serves /metrics, /healthz and a plain page at / that names both. latest returns the latest picture, nil
+// Handler serves /metrics and /healthz, and leaves all other paths to page. latest returns the latest picture, nil
 // before there is one (then /metrics and /healthz give 503), and is called from several goroutines at once. /healthz
 // gives 503 with the reason as well if the picture says that the director is not healthy.
-func Handler(latest func() *status.Status) http.Handler {
+func Handler(latest func() *status.Status, page http.Handler) http.Handler {
 	process := ofProcess()
 	free := make(chan struct{}, scrapes)
 	mux := http.NewServeMux()
@@ -60,11 +60,8 @@ func Handler(latest func() *status.Status) http.Handler {
 		}
 		io.WriteString(w, "ok\n")
 	})
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		io.WriteString(w, "xdirector\n\n/metrics  for Prometheus\n/healthz  200 while all is well, else 503 with the reason\n")
-	})
-	return mux
+	mux.Handle("/", page)
+	return ownNames(mux)
 }
 
 // ofProcess serves what client_golang knows of Go and of this process.

@@ -115,7 +115,7 @@ func TestEveryMetricIsShownWithItsLabels(t *testing.T) {
 }
 
 func TestPrometheusHasNothingToSayAboutAScrape(t *testing.T) {
-	promtool(t, get(Handler(picture), "/metrics").Body, "check", "metrics")
+	promtool(t, get(Handler(picture, front()), "/metrics").Body, "check", "metrics")
 	if out, err := promtoolSays(t, strings.NewReader("# HELP xdirector_x x\n# TYPE xdirector_x counter\nxdirector_x 1\n"), "check", "metrics"); err == nil {
 		t.Errorf("a counter with a bad name is nothing to it: %s", out)
 	}
@@ -132,7 +132,7 @@ func TestScrapeSurvivesBytesThatAreNoText(t *testing.T) {
 }
 
 func TestScrapeHoldsProductGoAndProcessMetrics(t *testing.T) {
-	w := get(Handler(picture), "/metrics")
+	w := get(Handler(picture, front()), "/metrics")
 	for _, name := range []string{"xdirector_vrrp_state{instance=\"VI_1\"} 2\n", "go_goroutines ", "process_open_fds "} {
 		if !strings.Contains(w.Body.String(), name) {
 			t.Errorf("the scrape (status %d) has no %q", w.Code, name)
@@ -143,7 +143,7 @@ func TestScrapeHoldsProductGoAndProcessMetrics(t *testing.T) {
 func TestOneDoubledMetricDoesNotCostTheOthers(t *testing.T) {
 	s := picture()
 	s.Services = append(s.Services, s.Services[0])
-	w := get(Handler(func() *status.Status { return s }), "/metrics")
+	w := get(Handler(func() *status.Status { return s }, front()), "/metrics")
 	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "xdirector_vrrp_state") {
 		t.Errorf("status is %d, body %.200q", w.Code, w.Body)
 	}
@@ -162,7 +162,7 @@ func TestHealthzTellsHealthAndReason(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := picture()
 			row.change(s)
-			w := get(Handler(func() *status.Status { return s }), "/healthz")
+			w := get(Handler(func() *status.Status { return s }, front()), "/healthz")
 			if w.Code != row.code || w.Body.String() != row.body {
 				t.Errorf("answer is %d %q, want %d %q", w.Code, w.Body, row.code, row.body)
 			}
@@ -175,7 +175,7 @@ func TestScrapeIsCompressedForThoseWhoCanReadThat(t *testing.T) {
 		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 		r.Header.Set("Accept-Encoding", accepts)
 		w := httptest.NewRecorder()
-		Handler(picture).ServeHTTP(w, r)
+		Handler(picture, front()).ServeHTTP(w, r)
 		if got := w.Header().Get("Content-Encoding") == "gzip"; got != compressed {
 			t.Fatalf("%q: compressed is %v", accepts, got)
 		}
@@ -206,7 +206,7 @@ func (s stuck) Write(b []byte) (int, error) {
 }
 
 func TestScrapesThatHangKeepOthersFromMemoryNotFromTheRest(t *testing.T) {
-	h := Handler(picture)
+	h := Handler(picture, front())
 	var group sync.WaitGroup
 	w := stuck{httptest.NewRecorder(), make(chan struct{}), make(chan struct{})}
 	for range scrapes {
@@ -254,7 +254,7 @@ func crowd(servers int) *status.Status {
 func TestScrapeOfManyRealServersIsQuick(t *testing.T) {
 	for servers, limit := range map[int]time.Duration{1000: 100 * time.Millisecond, 20000: time.Second} {
 		s := crowd(servers)
-		h := Handler(func() *status.Status { return s })
+		h := Handler(func() *status.Status { return s }, front())
 		best := time.Hour // of some: this machine does other things too
 		for range 5 {
 			r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
@@ -275,7 +275,7 @@ func TestScrapeOfManyRealServersIsQuick(t *testing.T) {
 func BenchmarkScrape(b *testing.B) {
 	for _, servers := range []int{1000, 20000} {
 		s := crowd(servers)
-		h := Handler(func() *status.Status { return s })
+		h := Handler(func() *status.Status { return s }, front())
 		for _, encoding := range []string{"identity", "gzip"} {
 			b.Run(fmt.Sprintf("%d-%s", servers, encoding), func(b *testing.B) {
 				b.ReportAllocs()
@@ -292,7 +292,7 @@ func BenchmarkScrape(b *testing.B) {
 }
 
 func TestBeforeTheFirstPictureAllSay503(t *testing.T) {
-	h := Handler(func() *status.Status { return nil })
+	h := Handler(func() *status.Status { return nil }, front())
 	for _, path := range []string{"/metrics", "/healthz"} {
 		if w := get(h, path); w.Code != http.StatusServiceUnavailable || w.Body.String() != starting+"\n" {
 			t.Errorf("%s is %d %q, want 503 %q", path, w.Code, w.Body, starting)
@@ -300,18 +300,47 @@ func TestBeforeTheFirstPictureAllSay503(t *testing.T) {
 	}
 }
 
-func TestFrontPageNamesTheOthers(t *testing.T) {
-	h := Handler(picture)
-	if body := get(h, "/").Body.String(); !strings.Contains(body, "/metrics") || !strings.Contains(body, "/healthz") {
-		t.Errorf("page is %q", body)
+// front stands for the status page.
+func front() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "page "+r.URL.Path) })
+}
+
+func TestOtherPathsAreThePages(t *testing.T) {
+	h := Handler(picture, front())
+	for _, path := range []string{"/", "/live", "/metrics/more"} {
+		if body := get(h, path).Body.String(); body != "page "+path {
+			t.Errorf("%s is %q", path, body)
+		}
 	}
-	if code := get(h, "/nothing").Code; code != http.StatusNotFound {
-		t.Errorf("an unknown page gives %d, want 404", code)
-	}
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/metrics", nil))
-	if w.Code != http.StatusMethodNotAllowed {
-		t.Errorf("POST gives %d, want 405", w.Code)
+}
+
+func TestOnTheLoopbackForeignNamesAreRefused(t *testing.T) {
+	for _, row := range []struct {
+		local, host string
+		code        int
+	}{
+		{"127.0.0.1", "127.0.0.1:9112", 200},
+		{"127.0.0.1", "localhost:9112", 200},
+		{"127.0.0.1", "LOCALHOST.", 200},
+		{"127.0.0.1", "lb1:9112", 200},
+		{"::1", "[::1]:9112", 200},
+		{"::1", "[::1]", 200},
+		{"127.0.0.1", "", 200}, // HTTP/1.0
+		{"127.0.0.1", "evil.example:9112", 421},
+		{"::1", "evil.example", 421},
+		{"127.0.0.1", "127.0.0.1.evil.example:9112", 421},
+		{"192.0.2.1", "lb1.example:9112", 200},
+	} {
+		for _, path := range []string{"/", "/metrics", "/live"} {
+			r := httptest.NewRequest(http.MethodGet, path, nil)
+			r.Host = row.host
+			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.ParseIP(row.local), Port: 9112}))
+			w := httptest.NewRecorder()
+			Handler(picture, front()).ServeHTTP(w, r)
+			if w.Code != row.code {
+				t.Errorf("%s at %s for %q is %d, want %d", path, row.local, row.host, w.Code, row.code)
+			}
+		}
 	}
 }
 
@@ -352,7 +381,7 @@ func TestTakenPortIsToldOnceAndTakenWhenFree(t *testing.T) {
 	log := records{slog.DiscardHandler, make(chan slog.Record, 1000)}
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- serve(ctx, address, Handler(picture), slog.New(log), time.Millisecond) }()
+	go func() { served <- serve(ctx, address, Handler(picture, front()), slog.New(log), time.Millisecond) }()
 
 	record := log.next(t, "metrics are not served")
 	attributes := ""
@@ -389,7 +418,7 @@ func TestServeEndsWithTheErrorOfTheListener(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = serveOn(t.Context(), scripted{l}, Handler(picture), slog.New(slog.DiscardHandler))
+	err = serveOn(t.Context(), scripted{l}, Handler(picture, front()), slog.New(slog.DiscardHandler))
 	if err == nil || err.Error() != "serve metrics: no more files" {
 		t.Errorf("error is %v", err)
 	}
@@ -402,7 +431,7 @@ func TestIdleConnectionsDoNotHoldUpTheEnd(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	var group sync.WaitGroup
-	group.Go(func() { serveOn(ctx, l, Handler(picture), slog.New(slog.DiscardHandler)) })
+	group.Go(func() { serveOn(ctx, l, Handler(picture, front()), slog.New(slog.DiscardHandler)) })
 	conn, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
