@@ -82,7 +82,7 @@ func (p *Page) live(w http.ResponseWriter, r *http.Request) {
 	sent := make([]uint64, len(l.sections))
 	for first := true; ; first = false {
 		sections, next := p.now(l)
-		if err := stream.SetWriteDeadline(time.Now().Add(writeLimit)); err != nil {
+		if err := stream.SetWriteDeadline(time.Now().Add(p.limit)); err != nil {
 			return
 		}
 		for i, s := range sections {

@@ -19,13 +19,13 @@ func count(n uint64) string {
 	return text
 }
 
-// perSecond writes a rate: 0, 0.5/s, 1.23 k/s, 9.9 Gbit/s.
+// perSecond writes a rate: 0, 0.5/s, 1.23 k/s, 9.9 Gbit/s, 1.2 k packets/s.
 func perSecond(n float64, unit string) string {
 	text := short(n)
-	if text == "0" {
+	switch {
+	case unit == "" && text == "0":
 		return text
-	}
-	if unit != "" && !strings.Contains(text, " ") {
+	case unit != "" && (unit != "bit" || !strings.Contains(text, " ")):
 		text += " "
 	}
 	return text + unit + "/s"

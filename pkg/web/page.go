@@ -41,6 +41,7 @@ type Page struct {
 	mux    *http.ServeMux
 	html   *template.Template
 	making chan struct{} // holds a value for each page that is being made
+	limit  time.Duration // writeLimit
 
 	mu      sync.Mutex
 	history history
@@ -70,6 +71,7 @@ func New(latest func() *status.Status, events *status.Feed) *Page {
 		latest: latest, events: events, mux: http.NewServeMux(),
 		html:   template.Must(template.ParseFS(files, "static/page.html")),
 		making: make(chan struct{}, mostPages),
+		limit:  writeLimit,
 		next:   make(chan struct{}), looks: map[string]*look{},
 	}
 	p.mux.HandleFunc("/{$}", p.page)

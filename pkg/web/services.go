@@ -23,7 +23,8 @@ const (
 type found struct {
 	place   int // in the configuration
 	v       *status.Service
-	servers []*status.RealServer // that are looked for
+	all     bool                 // it is looked for with all of its real servers
+	servers []*status.RealServer // else those that are
 	wrong   int                  // 2: clients notice, 1: something is not as it should be
 	busy    float64
 }
@@ -31,11 +32,11 @@ type found struct {
 func services(s *status.Status, h *history, q string) table {
 	t := table{ID: "services", Title: "Services", Samples: h.samples, Columns: []column{
 		{"Service", "name"}, {"State", "state"}, {"Weight", "num"}, {"Flows", "num"}, {"Active", "num"},
-		{"New flows", "num"}, {"Packets", "num"}, {"Bits", "num"}, {"Two minutes", "curve"},
+		{"New", "num"}, {"Packets", "num"}, {"Bits", "num"}, {"Two minutes", "curve"},
 	}}
 	var list []found
 	for n := range s.Services {
-		if f := find(s, n, q); f.servers != nil || f.v != nil {
+		if f := find(s, n, q); f.all || f.servers != nil {
 			list = append(list, f)
 		}
 	}
@@ -61,15 +62,9 @@ func services(s *status.Status, h *history, q string) table {
 // find looks whether a service, or else some of its real servers, are looked for.
 func find(s *status.Status, place int, q string) found {
 	v := &s.Services[place]
-	f := found{place: place, wrong: wrong(v)}
-	all := has(q, v.Name, v.Endpoint(), v.Plane.Name, v.Scheduler)
-	if q == "" || all {
-		f.v = v
-	}
+	f := found{place: place, v: v, wrong: wrong(v), all: q == "" || has(q, v.Name, v.Endpoint(), v.Plane.Name, v.Scheduler)}
 	for n := range v.RealServers {
-		r := &v.RealServers[n]
-		if all || has(q, r.Endpoint()) || has(q, s.ServerText(*r)) {
-			f.v = v
+		if r := &v.RealServers[n]; !f.all && has(q, r.Endpoint(), s.ServerText(*r)) {
 			f.servers = append(f.servers, r)
 		}
 	}
@@ -79,7 +74,8 @@ func find(s *status.Status, place int, q string) found {
 // wrong says how much an operator should look at the service.
 func wrong(v *status.Service) int {
 	up, level := 0, 0
-	for _, r := range v.RealServers {
+	for n := range v.RealServers {
+		r := &v.RealServers[n]
 		if r.Up {
 			up++
 		}
@@ -94,8 +90,8 @@ func wrong(v *status.Service) int {
 }
 
 func busy(h *history, v *status.Service) (sum float64) {
-	for _, r := range v.RealServers {
-		sum += h.of(server{v.Name, r.Address, false}).busy
+	for n := range v.RealServers {
+		sum += h.of(server{v.Name, v.RealServers[n].Address, false}).busy
 	}
 	return sum
 }
@@ -141,6 +137,11 @@ func service(s *status.Status, h *history, f found, most int) group {
 		g.Rows = append(g.Rows, note("refused", "", "packets refused so far: "+refused))
 	}
 	shown := f.servers
+	for n := range v.RealServers {
+		if f.all {
+			shown = append(shown, &v.RealServers[n])
+		}
+	}
 	if len(shown) > most { // those that are down first, the order as it was
 		shown = slices.SortedStableFunc(slices.Values(shown), func(a, b *status.RealServer) int {
 			return cmp.Compare(index(a.Up), index(b.Up))
@@ -195,8 +196,16 @@ func traced(h *history, name server, class string, texts ...string) row {
 
 // line is a row with rates and a curve behind its texts.
 func line(key, class string, r rates, c *curve, texts ...string) row {
-	texts = append(texts, perSecond(r.flows, ""), perSecond(r.packets, ""), perSecond(8*r.bytes, "bit"), "")
+	texts = append(texts, perSecond(r.flows, ""), perSecond(r.packets, ""), bits(r.bytes), "")
 	return row{Key: key, Class: class, Cells: cells(texts...), Rate: &r.packets, Curve: c.String()}
+}
+
+// bits is a rate of bytes in bits, as interfaces are measured.
+func bits(bytes float64) string {
+	if bytes == 0 {
+		return "0"
+	}
+	return perSecond(8*bytes, "bit")
 }
 
 // kind is what ipvsadm -Ln says of a service: TCP 192.168.5.100:80 wlc persistent 50.

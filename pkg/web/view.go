@@ -39,14 +39,25 @@ func (v view) parts() []part {
 	return parts
 }
 
+// What costs traffic at once is said loudly.
+const (
+	splitBrain = "SPLIT BRAIN: "
+	collision  = "VRID COLLISION: "
+)
+
 // head is the box as a whole. Level is empty, warning or error.
 type head struct {
-	Name     string   `json:"name"`
-	State    string   `json:"state"`
-	Level    string   `json:"level"`
-	At       string   `json:"at"`
-	Facts    []fact   `json:"facts"`
-	Warnings []string `json:"warnings"`
+	Name     string    `json:"name"`
+	State    string    `json:"state"`
+	Level    string    `json:"level"`
+	At       string    `json:"at"`
+	Facts    []fact    `json:"facts"`
+	Warnings []warning `json:"warnings"`
+}
+
+type warning struct {
+	Level string `json:"c"`
+	Text  string `json:"t"`
 }
 
 type fact struct {
@@ -107,7 +118,7 @@ func has(q string, texts ...string) bool {
 }
 
 func heading(s *status.Status, h *history) head {
-	v := head{Name: plain(s.RouterID), State: "healthy", At: s.Time.Format(stamp + " MST"), Warnings: []string{}}
+	v := head{Name: plain(s.RouterID), State: "healthy", At: s.Time.Format(stamp + " MST"), Warnings: []warning{}}
 	switch {
 	case s.Stopping:
 		v.State, v.Level = "stopping: hands its instances over", "warning"
@@ -132,7 +143,7 @@ func heading(s *status.Status, h *history) head {
 	for _, t := range h.traces {
 		all.add(t.rates)
 	}
-	tell("Traffic", fmt.Sprintf("%s flows, %s packets, %s", perSecond(all.flows, ""), perSecond(all.packets, ""), perSecond(8*all.bytes, "bit")))
+	tell("Traffic", perSecond(all.flows, "flows")+", "+perSecond(all.packets, "packets")+", "+perSecond(8*all.bytes, "bit"))
 	if t := s.FlowTable; t.Size > 0 {
 		tell("Flow table", fmt.Sprintf("%s of %s (%.1f %%)", count(t.Flows), count(t.Size), 100*float64(t.Flows)/float64(t.Size)))
 	}
@@ -147,11 +158,18 @@ func heading(s *status.Status, h *history) head {
 	tell("Configuration", "loaded "+s.Age(s.Reload.Time)+" ago")
 	tell("Version", "xdirector "+s.Version+", up "+s.Age(s.Started))
 	warnings := s.Warnings()
-	for i, w := range warnings[:min(len(warnings), mostWarnings)] {
+	if len(warnings) > 0 && v.Level == "" {
+		v.State, v.Level = "healthy, but look at the warnings", "warning"
+	}
+	for i, text := range warnings[:min(len(warnings), mostWarnings)] {
 		if i == mostWarnings-1 && len(warnings) > mostWarnings {
-			w = fmt.Sprintf("and %s more", count(uint64(len(warnings)-i)))
+			text = fmt.Sprintf("and %s more", count(uint64(len(warnings)-i)))
 		}
-		v.Warnings = append(v.Warnings, plain(w))
+		w := warning{"warning", plain(text)}
+		if strings.Contains(text, splitBrain) || strings.Contains(text, collision) {
+			w.Level = "error"
+		}
+		v.Warnings = append(v.Warnings, w)
 	}
 	return v
 }
@@ -195,9 +213,9 @@ func instance(s *status.Status, i *status.Instance) group {
 		level, text := "warning", m.Text
 		switch m.Kind {
 		case "split_brain":
-			level, text = "error", "SPLIT BRAIN: "+text
+			level, text = "error", splitBrain+text
 		case "collision":
-			level, text = "error", "VRID COLLISION: "+text
+			level, text = "error", collision+text
 		}
 		if n == mostWarnings {
 			break
@@ -205,7 +223,7 @@ func instance(s *status.Status, i *status.Instance) group {
 		g.Rows = append(g.Rows, note(m.Kind+" "+m.Peer, level, text))
 	}
 	if i.Reason != "" {
-		g.Rows = append(g.Rows, note("reason", "", i.State+" because: "+i.Reason))
+		g.Rows = append(g.Rows, note("reason", "", i.Reason))
 	}
 	if i.Tracked != "" && !strings.Contains(i.Reason, i.Tracked) {
 		g.Rows = append(g.Rows, note("tracked", "", "tracked: "+i.Tracked))

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -50,7 +51,8 @@ type Tab struct {
 	urls     map[string]string
 }
 
-// StartBrowser starts a browser that keeps what it has to keep in folder dir. Close must be called.
+// StartBrowser starts a browser that keeps what it has to keep in folder dir. Close must be called; it ends with us, too,
+// since then the pipes do.
 func StartBrowser(dir string) (*Browser, error) {
 	fromUs, out, err := os.Pipe()
 	if err != nil {
@@ -62,6 +64,7 @@ func StartBrowser(dir string) (*Browser, error) {
 	}
 	cmd := exec.Command("chromium-headless-shell", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
 		"--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--user-data-dir="+dir, "about:blank")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.ExtraFiles = []*os.File{fromUs, toUs} // its descriptors 3 and 4
 	err = cmd.Start()
 	fromUs.Close()
@@ -74,10 +77,20 @@ func StartBrowser(dir string) (*Browser, error) {
 	return b, nil
 }
 
-// Close ends the browser.
+// Close ends the browser, and waits until it leaves its folder alone.
 func (b *Browser) Close() {
-	_ = b.cmd.Process.Kill()
-	_ = b.cmd.Wait()
+	_ = b.call("", "Browser.close", struct{}{}, nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = b.cmd.Wait()
+	}()
+	select {
+	case <-done:
+	case <-time.After(browserLimit):
+		_ = syscall.Kill(-b.cmd.Process.Pid, syscall.SIGKILL)
+		<-done
+	}
 	_ = b.out.Close()
 }
 
@@ -286,10 +299,16 @@ func (t *Tab) Wait(ctx context.Context, limit time.Duration, expression string) 
 	})
 }
 
-// Screenshot is the whole page as a PNG.
+// Screenshot is the page, or its beginning if it is long, as a PNG.
 func (t *Tab) Screenshot() ([]byte, error) {
+	var size struct{ Width, Height float64 }
+	if err := t.Eval(`({width: innerWidth, height: Math.min(2500, document.documentElement.scrollHeight)})`, &size); err != nil {
+		return nil, err
+	}
 	var shot struct{ Data string }
-	err := t.b.call(t.session, "Page.captureScreenshot", map[string]any{"format": "png", "captureBeyondViewport": true}, &shot)
+	err := t.b.call(t.session, "Page.captureScreenshot", map[string]any{
+		"format": "png", "captureBeyondViewport": true, "clip": map[string]any{"x": 0, "y": 0, "width": size.Width, "height": size.Height, "scale": 1},
+	}, &shot)
 	if err != nil {
 		return nil, err
 	}

@@ -120,7 +120,7 @@
     dress(find('state'), data.level);
     say(find('at'), data.at);
     document.title = `${data.name}: ${data.state}`;
-    list(find('warnings'), data.warnings, 'li', say);
+    list(find('warnings'), data.warnings, 'li', (li, warning) => { dress(li, warning.c); say(li, warning.t); });
     list(find('facts'), data.facts, 'div', (div, fact) => {
       if (!div.children.length) div.append(document.createElement('dt'), document.createElement('dd'));
       say(div.children[0], fact.k);
