@@ -39,7 +39,7 @@ func run(file string) error {
 		ElectionArgs: []string{"xdirector", electionCommand},
 		Realtime:     true,
 		Signals:      signals,
-		Notify:       notify,
+		Notify:       tellSystemd,
 		Handler:      stderrHandler,
 	})
 	if errors.Is(err, supervisor.ErrShown) {
@@ -53,5 +53,5 @@ func stderrHandler(format string, level slog.Leveler) slog.Handler {
 	return newHandler(format, level, os.Stderr)
 }
 
-// notify tells systemd; without systemd it does nothing.
-func notify(state string) { _, _ = daemon.SdNotify(false, state) }
+// tellSystemd tells systemd; without systemd it does nothing.
+func tellSystemd(state string) { _, _ = daemon.SdNotify(false, state) }

@@ -35,6 +35,7 @@ type Config struct {
 	SyncGroups []SyncGroup // vrrp.sync_groups
 	Services   []Service
 	Dataplane  Dataplane
+	Notify     Notify
 	Metrics    Metrics
 	Control    Control
 	Log        Log
@@ -66,6 +67,7 @@ type Instance struct {
 	VirtualMAC        string           // virtual_mac: true (vrrp4-VRID, vrrp6-VRID), or {name: ...}; empty: none
 	Accept            bool             // accept (true)
 	Track             Track            // track
+	Notify            *Hooks           // notify; nil: none
 }
 
 // IPv6 says which family the instance advertises.
@@ -169,10 +171,11 @@ type Script struct {
 	User     string        // user (nobody): never root unless written
 }
 
-// SyncGroup is instances that change state together: {name, instances}.
+// SyncGroup is instances that change state together: {name, instances, notify}.
 type SyncGroup struct {
 	Name      string
 	Instances []string // two or more
+	Notify    *Hooks   // notify; nil: none
 }
 
 // Service is a virtual address, port and protocol, or a firewall mark, with the real servers behind it.
@@ -201,6 +204,7 @@ type Service struct {
 	Hysteresis      int           // hysteresis (0): below Quorum
 	SorryServer     SorryServer   // sorry_server; without an address: none
 	RealServers     []RealServer  // at least one
+	Notify          *Hooks        // notify: of the quorum; nil: none
 }
 
 // Key identifies the service on the wire.
@@ -230,6 +234,7 @@ type RealServer struct {
 	Weight         uint16        // 0: no new connections
 	MaxConnections uint32        // max_connections: no new ones while it has so many; 0: as many as come
 	Check          *health.Check // its own, else the service's; nil: it counts as up always
+	Notify         *Hooks        // notify; nil: none
 }
 
 // The values of Dataplane.Mode.

@@ -10,21 +10,23 @@ import (
 
 // The ranges of all durations. keepalived's own limits, where it has any.
 var (
-	intervalV2  = span{time.Second, 255 * time.Second, time.Second, "whole seconds from 1s to 255s in version 2"}
-	intervalV3  = span{10 * time.Millisecond, 40950 * time.Millisecond, 10 * time.Millisecond, "10ms to 40.95s in steps of 10ms in version 3"}
-	preemption  = span{0, 1000 * time.Second, 0, "0s to 1000s"}
-	persistence = span{time.Second, 31 * 24 * time.Hour, time.Second, "whole seconds from 1s to 744h"}
-	flowTime    = span{time.Second, 31 * 24 * time.Hour, time.Second, "whole seconds from 1s to 744h"}
-	deadMan     = span{3 * time.Second, time.Hour, time.Second, "whole seconds from 3s to 1h"}
-	linger      = span{0, time.Minute, 0, "0s to 1m"}
-	checkTime   = span{10 * time.Millisecond, 24 * time.Hour, 0, "10ms to 24h"}
-	slowStart   = span{0, time.Hour, time.Second, "whole seconds from 0s to 1h"}
-	retryDelay  = span{0, time.Hour, 0, "0s to 1h"}
-	startup     = span{0, 1000 * time.Second, 0, "0s to 1000s"}
-	garpDelay   = span{0, 1000 * time.Second, 0, "0s to 1000s"}
-	garpRefresh = span{0, 24 * time.Hour, time.Second, "whole seconds from 0s to 24h"}
-	garpGap     = span{0, time.Second, 0, "0s to 1s"}
-	scriptTime  = span{100 * time.Millisecond, 24 * time.Hour, 0, "100ms to 24h"}
+	intervalV2   = span{time.Second, 255 * time.Second, time.Second, "whole seconds from 1s to 255s in version 2"}
+	intervalV3   = span{10 * time.Millisecond, 40950 * time.Millisecond, 10 * time.Millisecond, "10ms to 40.95s in steps of 10ms in version 3"}
+	preemption   = span{0, 1000 * time.Second, 0, "0s to 1000s"}
+	persistence  = span{time.Second, 31 * 24 * time.Hour, time.Second, "whole seconds from 1s to 744h"}
+	flowTime     = span{time.Second, 31 * 24 * time.Hour, time.Second, "whole seconds from 1s to 744h"}
+	deadMan      = span{3 * time.Second, time.Hour, time.Second, "whole seconds from 3s to 1h"}
+	linger       = span{0, time.Minute, 0, "0s to 1m"}
+	checkTime    = span{10 * time.Millisecond, 24 * time.Hour, 0, "10ms to 24h"}
+	slowStart    = span{0, time.Hour, time.Second, "whole seconds from 0s to 1h"}
+	retryDelay   = span{0, time.Hour, 0, "0s to 1h"}
+	startup      = span{0, 1000 * time.Second, 0, "0s to 1000s"}
+	garpDelay    = span{0, 1000 * time.Second, 0, "0s to 1000s"}
+	garpRefresh  = span{0, 24 * time.Hour, time.Second, "whole seconds from 0s to 24h"}
+	garpGap      = span{0, time.Second, 0, "0s to 1s"}
+	notifyTime   = span{100 * time.Millisecond, 10 * time.Minute, 0, "100ms to 10m"}
+	mailInterval = span{time.Second, 24 * time.Hour, 0, "1s to 24h"}
+	scriptTime   = span{100 * time.Millisecond, 24 * time.Hour, 0, "100ms to 24h"}
 )
 
 func (d *decoder) instance(v value) Instance {
@@ -73,6 +75,7 @@ func (d *decoder) instance(v value) Instance {
 		optional("virtual_mac", func(v value) { virtualMAC = v }),
 		optional("accept", into(&i.Accept, d.boolean)),
 		optional("track", func(v value) { d.track(v, &i.Track) }),
+		d.hooks(&i.Notify, instanceHooks...),
 	)
 	six := d.family(v.path+".virtual_addresses", len(i.VirtualAddresses)) == 6
 	if i.Version == 0 && !d.reported(v.path+".version") {

@@ -24,7 +24,7 @@ func (c *Config) commands() string {
 	if len(c.Scripts) > 0 {
 		return "vrrp.scripts"
 	}
-	return ""
+	return c.notifyCommands()
 }
 
 // ownership refuses a file that others can change if it names commands: they could have their own run. Else it is a warning.

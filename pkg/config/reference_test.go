@@ -97,8 +97,10 @@ func TestReferenceHoldsEveryKeyThatTheDecoderKnows(t *testing.T) {
 	d.offered = map[string]bool{}
 	root := d.document(data)
 	d.config(value{node: root})
-	// A real server's own check is the same mapping as the service's, an excluded address the same as a virtual one.
-	same := strings.NewReplacer("real_servers[].check.", "check.", "excluded_addresses[].", "virtual_addresses[].")
+	// A real server's own check is the same mapping as the service's, an excluded address the same as a virtual one, the hooks
+	// of a sync group those of an instance.
+	same := strings.NewReplacer("real_servers[].check.", "check.", "excluded_addresses[].", "virtual_addresses[].",
+		"sync_groups[].notify.", "instances[].notify.", "real_servers[].notify.", "notify.")
 	plain := func(path string) string { return same.Replace(index.ReplaceAllString(path, "[]")) }
 	written := map[string]bool{}
 	for path := range d.places {

@@ -24,6 +24,7 @@ func (d *decoder) relations(c *Config) {
 	d.planes(c)
 	d.paths(c)
 	d.interfaces(c)
+	d.notifyNames(c)
 }
 
 // taken keeps the first owner of every key; it returns the owner and true when there is one already.

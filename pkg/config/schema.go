@@ -47,6 +47,7 @@ func (d *decoder) config(v value) *Config {
 			d.list(v, "services", func(v value) { c.Services = append(c.Services, d.service(v)) })
 		}),
 		optional("dataplane", func(v value) { d.dataplane(v, &c.Dataplane) }),
+		optional("notify", func(v value) { d.notify(v, &c.Notify) }),
 		optional("metrics", func(v value) { d.object(v, optional("listen", into(&c.Metrics.Listen, d.listen))) }),
 		optional("control", func(v value) { d.object(v, optional("socket", into(&c.Control.Socket, d.path(maxSocket)))) }),
 		optional("log", func(v value) {
@@ -55,7 +56,6 @@ func (d *decoder) config(v value) *Config {
 				optional("format", into(&c.Log.Format, d.choice([]string{"text", "json", "journal"}))),
 			)
 		}),
-		unsupported("notify"),
 		unsupported("sync"),
 		unsupported("bgp"),
 	)

@@ -53,6 +53,7 @@ func (d *decoder) service(v value) Service {
 		optional("quorum", into(&s.Quorum, integer(d, 1, maxQuorum))),
 		optional("hysteresis", into(&s.Hysteresis, integer(d, 0, maxQuorum-1))),
 		optional("sorry_server", func(v value) { s.SorryServer = d.sorryServer(v) }),
+		d.hooks(&s.Notify, serverHooks...),
 		required("real_servers", func(v value) {
 			d.list(v, "real servers", func(v value) { s.RealServers = append(s.RealServers, d.realServer(v)) })
 		}, "at least one, like [{address: 192.168.5.103}]"),
@@ -162,6 +163,7 @@ func (d *decoder) realServer(v value) RealServer {
 		optional("weight", into(&r.Weight, integer[uint16](d, 0, 65535))),
 		optional("max_connections", into(&r.MaxConnections, integer[uint32](d, 1, maxRate))),
 		optional("check", func(v value) { r.Check = d.check(v) }),
+		d.hooks(&r.Notify, serverHooks...),
 	)
 	return r
 }

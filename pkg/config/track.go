@@ -164,6 +164,7 @@ func (d *decoder) syncGroup(v value) SyncGroup {
 				g.Instances = append(g.Instances, name)
 			})
 		}, "the names of two or more instances, like [VI_1, VI_2]"),
+		d.hooks(&g.Notify, groupHooks...),
 	)
 	return g
 }

@@ -65,7 +65,7 @@ func TestReadersGetTheEventsThatTheyChoose(t *testing.T) {
 func TestWrongQuestionsForEventsAreToldWhatIsRight(t *testing.T) {
 	path := start(t, told(), defaults())
 	for query, want := range map[string]string{
-		"kinds=instance,rael_server": `400 unknown kind of events \"rael_server\": there are director, instance, mismatch, real_server, check`,
+		"kinds=instance,rael_server": `400 unknown kind of events \"rael_server\": there are director, instance, sync_group, mismatch, real_server, check`,
 		"kinds=":                     `400 unknown kind of events \"\"`,
 		"kind=instance":              `400 read request: unknown parameter \"kind\": there are kinds, instance, service, after, history, follow`,
 		"instance=VI_9":              `404 no instance \"VI_9\" is configured here`,

@@ -23,6 +23,7 @@ import (
 	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/metrics"
 	"github.com/xdirector/xdirector/pkg/neigh"
+	"github.com/xdirector/xdirector/pkg/notify"
 	"github.com/xdirector/xdirector/pkg/status"
 	"github.com/xdirector/xdirector/pkg/vrrp"
 	statuspage "github.com/xdirector/xdirector/pkg/web"
@@ -92,6 +93,7 @@ type Director struct {
 	wasMaster bool
 	tracking  tracking
 	operator  operator
+	notifier  *notify.Notifier
 	expiry    <-chan time.Time // of the failover, or the drain's deadline, that ends next
 }
 
@@ -181,6 +183,8 @@ func (d *Director) Run(ctx context.Context) error {
 	d.judge()
 	d.startTracking()
 	part("tracking", d.tracking.runner.Run)
+	d.startNotifying()
+	part("notifications", d.notifier.Run)
 	part("control socket", func(ctx context.Context) error { return control.Serve(ctx, listener, d, d.log) })
 
 	watcher := neigh.New(d.log)
@@ -266,6 +270,7 @@ func (d *Director) loop(ctx context.Context) error {
 		case <-lingerOver:
 			d.forget()
 			err := d.plane.remove()
+			d.finishNotifying(stopping)
 			d.log.Info("stopped")
 			return err
 		case result := <-d.checks.Results():
@@ -327,9 +332,12 @@ func (d *Director) notify(state string) {
 	}
 }
 
-func (d *Director) routerID() string {
-	if d.cfg.RouterID != "" {
-		return d.cfg.RouterID
+func (d *Director) routerID() string { return RouterID(d.cfg) }
+
+// RouterID is the name of the director: router_id of its configuration, else the host name.
+func RouterID(cfg *config.Config) string {
+	if cfg.RouterID != "" {
+		return cfg.RouterID
 	}
 	name, err := os.Hostname()
 	if err != nil {

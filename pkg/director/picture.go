@@ -68,6 +68,9 @@ func (d *Director) publish() {
 		s.Interfaces = append(s.Interfaces, i)
 	}
 	sort.Slice(s.Interfaces, func(a, b int) bool { return s.Interfaces[a].Name < s.Interfaces[b].Name })
+	if d.notifier != nil {
+		s.Notifications = d.notificationPictures()
+	}
 	d.events.Publish(status.Changes(d.picture.Swap(s), s))
 }
 

@@ -153,6 +153,7 @@ func (d *Director) adopt(ctx context.Context, cfg *config.Config) error {
 		d.opts.Level.Set(cfg.Log.Level)
 	}
 	d.cfg = cfg
+	d.configureNotifying()
 	d.meter.watch(d.plane.Plane)
 	d.neigh.Routed(routed(cfg))
 	d.neigh.Watch(targets(cfg), virtual(cfg))

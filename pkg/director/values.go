@@ -75,9 +75,20 @@ func differences(old, now any) []status.KeyChange {
 	return list
 }
 
+// pointed is what a pointer to a struct points to, or one that is zero.
+func pointed(v reflect.Value) reflect.Value {
+	switch {
+	case v.Kind() != reflect.Pointer || v.Type().Elem().Kind() != reflect.Struct:
+		return v
+	case v.IsNil():
+		return reflect.Zero(v.Type().Elem())
+	}
+	return v.Elem()
+}
+
 func compareFields(old, now reflect.Value, prefix string, list *[]status.KeyChange) {
 	for i := range old.NumField() {
-		o, n := old.Field(i), now.Field(i)
+		o, n := pointed(old.Field(i)), pointed(now.Field(i))
 		key := keyOf(old.Type(), old.Type().Field(i).Name)
 		switch {
 		case key == "" || reflect.DeepEqual(o.Interface(), n.Interface()):
@@ -167,6 +178,10 @@ func mapping(v reflect.Value) string {
 	var words []string
 	first := ""
 	for i := range v.NumField() {
+		if v.Type().Field(i).Anonymous {
+			words = append(words, strings.Trim(mapping(v.Field(i)), "{}"))
+			continue
+		}
 		key := snake(v.Type().Field(i).Name)
 		text := written(key, v.Field(i))
 		if i == 0 {
@@ -183,7 +198,7 @@ func mapping(v reflect.Value) string {
 }
 
 func isSecret(key string) bool {
-	return slices.ContainsFunc([]string{"password", "secret", "token"}, func(word string) bool { return strings.Contains(key, word) })
+	return slices.ContainsFunc([]string{"password", "secret", "token", "url"}, func(word string) bool { return strings.Contains(key, word) })
 }
 
 // longList is how many elements a list may have and be shown whole.

@@ -12,6 +12,7 @@ import (
 const (
 	KindDirector   = "director"    // it started, is stopping, is healthy again or not; maintenance
 	KindInstance   = "instance"    // an instance has another state
+	KindSyncGroup  = "sync_group"  // a sync group has another state
 	KindMismatch   = "mismatch"    // another box on the virtual router does something differently, or no longer
 	KindRealServer = "real_server" // a real server came up or went down
 	KindCheck      = "check"       // results of checks of a real server
@@ -25,7 +26,7 @@ const (
 
 // Kinds are all kinds of events.
 var Kinds = []string{
-	KindDirector, KindInstance, KindMismatch, KindRealServer, KindCheck, KindService, KindOverride, KindFlows, KindPlane, KindReload, KindElection,
+	KindDirector, KindInstance, KindSyncGroup, KindMismatch, KindRealServer, KindCheck, KindService, KindOverride, KindFlows, KindPlane, KindReload, KindElection,
 }
 
 // KindLost is no event of the director's: it tells one listener that it was too slow for so many. It has no ID.
@@ -55,12 +56,13 @@ type Event struct {
 	Level string    `json:"level"`
 
 	Instance   string `json:"instance,omitempty"`
+	SyncGroup  string `json:"sync_group,omitempty"`
 	Service    string `json:"service,omitempty"`
 	RealServer string `json:"real_server,omitempty"` // its address
-	// State is what was entered: that of an instance; up or down of a real server, a check or a quorum; drain, weight or
+	// State is what was entered: that of an instance or sync group; up or down of a real server, a check or a quorum; drain, weight or
 	// off of an override; applied, confirmed, refused or rolled back of a reload; the name of a plane.
 	State    string `json:"state,omitempty"`
-	Previous string `json:"previous,omitempty"` // of an instance: the state that it left
+	Previous string `json:"previous,omitempty"` // of an instance or sync group: the state that it left
 	Priority uint8  `json:"priority,omitempty"` // of an instance
 	Text     string `json:"text"`               // what happened and why, in one line
 }
@@ -190,6 +192,7 @@ func (c *changes) instances(before, after *Status) {
 	for i := range before.Instances {
 		was[before.Instances[i].Name] = &before.Instances[i]
 	}
+	groups := syncGroups{}
 	for n := range after.Instances {
 		i := &after.Instances[n]
 		b := was[i.Name]
@@ -201,6 +204,12 @@ func (c *changes) instances(before, after *Status) {
 		}
 		c.instance(b, i)
 		c.mismatches(b, i)
+		groups.add(i.SyncGroup, b.State, i.State)
+	}
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		if g := groups[name]; g.was != g.is {
+			c.add(SyncGroupEvent(name, g.was, g.is))
+		}
 	}
 }
 

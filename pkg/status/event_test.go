@@ -1,6 +1,7 @@
 package status
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -31,6 +32,15 @@ func drained(flows uint64) func(*Status) {
 	}
 }
 
+func grouped(states ...string) func(*Status) {
+	return func(s *Status) {
+		s.Instances = nil
+		for n, state := range states {
+			s.Instances = append(s.Instances, Instance{Name: fmt.Sprintf("VI_%d", n+1), State: state, Reason: "x", SyncGroup: "VG"})
+		}
+	}
+}
+
 func TestEachChangeOfThePictureIsToldOnceWithItsCause(t *testing.T) {
 	for _, c := range []struct {
 		name          string
@@ -46,6 +56,9 @@ func TestEachChangeOfThePictureIsToldOnceWithItsCause(t *testing.T) {
 			s.Instances[0].State, s.Instances[0].Since, s.Instances[0].Reason = "FAULT", s.Time, "eth0 is down"
 		}, []string{"instance error VI_1 is FAULT, was MASTER: eth0 is down"}},
 		{"an instance that was added", func(s *Status) { s.Instances = nil }, nil, []string{"instance info VI_1 is MASTER, was INIT: no advert for 3.6s"}},
+		{"a sync group of which one member is late", grouped("BACKUP", "BACKUP"), grouped("MASTER", "BACKUP"), []string{"instance info VI_1 is MASTER, was BACKUP: x"}},
+		{"a sync group", grouped("MASTER", "BACKUP"), grouped("MASTER", "MASTER"), []string{"instance info VI_2 is MASTER, was BACKUP: x", "sync_group info sync group VG is MASTER, was BACKUP"}},
+		{"a sync group with a fault", grouped("MASTER", "MASTER"), grouped("MASTER", "FAULT"), []string{"instance error VI_2 is FAULT, was MASTER: x", "sync_group error sync group VG is FAULT, was MASTER"}},
 		{"a mismatch", nil, func(s *Status) {
 			s.Instances[0].Mismatches = []Notice{{"split_brain", "10.0.0.2", "10.0.0.2 is MASTER too"}}
 		},

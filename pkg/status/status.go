@@ -24,8 +24,20 @@ type Status struct {
 	Counted   time.Time  `json:"counted"`             // no flow counted here was counted before that
 	Overrides []Override `json:"overrides,omitempty"` // what operators wish of real servers until they take it back, or a reboot
 
+	Notifications []Notifications `json:"notifications,omitempty"`
+
 	Election    Election `json:"election"`
 	Maintenance bool     `json:"maintenance,omitempty"` // the operator has taken this box out of all elections
+}
+
+// Notifications is what became of what was to be told to one target, or to the commands of all instances, sync groups, services
+// or real servers (instance, sync_group, service, real_server).
+type Notifications struct {
+	Target  string `json:"target"`
+	Sent    uint64 `json:"sent"`
+	Failed  uint64 `json:"failed"`          // given up after all attempts
+	Dropped uint64 `json:"dropped"`         // never tried, since too much waited already
+	Error   string `json:"error,omitempty"` // of the last attempt, if it failed
 }
 
 // FlowTable is how full the XDP plane's table of known flows is.

@@ -2,12 +2,10 @@ package track
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/xdirector/xdirector/pkg/command"
 )
 
 // tally turns the ends of a script's runs into good and bad.
@@ -35,16 +33,6 @@ func (t *tally) add(ok bool) (changed bool) {
 	return true
 }
 
-// onOwnThread calls f on a thread that ends with it. The thread of a run has given up its way to gain privileges, and what
-// it started is killed when it ends.
-func onOwnThread(f func()) {
-	runtime.LockOSThread()
-	f()
-}
-
-// patience is how much longer than its timeout a script may take to die.
-const patience = time.Second
-
 // blameAgain is between log lines about faults of this box.
 const blameAgain = time.Minute
 
@@ -67,15 +55,15 @@ func (l *loop) watchScript(ctx context.Context, s Script, before ScriptState, te
 		}
 		began := time.Now()
 		result := make(chan error, 1)
-		go onOwnThread(func() {
-			result <- s.run(ctx)
+		go func() {
+			result <- s.command().Run(ctx)
 			<-l.slots
-		})
-		err := await(ctx, result, s.Timeout, func(err error) { l.settle(t, s, err, tell) })
+		}()
+		err := command.Await(ctx, result, s.Timeout, func(err error) { l.settle(t, s, err, tell) })
 		if ctx.Err() != nil {
 			return
 		}
-		if isOwnFault(err) {
+		if command.IsOwnFault(err) {
 			if time.Since(blamed) >= blameAgain {
 				blamed = time.Now()
 				l.log.Warn("a script can't be run, by a fault of this box; what it was worth stands; told once a minute", "script", s.Name, "error", err)
@@ -87,26 +75,8 @@ func (l *loop) watchScript(ctx context.Context, s Script, before ScriptState, te
 	}
 }
 
-// await waits for the end of a run. One that doesn't end though it was killed counts as failed meanwhile, and nobody
-// waits for it when ctx has ended.
-func await(ctx context.Context, result <-chan error, timeout time.Duration, failed func(error)) error {
-	limit := time.NewTimer(timeout + patience)
-	defer limit.Stop()
-	gone := ctx.Done()
-	for {
-		select {
-		case err := <-result:
-			return err
-		case <-gone:
-			gone = nil
-			limit.Reset(patience)
-		case <-limit.C:
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			failed(fmt.Errorf("it does not end within %v, though it was killed: a file system that doesn't answer does that (see ps -eo pid,state,wchan:20,args), or a service without CAP_KILL", timeout))
-		}
-	}
+func (s Script) command() command.Command {
+	return command.Command{Line: s.Command, User: s.User, Timeout: s.Timeout}
 }
 
 // settle counts the end of a run, and tells what changed.
@@ -130,15 +100,4 @@ func times(verb string, n int) string {
 		return verb
 	}
 	return fmt.Sprintf("%s %d times", verb, n)
-}
-
-// isOwnFault says whether a run could not begin because this box has no more processes, files or memory: that says
-// nothing about what the script looks at.
-func isOwnFault(err error) bool {
-	for _, fault := range []error{unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE} {
-		if errors.Is(err, fault) {
-			return true
-		}
-	}
-	return false
 }

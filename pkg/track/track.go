@@ -20,8 +20,7 @@ type Wish struct {
 	Processes []string // names of executables, or absolute paths of them
 }
 
-// Script is a command that is run again and again. It runs as User with that user's groups, in the folder /, in a session
-// of its own, with nothing but PATH in its environment, without open files and without a way to gain privileges.
+// Script is a command that is run again and again, with nothing but PATH in its environment; see command.Command.
 type Script struct {
 	Name     string        // unique
 	Command  []string      // an absolute path and its arguments; never a shell's line

@@ -30,8 +30,8 @@ func rows() [][]string {
 		{"test/lab"},
 		{"cmd/xdirector"},
 		{"pkg/director", "pkg/keepalived", "pkg/supervisor"},
-		{"pkg/config", "pkg/ha", "pkg/xdp", "pkg/ipvs", "pkg/neigh", "pkg/flowsync", "pkg/control", "pkg/web", "pkg/metrics", "pkg/track"},
-		{"pkg/lb", "pkg/vrrp", "pkg/health", "pkg/status", "pkg/statefile", "pkg/notify", "pkg/packet"},
+		{"pkg/config", "pkg/ha", "pkg/xdp", "pkg/ipvs", "pkg/neigh", "pkg/flowsync", "pkg/control", "pkg/web", "pkg/metrics", "pkg/track", "pkg/notify"},
+		{"pkg/lb", "pkg/vrrp", "pkg/health", "pkg/status", "pkg/statefile", "pkg/packet", "pkg/command"},
 		{"pkg/owner"},
 	}
 }
@@ -55,7 +55,8 @@ func modules() map[string][]string {
 		"golang.org/x/term":                   {"cmd/xdirector", "test/demo"},
 		"golang.org/x/net":                    {"pkg/ha", "pkg/health", "pkg/control", "pkg/metrics", "test/lab", "tests"},
 		"golang.org/x/sync":                   {"pkg/director", "test/demo", "test/bench", "test/lab", "tests"},
-		"golang.org/x/sys":                    {"pkg/ha", "pkg/health", "pkg/neigh", "pkg/ipvs", "pkg/xdp", "pkg/supervisor", "pkg/track", "pkg/owner", "test/lab", "test/demo", "test/bench", "tests"},
+		"golang.org/x/sys":                    {"pkg/ha", "pkg/health", "pkg/neigh", "pkg/ipvs", "pkg/xdp", "pkg/supervisor", "pkg/track", "pkg/command", "pkg/owner", "test/lab", "test/demo", "test/bench", "tests"},
+		"github.com/wneessen/go-mail":         {"pkg/notify"},
 		"github.com/google/go-cmp":            {"tests"},
 		"pgregory.net/rapid":                  {"tests"},
 	}

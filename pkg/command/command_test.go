@@ -1,7 +1,9 @@
-package track
+package command
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,7 +24,7 @@ func safeFolder(t *testing.T) string {
 		}
 		t.Skip("not root")
 	}
-	dir, err := os.MkdirTemp("/var/lib", "xdirector-track-")
+	dir, err := os.MkdirTemp("/var/lib", "xdirector-command-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,25 +47,24 @@ func writeScript(t *testing.T, path, text string, mode os.FileMode) string {
 	return path
 }
 
-func shell(user, line string) Script {
-	return Script{Name: "test", Command: []string{"/bin/sh", "-c", line}, Timeout: 5 * time.Second, User: user}
+func shell(user, line string) Command {
+	return Command{Line: []string{"/bin/sh", "-c", line}, Timeout: 5 * time.Second, User: user}
 }
 
-// runOnce runs a script as the Runner does, on a thread that ends with it.
-func runOnce(t *testing.T, s Script) error {
+func runOnce(t *testing.T, c Command) error {
 	t.Helper()
 	result := make(chan error, 1)
-	go onOwnThread(func() { result <- s.run(t.Context()) })
+	go func() { result <- c.Run(t.Context()) }()
 	select {
 	case err := <-result:
 		return err
-	case <-time.After(s.Timeout + 10*time.Second):
+	case <-time.After(c.Timeout + 10*time.Second):
 		t.Fatal("the run does not end")
 		return nil
 	}
 }
 
-func TestScriptRunsWithNothingButItsUsersRights(t *testing.T) {
+func TestCommandRunsWithNothingButItsUsersRights(t *testing.T) {
 	safeFolder(t)
 	if err := os.Setenv("XDIRECTOR_SECRET", "1"); err != nil {
 		t.Fatal(err)
@@ -99,7 +100,7 @@ func TestScriptRunsWithNothingButItsUsersRights(t *testing.T) {
 	}
 }
 
-func TestEndsOfAScriptAreToldInPlainWords(t *testing.T) {
+func TestEndsOfACommandAreToldInPlainWords(t *testing.T) {
 	dir := safeFolder(t)
 	script := func(name, text string, mode os.FileMode) []string {
 		return []string{writeScript(t, filepath.Join(dir, name), text, mode)}
@@ -128,7 +129,7 @@ func TestEndsOfAScriptAreToldInPlainWords(t *testing.T) {
 		"a flood of output":    {[]string{"/bin/sh", "-c", "head -c 20000000 /dev/zero; echo; echo end; exit 1"}, "nobody", "exit status 1: end"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := runOnce(t, Script{Command: tt.command, Timeout: 5 * time.Second, User: tt.user})
+			err := runOnce(t, Command{Line: tt.command, Timeout: 5 * time.Second, User: tt.user})
 			switch {
 			case tt.want == "" && err != nil:
 				t.Errorf("error %v", err)
@@ -255,7 +256,7 @@ func TestCommandThatOthersCanChangeIsRefused(t *testing.T) {
 		"folder that all can write":         {[]string{in(open)}, nobody, "refused: " + open + " (mode 0777)"},
 		"folder above that all can write":   {[]string{in(below)}, nobody, "refused: " + open + " (mode 0777)"},
 		"folder that its group can write":   {[]string{in(shared)}, nobody, "chmod go-w " + shared},
-		"sticky folder":                     {[]string{in(sticky)}, nobody, "(mode 1777) can be written by others, who could change what is run: put the script into another folder"},
+		"sticky folder":                     {[]string{in(sticky)}, nobody, "(mode 1777) can be written by others, who could change what is run: put it into another folder"},
 		"/tmp":                              {[]string{"/tmp/chk"}, nobody, "refused: /tmp (mode 1777)"},
 		"folder of its own user":            {[]string{inTheirs}, nobody, ""},
 		"folder of a user, as root":         {[]string{inTheirs}, 0, "refused: " + theirs + " (mode 0755) belongs to user 65534"},
@@ -267,7 +268,7 @@ func TestCommandThatOthersCanChangeIsRefused(t *testing.T) {
 		"link through an unsafe folder":     {[]string{link("open/../good/chk", "through")}, nobody, "refused: " + open},
 		"links in a circle":                 {[]string{link("circle", "circle")}, nobody, "too many symbolic links"},
 		"link to nothing":                   {[]string{link("nothing", "dangling")}, nobody, "does not exist"},
-		"unsafe argument, as root":          {[]string{"/bin/sh", "-e", inTheirs}, 0, "; or don't run the script as root"},
+		"unsafe argument, as root":          {[]string{"/bin/sh", "-e", inTheirs}, 0, "; or don't run it as root"},
 		"unsafe argument, as another":       {[]string{"/bin/sh", inTheirs}, nobody, ""},
 		"argument that is no file, as root": {[]string{"/bin/sh", "-c", "exit 0"}, 0, ""},
 		"second argument, as root":          {[]string{"/bin/grep", "word", "/tmp/log"}, 0, ""},
@@ -298,7 +299,7 @@ func TestRefusedCommandIsNotRun(t *testing.T) {
 	dir := safeFolder(t)
 	trace := filepath.Join(dir, "trace")
 	path := writeScript(t, filepath.Join(dir, "chk"), "#!/bin/sh\ntouch "+trace+"\n", 0o777)
-	err := runOnce(t, Script{Command: []string{path}, Timeout: time.Second, User: "root"})
+	err := runOnce(t, Command{Line: []string{path}, Timeout: time.Second, User: "root"})
 	if err == nil || !strings.HasPrefix(err.Error(), "refused: "+path) {
 		t.Errorf("error %v", err)
 	}
@@ -308,10 +309,35 @@ func TestRefusedCommandIsNotRun(t *testing.T) {
 	if err := os.Chmod(path, 0o755); err != nil { // the cure that was told
 		t.Fatal(err)
 	}
-	if err := runOnce(t, Script{Command: []string{path}, Timeout: time.Second, User: "root"}); err != nil {
+	if err := runOnce(t, Command{Line: []string{path}, Timeout: time.Second, User: "root"}); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(trace); err != nil {
 		t.Errorf("with the cure it did not run: %v", err)
+	}
+}
+
+func TestCommandGetsItsInputAndItsEnvironment(t *testing.T) {
+	safeFolder(t)
+	c := shell("nobody", `[ "$STATE" = MASTER ] && [ "$(cat)" = "a line" ]`)
+	c.Env, c.Input = []string{"STATE=MASTER"}, []byte("a line\n")
+	if err := runOnce(t, c); err != nil {
+		t.Error(err)
+	}
+	c = shell("nobody", "exit 0") // reads nothing of what doesn't fit into a pipe
+	c.Input = make([]byte, 1<<20)
+	if err := runOnce(t, c); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFaultOfThisBoxIsNoneOfTheCommand(t *testing.T) {
+	for _, err := range []error{unix.EAGAIN, fmt.Errorf("start: %w", unix.EMFILE)} {
+		if !IsOwnFault(err) {
+			t.Errorf("%v counts as a failure of the command", err)
+		}
+	}
+	if IsOwnFault(errors.New("exit status 1")) || IsOwnFault(nil) {
+		t.Error("an end of a command counts as a fault of this box")
 	}
 }

@@ -1,4 +1,4 @@
-package track
+package command
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ import (
 //
 // As root, the first argument that is no option must be as safe, if it is a file: /bin/sh /home/me/check.sh runs that.
 func secure(command []string, uid int) error {
-	rule := owner.Rule{UID: uid, What: "what is run", Thing: "the script", Elsewhere: "/etc/xdirector"}
+	rule := owner.Rule{UID: uid, What: "what is run", Thing: "it", Elsewhere: "/etc/xdirector"}
 	info, err := rule.Walk(command[0])
 	if err != nil {
 		return err
@@ -33,7 +33,7 @@ func secure(command []string, uid int) error {
 		}
 		if filepath.IsAbs(argument) {
 			if _, err := rule.Walk(argument); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("%w; or don't run the script as root", err)
+				return fmt.Errorf("%w; or don't run it as root", err)
 			}
 		}
 		break

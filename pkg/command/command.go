@@ -1,6 +1,9 @@
-package track
+// Package command runs the commands of operators, tracked scripts and hooks: as a user of their own, never one that others
+// could have changed, for a limited time, and with their whole process group.
+package command
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,16 +25,74 @@ import (
 const (
 	environment = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	afterDeath  = 100 * time.Millisecond // for the rest of the output, if a process outside the group holds it open
-	maxLine     = 160                    // bytes of a script's last line that are told
+	maxLine     = 160                    // bytes of the last line of output that are told
 )
 
-// run runs the script once; nil: it exited with 0. It is called on a thread that ends afterwards.
-func (s Script) run(ctx context.Context) error {
-	who, err := lookup(s.User)
+// Command is run in the folder /, in a session of its own, with nothing but PATH and Env in its environment, without open
+// files and without a way to gain privileges.
+type Command struct {
+	Line    []string      // an absolute path and its arguments; never a shell's line
+	User    string        // in /etc/passwd, by name or number; it has that user's groups too
+	Timeout time.Duration // then its whole process group is killed
+	Env     []string      // as NAME=VALUE
+	Input   []byte        // on its standard input; nil: /dev/null
+}
+
+// patience is how much longer than its timeout a command may take to die.
+const patience = time.Second
+
+// Run runs the command once; nil: it exited with 0. Whatever of its process group is left then is killed, as is all of it
+// when ctx ends. An error is one line, with the last line of its output. It returns when the command has ended, so see Await.
+func (c Command) Run(ctx context.Context) error {
+	result := make(chan error, 1)
+	// The thread of a run has given up its way to gain privileges, and what it started is killed when it ends.
+	go func() {
+		runtime.LockOSThread()
+		result <- c.run(ctx)
+	}()
+	return <-result
+}
+
+// Await waits for the end of a run that comes from result. One that doesn't end though it was killed is told by late once,
+// and nobody waits for it when ctx has ended.
+func Await(ctx context.Context, result <-chan error, timeout time.Duration, late func(error)) error {
+	limit := time.NewTimer(timeout + patience)
+	defer limit.Stop()
+	gone := ctx.Done()
+	for {
+		select {
+		case err := <-result:
+			return err
+		case <-gone:
+			gone = nil
+			limit.Reset(patience)
+		case <-limit.C:
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			late(fmt.Errorf("it does not end within %v, though it was killed: a file system that doesn't answer does that (see ps -eo pid,state,wchan:20,args), or a service without CAP_KILL", timeout))
+		}
+	}
+}
+
+// IsOwnFault says whether a run could not begin because this box has no more processes, files or memory: that says
+// nothing about the command, or what it looks at.
+func IsOwnFault(err error) bool {
+	for _, fault := range []error{unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE} {
+		if errors.Is(err, fault) {
+			return true
+		}
+	}
+	return false
+}
+
+// run is called on a thread that ends afterwards.
+func (c Command) run(ctx context.Context) error {
+	who, err := lookup(c.User)
 	if err != nil {
 		return err
 	}
-	if err := secure(s.Command, int(who.Uid)); err != nil {
+	if err := secure(c.Line, int(who.Uid)); err != nil {
 		return err
 	}
 	// "With no_new_privs set, execve promises not to grant the privilege to do anything that could not have been done
@@ -38,12 +100,15 @@ func (s Script) run(ctx context.Context) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("give up new privileges: %w", err)
 	}
-	// Files that this process was started with would be open in the script. Kernels before 5.11 know no such call; the
+	// Files that this process was started with would be open in the command. Kernels before 5.11 know no such call; the
 	// files that Go opens are not inherited anyway.
 	_ = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
 	var last lastLine
-	cmd := exec.Command(s.Command[0], s.Command[1:]...)
-	cmd.Dir, cmd.Env = "/", []string{environment}
+	cmd := exec.Command(c.Line[0], c.Line[1:]...)
+	cmd.Dir, cmd.Env = "/", append([]string{environment}, c.Env...)
+	if c.Input != nil {
+		cmd.Stdin = bytes.NewReader(c.Input)
+	}
 	cmd.Stdout, cmd.Stderr = &last, &last
 	cmd.WaitDelay = afterDeath
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
@@ -51,12 +116,12 @@ func (s Script) run(ctx context.Context) error {
 		cmd.SysProcAttr.Credential = who
 	}
 	if err := cmd.Start(); err != nil {
-		return s.explain(err)
+		return c.explain(err)
 	}
-	late := s.watchOver(ctx, cmd.Process.Pid)
+	late := c.watchOver(ctx, cmd.Process.Pid)
 	err = cmd.Wait()
 	if late {
-		return fmt.Errorf("it did not end within %v and was killed%s", s.Timeout, last.text())
+		return fmt.Errorf("it did not end within %v and was killed%s", c.Timeout, last.text())
 	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
@@ -65,14 +130,14 @@ func (s Script) run(ctx context.Context) error {
 		return fmt.Errorf("exit status %d%s", exit.ExitCode(), last.text())
 	}
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		return fmt.Errorf("wait for %s: %w", s.Command[0], err)
+		return fmt.Errorf("wait for %s: %w", c.Line[0], err)
 	}
 	return nil
 }
 
 // watchOver returns when the process has ended, by itself or killed for being late, and its whole group with it. The
 // process is not reaped yet, so that its number can't be another's.
-func (s Script) watchOver(ctx context.Context, pid int) (late bool) {
+func (c Command) watchOver(ctx context.Context, pid int) (late bool) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -83,7 +148,7 @@ func (s Script) watchOver(ctx context.Context, pid int) (late bool) {
 			}
 		}
 	}()
-	limit := time.NewTimer(s.Timeout)
+	limit := time.NewTimer(c.Timeout)
 	defer limit.Stop()
 	select {
 	case <-ended:
@@ -91,12 +156,12 @@ func (s Script) watchOver(ctx context.Context, pid int) (late bool) {
 		late = true
 	case <-ctx.Done():
 	}
-	_ = unix.Kill(-pid, unix.SIGKILL) // it may be a group of zombies; without CAP_KILL see await
+	_ = unix.Kill(-pid, unix.SIGKILL) // it may be a group of zombies; without CAP_KILL see Await
 	<-ended
 	return late
 }
 
-// lookup finds the user that a script runs as.
+// lookup finds the user that a command runs as.
 func lookup(name string) (*syscall.Credential, error) {
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -126,16 +191,16 @@ func lookup(name string) (*syscall.Credential, error) {
 }
 
 // explain turns the errors of a start into what they mean to an operator.
-func (s Script) explain(err error) error {
+func (c Command) explain(err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("it can't be run as user %s: %w: the service needs CAP_SETUID, CAP_SETGID and CAP_KILL (CapabilityBoundingSet= of its unit)", s.User, err)
+		return fmt.Errorf("it can't be run as user %s: %w: the service needs CAP_SETUID, CAP_SETGID and CAP_KILL (CapabilityBoundingSet= of its unit)", c.User, err)
 	case errors.Is(err, unix.EACCES):
-		return fmt.Errorf("user %s may not run %s: chmod o+rx the file and the folders above it, make sure that the file system is not mounted noexec, or name another user", s.User, s.Command[0])
+		return fmt.Errorf("user %s may not run %s: chmod o+rx the file and the folders above it, make sure that the file system is not mounted noexec, or name another user", c.User, c.Line[0])
 	case errors.Is(err, unix.ENOEXEC):
-		return fmt.Errorf("%s is no program: a script begins with a line like #!/bin/sh", s.Command[0])
+		return fmt.Errorf("%s is no program: a script begins with a line like #!/bin/sh", c.Line[0])
 	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("%s can't be run: the interpreter that its first line names does not exist", s.Command[0])
+		return fmt.Errorf("%s can't be run: the interpreter that its first line names does not exist", c.Line[0])
 	}
 	return fmt.Errorf("start: %w", err)
 }
