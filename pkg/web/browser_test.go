@@ -125,6 +125,11 @@ func TestBrowserShowsThePageLive(t *testing.T) {
 			for _, problem := range tab.Problems() {
 				t.Error(problem)
 			}
+			if look.name == "light" { // the director goes, and comes back
+				pages[look.page].CloseClientConnections()
+				ok(tab.Wait(t.Context(), patience, `document.getElementById('stream').textContent.startsWith('NOT LIVE') && document.body.className === 'stale'`))
+				ok(tab.Wait(t.Context(), patience, `document.getElementById('stream').textContent === 'live' && document.body.className === ''`))
+			}
 		})
 	}
 }

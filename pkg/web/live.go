@@ -79,6 +79,7 @@ func (p *Page) live(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
+	fmt.Fprint(w, "retry: 1000\n\n") // ms until a browser that lost us asks again
 	sent := make([]uint64, len(l.sections))
 	for first := true; ; first = false {
 		sections, next := p.now(l)

@@ -123,6 +123,9 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 		if code, body, err := scrape(c.d[0], "/healthz"); err != nil || code != http.StatusOK {
 			t.Errorf("healthz: status %d, %q, %v", code, body, err)
 		}
+		if plane == native {
+			seeStatusPage(c)
+		}
 	})
 }
 
