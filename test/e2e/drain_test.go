@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/xdirector/xdirector/pkg/status"
@@ -58,8 +59,9 @@ func TestDrainedRealServerKeepsItsConnections(t *testing.T) {
 		if plane != ipvs {
 			s.More = []string{"timeouts: {closing: 1s}"}
 		}
-		c.start(s)
 		d := c.d[0]
+		c.ok(d.Install(nil))
+		c.start(s)
 		conn, mine := c.connect()
 		others := slices.DeleteFunc([]string{"r1", "r2", "r3"}, func(name string) bool { return name == mine })
 		free, idle := others[0], others[1]
@@ -97,10 +99,17 @@ func TestDrainedRealServerKeepsItsConnections(t *testing.T) {
 		c.ok(d.WaitState(t.Context(), "VI_1", "MASTER", patience))
 		stays("restarted")
 		c.goesTo("restarted", free)
+		c.ok(d.Install(nil))
+		_, err = d.Signal(lab.Supervisor, syscall.SIGUSR2)
+		c.ok(err)
+		c.ok(d.Process().WaitLog(t.Context(), patience, "msg=upgraded", 1))
+		c.ready(d, 2)
+		stays("upgraded")
+		c.goesTo("upgraded", free)
 		after, err := d.Status(t.Context())
 		c.ok(err)
 		if len(before.Overrides) != 2 || len(after.Overrides) != 2 || !after.Overrides[0].Since.Equal(before.Overrides[0].Since) {
-			t.Errorf("overrides before: %+v, after the restart: %+v", before.Overrides, after.Overrides)
+			t.Errorf("overrides before: %+v, after restart and upgrade: %+v", before.Overrides, after.Overrides)
 		}
 
 		_, err = d.Command("undrain", target(idle))

@@ -179,6 +179,12 @@ func (c *cluster) ask(conn net.Conn) string {
 	c.ok(conn.SetDeadline(time.Now().Add(patience)))
 	_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: web\r\n\r\n")
 	c.ok(err)
+	return c.answer(conn)
+}
+
+// answer reads a server's answer, which is its name.
+func (c *cluster) answer(conn net.Conn) string {
+	c.t.Helper()
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	c.ok(err)
 	defer answer.Body.Close()

@@ -52,6 +52,8 @@ var scenarios = map[string][]string{
 	"TestMetricsTellWhatHappened":                               everyPlane,
 	"TestStartWithoutServicesRemovesWhatAKilledAgentForwarded":  everyPlane,
 	"TestDrainedRealServerKeepsItsConnections":                  everyPlane,
+	"TestRealServerThatComesBackGetsItsShareStepByStep":         everyPlane,
+	"TestClientsAndRealServersInVLANsAreServed":                 everyPlane,
 	"TestSorryServerServesWithoutAQuorum":                       everyPlane,
 	"TestFloodedFrameIsNotForwarded":                            hostXDP,
 	"TestFilterKeepsAFloodFromTheElection":                      hostXDP,
@@ -117,8 +119,10 @@ var scenarios = map[string][]string{
 // inVM says that this is the virtual machine with IPVS.
 func inVM() bool { return os.Getenv("XDIRECTOR_VM") != "" }
 
-// withIPVS are the scenarios that need IPVS on any plane: all of their planes run in the virtual machine.
-var withIPVS = []string{"TestKeepalivedWithIPVSAsThePeerLosesNoRequest", "TestNATServiceIsOnIPVSBesideXDP"}
+// inVMAlone are the scenarios that need IPVS or VLANs on any plane: all of their planes run in the virtual machine.
+var inVMAlone = []string{
+	"TestKeepalivedWithIPVSAsThePeerLosesNoRequest", "TestNATServiceIsOnIPVSBesideXDP", "TestClientsAndRealServersInVLANsAreServed",
+}
 
 // planesHere are the planes of a scenario that this machine runs. One XDP scenario runs on the old kernel of the
 // virtual machine too.
@@ -126,7 +130,7 @@ func planesHere(name string) []string {
 	var here []string
 	for _, plane := range scenarios[name] {
 		old := plane == native && name == "TestRoundRobinServesRealServersInTurn"
-		vm := plane == ipvs || slices.Contains(withIPVS, name)
+		vm := plane == ipvs || slices.Contains(inVMAlone, name)
 		if inVM() == vm || inVM() && old {
 			here = append(here, plane)
 		}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +83,44 @@ func TestRealServerWithoutMACGetsNoConnection(t *testing.T) {
 		}))
 		if got := tally(c.get(web, 10)); got["r1"] != 5 || got["r2"] != 5 {
 			t.Errorf("10 requests: %v, want 5 for each that has a MAC", got)
+		}
+	})
+}
+
+func TestRealServerThatComesBackGetsItsShareStepByStep(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 1, 2)
+		s := c.service()
+		s.Scheduler, s.More = "wrr", []string{"slow_start: 2s"}
+		c.start(s)
+		c.goesTo("xdirector was started", "r1", "r2")
+		c.nginx[1].Kill()
+		c.waitUp(c.d[0], 1, false)
+		load := c.load()
+		_, err := c.lab.RealServers[1].StartNginx(80)
+		c.ok(err)
+		var back lab.Requests // from the first that it answers
+		c.ok(lab.Wait(t.Context(), patience, func() error {
+			back = load.Requests()
+			back = back[slices.IndexFunc(back, func(r lab.Request) bool { return r.Server == "r2" })+1:]
+			last := back[max(0, len(back)-40):].Servers()
+			if len(back) < loadRate() || last["r1"] != last["r2"] {
+				return fmt.Errorf("the last of %d connections went to %v, want as many to each", len(back), last)
+			}
+			return nil
+		}))
+		third := len(back) / 3
+		var shares []int // percent
+		for n := range 3 {
+			shares = append(shares, 100*back[n*third : (n+1)*third].Servers()["r2"]/third)
+		}
+		t.Logf("of each third of %d connections %v %% went to the one that is back", len(back), shares)
+		if shares[0] > 30 || shares[1] <= shares[0] || shares[2] <= shares[1] {
+			t.Errorf("of each third of %d connections %v %% went to the one that is back, want a growing share of at most 30 %% at first", len(back), shares)
+		}
+		if failed := load.Stop().Failed(); len(failed) > 0 {
+			t.Errorf("%d requests failed; first: %+v", len(failed), failed[0])
 		}
 	})
 }

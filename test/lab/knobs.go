@@ -11,13 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const flagSendVLAN = 1 << 7 // ETH_FLAG_TXVLAN
+
 // allowNativeTX turns the two knobs without which a native XDP_TX on veth delivers nothing, both on the switch's
 // side: a native XDP program, because veth wakes the receiving end only if it has one, and no checksum offload,
-// because XDP_TX would send frames with unfinished checksums.
+// because XDP_TX would send frames with unfinished checksums. And VLAN tags come in the frames, not beside them.
 func (n *Node) allowNativeTX() error {
 	return n.lab.sw.do(func() error {
-		if err := txChecksumOff(n.port()); err != nil {
+		if _, err := ethtool(n.port(), unix.ETHTOOL_STXCSUM, 0); err != nil {
 			return fmt.Errorf("switch off tx checksum of %s: %w", n.port(), err)
+		}
+		flags, err := ethtool(n.port(), unix.ETHTOOL_GFLAGS, 0)
+		if err == nil {
+			_, err = ethtool(n.port(), unix.ETHTOOL_SFLAGS, flags&^flagSendVLAN)
+		}
+		if err != nil {
+			return fmt.Errorf("switch off VLAN tx offload of %s: %w", n.port(), err)
 		}
 		iface, err := net.InterfaceByName(n.port())
 		if err != nil {
@@ -40,24 +49,24 @@ func (n *Node) allowNativeTX() error {
 	})
 }
 
-// txChecksumOff is `ethtool -K NAME tx off`.
-func txChecksumOff(name string) error {
+// ethtool carries out one of its commands on an interface, with a value in or out.
+func ethtool(name string, command, value uint32) (uint32, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer unix.Close(fd)
-	value := struct{ command, data uint32 }{unix.ETHTOOL_STXCSUM, 0}
+	data := struct{ command, value uint32 }{command, value}
 	var request struct {
 		name [unix.IFNAMSIZ]byte
 		data unsafe.Pointer
 		_    [16]byte
 	}
 	copy(request.name[:], name)
-	request.data = unsafe.Pointer(&value)
+	request.data = unsafe.Pointer(&data)
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
 	if errno != 0 {
-		return errno
+		return 0, errno
 	}
-	return nil
+	return data.value, nil
 }

@@ -113,6 +113,7 @@ fact the agent is the first to go when memory is short
 now=$(date '+%F %T')
 election=$(part election) agent=$(part agent) main=$(main_pid)
 group=/sys/fs/cgroup$(systemctl show -P ControlGroup xdirector)
+wait_for 10 test -w "$group/memory.reclaim" # systemd turns the controller on in its own time
 begin_load
 until grep -q '^oom_kill [1-9]' "$group/memory.events"; do
 	echo 64M >"$group/memory.reclaim" 2>/dev/null || true # less than that can be had, and all of it is
