@@ -39,7 +39,7 @@ demo: deps-demo ## See a failover: two directors, three real servers, a client, 
 ##@ Test
 .PHONY: test test-static test-unit test-e2e test-vm test-long fuzz bench bench-vm bench-vrrp
 test: deps-test ## Test everything, in less than 15 minutes (root)
-	@tools/step 'all tests' $(MAKE) --no-print-directory test-static test-election test-together test-e2e test-planes
+	@tools/step 'all tests' $(MAKE) --no-print-directory test-static test-election test-together test-e2e test-vm-e2e test-planes
 
 test-static: deps-generate ## Format, vet, staticcheck, generated files
 	$(STEP) 'gofmt' tools/format
@@ -52,28 +52,28 @@ test-unit: test-election test-packages ## Packages, packet tables, lab, architec
 test-e2e: build ## The whole system on the XDP plane, in namespaces (root)
 	$(STEP) 'end to end on XDP, on this kernel' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e.txt -v -count=1 -parallel 4 -timeout 9m ./test/e2e
 
-test-vm: test-vm-e2e test-vm-kernel ## The whole system on the IPVS plane and on kernel 6.1, in a virtual machine (root)
+test-vm: test-vm-kernel test-vm-e2e ## The whole system on the IPVS plane and on kernel 6.1, in a virtual machine (root)
 
 .PHONY: test-election test-packages test-vm-e2e test-vm-kernel test-together test-planes
 test-election:
 	$(STEP) 'the election on this kernel' env LAB=1 go test -count=1 -timeout 5m ./pkg/ha
 
 test-packages:
-	$(STEP) 'packages on this kernel' env LAB=1 go test -p 2 -count=1 -timeout 5m $(UNIT)
+	$(STEP) 'packages on this kernel' env LAB=1 go test -p 2 -count=1 -timeout 9m $(UNIT)
 
 test-vm-e2e: build
 	$(STEP) 'end to end on IPVS, on kernel 6.1' env LAB=1 CGO_ENABLED=0 VM_TIMEOUT=600 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector \
-		tools/gotest bin/test/e2e-vm.txt -v -count=1 -exec $(VM) -timeout 10m ./test/e2e
+		tools/gotest bin/test/e2e-vm.txt -v -count=1 -parallel 2 -exec $(VM) -timeout 10m ./test/e2e
 
 test-vm-kernel: build
-	$(STEP) 'the virtual machine' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector go test -count=1 -timeout 5m ./test/vm
+	$(STEP) 'the virtual machine' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector go test -count=1 -timeout 9m ./test/vm
 	$(STEP) 'IPVS on kernel 6.1' env LAB=1 CGO_ENABLED=0 go test -count=1 -exec $(VM) -timeout 5m ./pkg/ipvs
 	$(STEP) 'packets and adverts in XDP on kernel 6.1' env LAB=1 CGO_ENABLED=0 \
 		go test -count=1 -exec $(VM) -timeout 5m -run 'TestKernel|EachPacket|FramesReach|ForwardingGoesOn|ASilentMaster' ./pkg/xdp
 
-# A virtual machine has one processor, and little of what is tested here is about time.
+# A virtual machine has one processor, and little of what these test is about time.
 test-together: build
-	@tools/together test-vm-e2e 'test-packages test-vm-kernel'
+	@tools/together test-packages test-vm-kernel
 
 test-planes:
 	$(STEP) 'which scenario has passed on which plane' tools/planes 'xdp-native xdp-generic ipvs none' bin/test/e2e.txt bin/test/e2e-vm.txt

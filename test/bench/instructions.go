@@ -34,20 +34,7 @@ func (r *report) measureInstructions() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	t, err := newTestbed()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, t.close()) }()
-	shape := shape{services: 1, servers: 64, scheduler: lb.RoundRobin, newFlows: unguarded}
-	wish := shape.wish()
-	for i := range wish.Services[0].RealServers {
-		wish.Services[0].RealServers[i].NextHop = lb.NextHop{Interface: w.far.Index, MAC: lb.MAC(w.near.HardwareAddr)}
-	}
-	plane, err := t.planeOn(w.far.Name, wish)
-	if err != nil {
-		return err
-	}
+	shape, plane := w.shape, w.plane
 	// Servers of IPVS are behind an interface that drops for nothing; the frames of XDP come to an end at the peer, which
 	// is counted for XDP.
 	for _, command := range []string{
@@ -59,12 +46,12 @@ func (r *report) measureInstructions() (err error) {
 			return err
 		}
 	}
-	balancer, err := ipvs.Open(filepath.Join(t.folder, "ipvs.json"), slog.New(slog.DiscardHandler))
+	balancer, err := ipvs.Open(filepath.Join(w.folder, "ipvs.json"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, balancer.Remove()) }()
-	if err := balancer.Apply(context.Background(), wish); err != nil {
+	if err := balancer.Apply(context.Background(), w.wish); err != nil {
 		return err
 	}
 	floors, err := shape.stream(1).driver(nil)

@@ -3,16 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"os/exec"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/lb"
 )
@@ -24,59 +19,6 @@ const (
 	liveLimit   = time.Second
 )
 
-// wire is two veth interfaces that are each other's peer, in a network namespace that this thread is in until the end.
-type wire struct {
-	host      *os.File
-	near, far *net.Interface // the generator's and the director's
-}
-
-func newWire() (w *wire, err error) {
-	w = &wire{}
-	if w.host, err = os.Open("/proc/thread-self/ns/net"); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.close())
-		}
-	}()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return nil, fmt.Errorf("make network namespace: %w", err)
-	}
-	// What the kernel sends by itself would be counted.
-	if err := os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	for _, command := range []string{
-		"ip link set lo up", "ip link add near type veth peer name far", "ip link set near up", "ip link set far up",
-	} {
-		if err := runCommand(command); err != nil {
-			return nil, err
-		}
-	}
-	if w.near, err = net.InterfaceByName("near"); err != nil {
-		return nil, err
-	}
-	w.far, err = net.InterfaceByName("far")
-	return w, err
-}
-
-func runCommand(line string) error {
-	words := strings.Fields(line)
-	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", line, err, out)
-	}
-	return nil
-}
-
-// close leaves the namespace, which then vanishes.
-func (w *wire) close() error {
-	if err := unix.Setns(int(w.host.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("return to network namespace: %w", err)
-	}
-	return w.host.Close()
-}
-
 // measureLive is packets per second between two interfaces, with the director's program and with the bare swap.
 func (r *report) measureLive(rounds int) (err error) {
 	w, err := newWire()
@@ -84,20 +26,7 @@ func (r *report) measureLive(rounds int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	t, err := newTestbed()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, t.close()) }()
-	shape := shape{services: 1, servers: 64, scheduler: lb.RoundRobin, newFlows: unguarded}
-	wish := shape.wish()
-	for i := range wish.Services[0].RealServers {
-		wish.Services[0].RealServers[i].NextHop = lb.NextHop{Interface: w.far.Index, MAC: lb.MAC(w.near.HardwareAddr)}
-	}
-	plane, err := t.planeOn(w.far.Name, wish)
-	if err != nil {
-		return err
-	}
+	shape, plane := w.shape, w.plane
 	var cases []*liveCase
 	for _, flows := range []uint64{1, 1e4, 1e6} {
 		s := shape.stream(flows)

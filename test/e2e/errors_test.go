@@ -16,6 +16,7 @@ import (
 
 // Every real server gets an error with an MTU of its own, about its own connection: so that none can have got another's.
 func TestErrorsReachTheRealServerOfTheirConnection(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 2)
 		c.start(c.service())

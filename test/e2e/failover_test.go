@@ -113,6 +113,7 @@ func isTCP(b []byte) bool {
 }
 
 func TestOpenConnectionOutlivesTheAgent(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 3)
 		c.start(c.service())

@@ -19,6 +19,7 @@ func TestInterfaceWithoutNativeXDPGetsGeneric(t *testing.T) {
 }
 
 func TestWithoutBPFCapabilityIPVSForwards(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, _ string) {
 		c := newCluster(t, "auto", 1, 2)
 		c.ok(c.d[0].DenyBPF())

@@ -39,6 +39,7 @@ func TestAddressOfTheAdministratorIsLeftAlone(t *testing.T) {
 }
 
 func TestInterfaceThatIsMissingAtTheStartIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 1)
 		d := c.d[0]
@@ -83,6 +84,7 @@ func TestInterfaceThatIsMissingAtTheStartIsWaitedFor(t *testing.T) {
 }
 
 func TestInterfaceSetDownAndUpForwardsAgain(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 2)
 		c.start(c.service())

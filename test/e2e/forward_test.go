@@ -25,6 +25,7 @@ func tally(names []string) map[string]int {
 }
 
 func TestRoundRobinServesRealServersInTurn(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 3)
 		c.start(c.service())
@@ -50,6 +51,7 @@ func TestRoundRobinServesRealServersInTurn(t *testing.T) {
 }
 
 func TestWeightedRoundRobinFollowsTheWeights(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 3)
 		s := c.service()
@@ -63,6 +65,7 @@ func TestWeightedRoundRobinFollowsTheWeights(t *testing.T) {
 }
 
 func TestUDPClientsStayWithTheirRealServer(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 2)
 		s := c.service()
@@ -104,6 +107,7 @@ func TestUDPClientsStayWithTheirRealServer(t *testing.T) {
 }
 
 func TestPersistentClientStaysUntilItsRealServerFails(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 2)
 		s := c.service()

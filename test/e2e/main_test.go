@@ -213,6 +213,9 @@ func onPlanes(t *testing.T, scenario func(t *testing.T, plane string)) {
 	}
 	for _, plane := range planesHere(t.Name()) {
 		t.Run("plane="+plane, func(t *testing.T) {
+			if !inVM() {
+				t.Parallel() // each plane has a lab of its own
+			}
 			runs.add(t.Name())
 			scenario(t, plane)
 		})

@@ -53,6 +53,7 @@ next:
 }
 
 func TestMetricsTellWhatHappened(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 2, 2)
 		c.start(c.service())

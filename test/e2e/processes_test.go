@@ -459,6 +459,7 @@ func TestStopEndsInGoodOrderWhateverHasDied(t *testing.T) {
 }
 
 func TestCleanupRemovesWhatAKilledDirectorLeft(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 1)
 		d := c.d[0]

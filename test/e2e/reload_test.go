@@ -15,6 +15,7 @@ import (
 )
 
 func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 3)
 		c.start(c.service())
@@ -92,6 +93,7 @@ func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
 }
 
 func TestStartWithoutServicesRemovesWhatAKilledAgentForwarded(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 1)
 		c.start(c.service())

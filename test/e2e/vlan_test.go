@@ -21,6 +21,7 @@ func (c *cluster) join(n *lab.Node, vlan int, address string) {
 
 // Clients are in VLAN 10 and in none, real servers in VLAN 20, in VLAN 10 and in none: a tag is changed, left, taken out and added.
 func TestClientsAndRealServersInVLANsAreServed(t *testing.T) {
+	t.Parallel()
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 1, 3)
 		d, servers := c.d[0], c.lab.RealServers
