@@ -67,9 +67,12 @@ func TestKilledAgentForwardsOnAndIsAdopted(t *testing.T) {
 		returned := c.takeover(first, start)
 		c.answered(load, returned, 100)
 		c.oneMaster(first, second, patience)
-		if after := c.flowsCreated(first); after < before {
-			t.Errorf("flows created: %d before the kill, %d after the restart: counters were not adopted", before, after)
-		}
+		c.ok(lab.Wait(t.Context(), patience, func() error {
+			if after := c.flowsCreated(first); after < before {
+				return fmt.Errorf("flows created: %d before the kill, %d after the restart: counters were not adopted", before, after)
+			}
+			return nil
+		}))
 		requests := load.Stop()
 		c.handover("agent killed", requests.Between(kill, start), killed)
 		c.handover("restart", requests.Between(start, time.Now()), returned)
