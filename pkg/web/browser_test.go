@@ -67,10 +67,14 @@ func TestBrowserShowsThePageLive(t *testing.T) {
 		dark       bool
 	}{
 		{"light", "box", 1280, false}, {"dark", "box", 1280, true}, {"phone", "box", 360, false}, {"phone-dark", "box", 360, true}, {"tablet", "box", 840, false},
-		{"crowd", "crowd", 1280, false}, {"crowd-phone", "crowd", 360, true},
+		{"crowd", "crowd", 1280, false}, {"crowd-phone", "crowd", 360, true}, {"search", "crowd", 1280, false},
 	} {
 		t.Run(look.name, func(t *testing.T) {
-			tab, err := browser.Open(pages[look.page].URL, look.width, look.dark)
+			url := pages[look.page].URL
+			if look.name == "search" {
+				url += "/?q=SERVICE-04321"
+			}
+			tab, err := browser.Open(url, look.width, look.dark)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -92,6 +96,11 @@ func TestBrowserShowsThePageLive(t *testing.T) {
 			}
 			for _, text := range pale {
 				t.Error("too little contrast: " + text)
+			}
+			var services int
+			ok(tab.Eval(`document.querySelectorAll('#services tbody').length`, &services))
+			if want := map[string]int{"crowd": 200, "crowd-phone": 200, "search": 1}[look.name]; want != 0 && services != want {
+				t.Errorf("%d services are shown, want %d", services, want)
 			}
 			var drawn int
 			ok(tab.Eval(`document.querySelectorAll('td.curve svg path').length`, &drawn))

@@ -148,16 +148,31 @@ func TestNumbersAreForPeople(t *testing.T) {
 }
 
 func BenchmarkTenThousandServices(b *testing.B) {
-	var h history
-	s := crowd(10000, 2)
-	h.sample(crowd(10000, 0))
-	for b.Loop() {
-		h.last = h.last.Add(-step)
-		h.sample(s)
-		for _, part := range see(s, nil, &h, "").parts() {
-			if _, err := json.Marshal(part.value); err != nil {
-				b.Fatal(err)
-			}
+	bad := crowd(10000, 2)
+	for i := range bad.Services {
+		for k := range bad.Services[i].RealServers {
+			r := &bad.Services[i].RealServers[k]
+			r.Up, r.Reason, r.NextHopError = false, "connect: no route to host", "no answer to ARP requests"
 		}
+	}
+	for name, row := range map[string]struct {
+		s *status.Status
+		q string
+	}{
+		"well": {crowd(10000, 2), ""}, "down": {bad, ""}, "search": {crowd(10000, 2), "4321"},
+	} {
+		b.Run(name, func(b *testing.B) {
+			var h history
+			h.sample(crowd(10000, 0))
+			for b.Loop() {
+				h.last = h.last.Add(-step)
+				h.sample(row.s)
+				for _, part := range see(row.s, nil, &h, row.q).parts() {
+					if _, err := json.Marshal(part.value); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
 	}
 }

@@ -2,7 +2,7 @@
 // Keeps the page as the stream says. All that comes from outside is put in as text, never as HTML.
 (() => {
   const points = 60;
-  const late = 6000; // ms without news
+  const late = 10000; // ms without news
   const svg = 'http://www.w3.org/2000/svg';
   const find = id => document.getElementById(id);
   const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
