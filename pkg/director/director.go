@@ -88,6 +88,7 @@ type Director struct {
 	applyErr  error
 	attaching bool // the first programs, while elections run
 	meter     *meter
+	ledger    ledger
 	stopping  bool
 	notified  string
 	wasMaster bool
@@ -167,6 +168,8 @@ func (d *Director) Run(ctx context.Context) error {
 		return err
 	}
 	d.recall()
+	d.openLedger()
+	defer d.ledger.counters.Close()
 
 	var parts sync.WaitGroup
 	defer parts.Wait()
@@ -289,6 +292,7 @@ func (d *Director) loop(ctx context.Context) error {
 		case <-d.meter.readings:
 		case <-ticker.C:
 			d.reapply(ctx)
+			d.keepCounters()
 			d.notify("WATCHDOG=1")
 		case <-soon:
 			soon = nil

@@ -3,7 +3,6 @@ package director
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"sort"
 	"strings"
 	"time"
@@ -48,6 +47,8 @@ func (d *Director) publish() {
 		Maintenance: d.operator.Maintenance,
 		Election:    d.electionPicture(),
 	}
+	d.ledger.open(d.cfg)
+	d.ledger.settleElection(&s.Election)
 	s.Unhealthy = d.unhealthy()
 	s.Healthy = s.Unhealthy == ""
 	counters := d.meter.counters()
@@ -59,12 +60,16 @@ func (d *Director) publish() {
 	}
 	s.Overrides = d.overrides(counters)
 	s.FlowTable = status.FlowTable(counters.FlowTable)
+	if s.FlowTable.Size > 0 {
+		s.FlowTable.Unstored = d.ledger.other("unstored").Observe(s.FlowTable.Unstored)
+	}
 	for name, mode := range d.plane.modes {
 		c := counters.Interfaces[name]
 		i := status.Interface{Name: name, Mode: string(mode), Verdicts: c.Verdicts, Drops: c.Drops}
 		for _, lost := range c.Lost {
 			i.Lost = append(i.Lost, status.RedirectErrors(lost))
 		}
+		d.ledger.settleInterface(&i)
 		s.Interfaces = append(s.Interfaces, i)
 	}
 	sort.Slice(s.Interfaces, func(a, b int) bool { return s.Interfaces[a].Name < s.Interfaces[b].Name })
@@ -118,9 +123,12 @@ func (d *Director) instancePictures(adverts map[string]map[string]uint64) []stat
 		reports[r.Name] = r
 	}
 	groups := syncGroups(d.cfg)
+	d.ledger.open(d.cfg)
 	var list []status.Instance
 	for n, i := range d.cfg.Instances {
-		p := instancePicture(i, reports[i.Name], adverts[i.Name])
+		report, reported := reports[i.Name]
+		p := instancePicture(i, report, adverts[i.Name])
+		d.ledger.instances[i.Name].settle(&p, reported, adverts[i.Name] != nil)
 		p.Addresses = last.addresses[n]
 		p.SyncGroup = groups[i.Name]
 		p.Yielding = d.yielding(i.Name)
@@ -256,6 +264,7 @@ func (d *Director) unserved() string {
 }
 
 func (d *Director) servicePicture(s config.Service, plane status.Plane, counters lb.Counters, f facts) status.Service {
+	book := d.ledger.services[s.Name]
 	p := status.Service{
 		Name:        s.Name,
 		Port:        s.Port,
@@ -264,7 +273,7 @@ func (d *Director) servicePicture(s config.Service, plane status.Plane, counters
 		Scheduler:   string(s.Scheduler),
 		Persistence: s.Persistence,
 		Plane:       plane,
-		Refused:     counters.Refused[s.Key()],
+		Refused:     book.refusals(counters.Refused[s.Key()]),
 
 		FirewallMark: s.FirewallMark,
 	}
@@ -277,10 +286,11 @@ func (d *Director) servicePicture(s config.Service, plane status.Plane, counters
 	claims := f.claims(s)
 	weight, _ := quorate(s, claims, f.lost[s.Name])
 	p.Quorum = status.Quorum{Up: !f.lost[s.Name], Since: d.quorums[s.Name].since, Weight: weight, Needed: s.Quorum, Hysteresis: s.Hysteresis}
-	p.SorryServer = d.sorryPicture(s, !p.Quorum.Up, counters)
+	p.SorryServer = d.sorryPicture(s, !p.Quorum.Up, counters, book)
 	for n, r := range s.RealServers {
 		key := lb.ServerKey{Service: serviceKey(s), Address: r.Address}
-		traffic := counters.RealServers[key]
+		traffic, read := counters.RealServers[key]
+		traffic = book.servers[n].traffic(traffic, read)
 		picture := status.RealServer{
 			Address:      r.Address.String(),
 			Port:         r.Port,
@@ -298,7 +308,10 @@ func (d *Director) servicePicture(s config.Service, plane status.Plane, counters
 		if known, ok := d.servers[key]; ok {
 			picture.Up, picture.Reason, picture.Since = known.up, known.reason, known.since
 			picture.CheckDuration = known.duration
-			picture.Checks, picture.Transitions = maps.Clone(known.results), maps.Clone(known.transitions)
+			picture.Checks, picture.Transitions = map[string]uint64{}, map[string]uint64{}
+			if r.Check != nil {
+				picture.Checks, picture.Transitions = totals(book.servers[n].checks, known.results), totals(book.servers[n].transitions, known.transitions)
+			}
 		}
 		picture.KeepsFlows = !picture.Up && claims[n].keep
 		if claims[n].starts() {
@@ -311,12 +324,14 @@ func (d *Director) servicePicture(s config.Service, plane status.Plane, counters
 }
 
 // sorryPicture is the picture of a service's sorry server; nil: there is none.
-func (d *Director) sorryPicture(s config.Service, wanted bool, counters lb.Counters) *status.SorryServer {
+func (d *Director) sorryPicture(s config.Service, wanted bool, counters lb.Counters, book *serviceBook) *status.SorryServer {
 	address := s.SorryServer.Address
 	if !address.IsValid() {
 		return nil
 	}
-	hop, traffic := d.hops[address], counters.RealServers[lb.ServerKey{Service: serviceKey(s), Address: address}]
+	hop := d.hops[address]
+	traffic, read := counters.RealServers[lb.ServerKey{Service: serviceKey(s), Address: address}]
+	traffic = book.ofSorry(s.SorryServer).traffic(traffic, read)
 	p := &status.SorryServer{
 		Address: address.String(), Port: s.SorryServer.Port, Active: wanted && (hop.Known() || s.Forwarding != lb.Direct),
 		Packets: traffic.Packets, Bytes: traffic.Bytes, FlowsCreated: traffic.FlowsCreated, Flows: traffic.Flows,

@@ -103,7 +103,7 @@ func (s *stage) raise(ctx context.Context, binary string) error {
 func allUp(st *status.Status) error {
 	for _, service := range st.Services {
 		for _, r := range service.RealServers {
-			if !r.Up || r.Checks["up"] == 0 || r.NextHopError != "" {
+			if !r.Up || r.Reason == "not checked yet" || r.NextHopError != "" {
 				return fmt.Errorf("real server %s is not up: %s %s", r.Address, r.Reason, r.NextHopError)
 			}
 		}

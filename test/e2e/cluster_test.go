@@ -162,7 +162,7 @@ func (c *cluster) start(services ...lab.Service) {
 func serversUp(s *status.Status) error {
 	for _, service := range s.Services {
 		for _, r := range service.RealServers {
-			if !r.Up || r.NextHopError != "" || r.Reason != "no check" && r.Checks["up"] == 0 {
+			if !r.Up || r.NextHopError != "" || r.Reason == "not checked yet" {
 				return fmt.Errorf("real server %s: up=%v, %s, %s", r.Address, r.Up, r.Reason, r.NextHopError)
 			}
 		}

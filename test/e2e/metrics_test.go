@@ -127,6 +127,7 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 		if plane == native {
 			seeStatusPage(c)
 		}
+		c.countersGoOn(c.d[0])
 	})
 }
 
@@ -166,4 +167,90 @@ func TestCountersOfElectionsGoOnWhenTheAgentRestarts(t *testing.T) {
 			}))
 		}
 	})
+}
+
+// counters are all counters of ours, with their labels.
+func counters(body string) map[string]float64 {
+	all, counter := map[string]float64{}, ""
+	for line := range strings.Lines(body) {
+		if name, kind, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "# TYPE xdirector_"), " "); ok && strings.HasPrefix(line, "# TYPE xdirector_") {
+			counter = name
+			if kind == "gauge" {
+				counter = "none"
+			}
+		}
+		end := strings.LastIndexByte(line, ' ')
+		if v, err := strconv.ParseFloat(strings.TrimSpace(line[end+1:]), 64); err == nil && strings.HasPrefix(line, "xdirector_"+counter) {
+			all[line[:end]] = v
+		}
+	}
+	return all
+}
+
+// countersGoOn does all to a director that could have a counter begin anew.
+func (c *cluster) countersGoOn(d *lab.Director) {
+	c.t.Helper()
+	last := map[string]float64{}
+	look := func(body string) {
+		for name, v := range counters(body) {
+			if v < last[name] {
+				c.t.Fatalf("%s falls from %g to %g", name, last[name], v)
+			}
+			last[name] = max(v, last[name])
+		}
+	}
+	// served waits until clients were served and counted, with the director's checks, since it was read last.
+	served := func(what string) {
+		c.t.Helper()
+		var before map[string]float64
+		c.ok(lab.Wait(c.t.Context(), 2*patience, func() error {
+			code, body, err := scrape(d, "/metrics")
+			if err != nil || code != http.StatusOK {
+				return fmt.Errorf("%s: scrape: status %d, %v", what, code, err)
+			}
+			look(body)
+			if before == nil {
+				before = counters(body)
+			}
+			if r := c.lab.Client.Get(web, 10*requestLimit()); r.Outcome != lab.OK {
+				return fmt.Errorf("%s: %s (%v)", what, r.Outcome, r.Err)
+			}
+			now := counters(body)
+			flows, checks := 0.0, 0.0
+			for name, v := range now {
+				switch {
+				case strings.HasPrefix(name, "xdirector_flows_created_total"):
+					flows += v - before[name]
+				case strings.HasPrefix(name, "xdirector_checks_total"):
+					checks += v - before[name]
+				}
+			}
+			if flows < 1 || checks < 1 {
+				return fmt.Errorf("%s: %g flows, %g checks", what, flows, checks)
+			}
+			return nil
+		}))
+	}
+	served("at first")
+	few := c.service()
+	few.RealServers = few.RealServers[:1]
+	c.ok(d.Configure(c.config(0, few)))
+	c.ok(d.Reload(c.t.Context()))
+	served("with one real server")
+	c.ok(d.Configure(c.config(0, c.service())))
+	c.ok(d.Reload(c.t.Context()))
+	served("with both again")
+	for _, part := range []lab.Part{lab.Agent, lab.Election} {
+		_, err := d.Signal(part, syscall.SIGKILL)
+		c.ok(err)
+		c.restarted(d, part, 1)
+		served("killed " + string(part))
+	}
+	c.ok(d.Stop())
+	c.ok(d.Start())
+	c.ok(d.WaitState(c.t.Context(), "VI_1", "MASTER", patience))
+	served("stopped and started")
+	if len(last) < 40 {
+		c.t.Errorf("only %d counters were found", len(last))
+	}
 }
