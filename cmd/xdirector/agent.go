@@ -34,6 +34,8 @@ func runAgent(file string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	log := newLog(stderr)
+	defer log.flush()
 	handler := &switchHandler{}
 	d, err := director.New(director.Options{
 		ConfigFile: file,
@@ -49,7 +51,7 @@ func runAgent(file string, stderr io.Writer) error {
 	if err != nil {
 		return showProblems(err, stderr)
 	}
-	handler.Handler = newHandler(d.Config().Log.Format, &level, stderr)
+	handler.Handler = log.handler(d.Config().Log.Format, &level)
 	agent.SetFormat(d.Config().Log.Format)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 
 	"github.com/xdirector/xdirector/pkg/supervisor"
 )
@@ -11,7 +12,9 @@ import (
 const electionCommand = "election"
 
 func elect() error {
-	err := supervisor.Elect(stderrHandler)
+	log := newLog(os.Stderr)
+	defer log.flush()
+	err := supervisor.Elect(log.handler)
 	if errors.Is(err, supervisor.ErrShown) {
 		return shownError{err}
 	}

@@ -6,9 +6,28 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
+
+	"github.com/xdirector/xdirector/pkg/logging"
 )
+
+// processLog is the log of one of the processes that run for long: nobody waits for it.
+type processLog struct {
+	queue *logging.Queue
+	to    io.Writer
+}
+
+func newLog(to io.Writer) processLog { return processLog{logging.NewQueue(), to} }
+
+// handler is newHandler by way of the queue.
+func (l processLog) handler(format string, level slog.Leveler) slog.Handler {
+	return l.queue.Handler(newHandler(format, level, l.to))
+}
+
+// flush is for the end of the process. Who doesn't read the log doesn't hold that up for long.
+func (l processLog) flush() { l.queue.Flush(500 * time.Millisecond) }
 
 // switchHandler is a handler that is chosen by the configuration, which is read after the logger is needed.
 type switchHandler struct{ slog.Handler }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -32,6 +31,8 @@ func run(file string) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
+	log := newLog(os.Stderr)
+	defer log.flush()
 	err := supervisor.Run(supervisor.Options{
 		Version:      version,
 		CheckArgs:    []string{"check", "--config", file},
@@ -40,7 +41,8 @@ func run(file string) error {
 		Realtime:     true,
 		Signals:      signals,
 		Notify:       tellSystemd,
-		Handler:      stderrHandler,
+		Handler:      log.handler,
+		Flush:        log.flush,
 	})
 	if errors.Is(err, supervisor.ErrShown) {
 		return shownError{err}
@@ -48,10 +50,6 @@ func run(file string) error {
 	return err
 }
 
-// stderrHandler is newHandler for stderr.
-func stderrHandler(format string, level slog.Leveler) slog.Handler {
-	return newHandler(format, level, os.Stderr)
-}
-
-// tellSystemd tells systemd; without systemd it does nothing.
-func tellSystemd(state string) { _, _ = daemon.SdNotify(false, state) }
+		Notify:       tellSystemd,
+		Handler:      log.handler,
+		Flush:        log.flush,

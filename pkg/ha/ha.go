@@ -201,7 +201,8 @@ type Runtime struct {
 // New makes a Runtime that stands alone. It opens nothing; Run does.
 func New(cfg Config, log *slog.Logger) *Runtime { return NewWith(cfg, Options{}, log) }
 
-// NewWith makes a Runtime with a supervisor or a plane. It opens nothing; Run does.
+// NewWith makes a Runtime with a supervisor or a plane. It opens nothing; Run does. The election waits for the log: one that
+// may block belongs behind a logging.Queue.
 func NewWith(cfg Config, opts Options, log *slog.Logger) *Runtime {
 	return &Runtime{log: log, options: opts, reports: make(chan Report, 1), ready: make(chan []ReadyPacket, 1),
 		inbox: inbox{bell: -1, letters: letters{config: &cfg, plane: opts.FastPath, newPlane: opts.FastPath != nil}}}

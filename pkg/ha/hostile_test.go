@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/xdirector/xdirector/pkg/logging"
 	"github.com/xdirector/xdirector/pkg/vrrp"
 )
 
@@ -144,13 +145,13 @@ func TestRefusalForAConfigurationDifferenceIsAMismatchUntilTheSenderIsSilent(t *
 	r.report("the end of the mismatch", func(rep Report) bool { return len(rep.Instances[0].Mismatches) == 0 })
 }
 
-// A log that takes nothing any more, and nobody who reads the reports.
+// A log that takes nothing any more, behind the queue that each process has for that, and nobody who reads the reports.
 func TestElectionWaitsForNoLogAndNoReader(t *testing.T) {
 	a, b := twoBoxes(t)
 	adverts := b.sniff(0x0800)
 	stuck := make(chan struct{})
 	defer close(stuck)
-	r := &running{t: t, done: make(chan error, 1), Runtime: New(config(t, fast(255, vip1)), slog.New(gate{slog.DiscardHandler, stuck}))}
+	r := &running{t: t, done: make(chan error, 1), Runtime: New(config(t, fast(255, vip1)), slog.New(logging.NewQueue().Handler(gate{slog.DiscardHandler, stuck})))}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	go a.do(func() { r.done <- r.Run(ctx) })

@@ -93,9 +93,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 	// Sysctls and new sockets belong to the namespace of the thread, real-time scheduling to the thread itself.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	queue := newLogQueue()
-	defer queue.close()
-	l := newLoop(r, queue.logger(r.log))
+	l := newLoop(r, r.log)
 	defer l.leave()
 	first, err := l.open()
 	if err != nil {

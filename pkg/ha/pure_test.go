@@ -347,23 +347,6 @@ func TestWhatAnEndedHolderRemovedIsNobodysBeforeTheWatcherSeesIt(t *testing.T) {
 	}
 }
 
-func TestLogLinesThatDontFitAreCounted(t *testing.T) {
-	q := newLogQueue()
-	out, until := &testLog{}, make(chan struct{})
-	log := q.logger(slog.New(gate{slog.NewTextHandler(out, nil), until})).With("instance", "VI_1")
-	for i := range 2000 {
-		log.Info(fmt.Sprint("line ", i))
-	}
-	close(until)
-	q.close()
-	if n := out.count("instance=VI_1", `msg="line`); n < 1024 || n > 1025 {
-		t.Errorf("%d lines written", n)
-	}
-	if out.count("log lines lost", fmt.Sprintf("lines=%d", 2000-out.count("instance=VI_1", `msg="line`))) != 1 {
-		t.Errorf("want one line about the lost ones, have %q", out.lines[1:3])
-	}
-}
-
 func TestChooseSourceOfIPv6(t *testing.T) {
 	p := netip.MustParsePrefix
 	trying := ownAddress{Prefix: p("fe80::1/64"), Tentative: true}

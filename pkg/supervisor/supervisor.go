@@ -44,6 +44,7 @@ type Options struct {
 	Notify   func(state string) // sd_notify
 	// Handler makes the handler of the log for a format and a level; the agent says which, when it has read them.
 	Handler func(format string, level slog.Leveler) slog.Handler
+	Flush   func() // writes what was logged so far, before this process is replaced; nil: that is written already
 }
 
 // ErrShown is the error of Run when a child has already told what it is.

@@ -149,6 +149,9 @@ func (s *supervisor) proven(u *upgrade) {
 func (s *supervisor) execute() {
 	u := s.upgrade
 	s.upgrade = nil
+	if s.opts.Flush != nil {
+		s.opts.Flush()
+	}
 	err := s.replace(u.path)
 	s.log.Error("upgrade failed: everything goes on with this version", "version", s.opts.Version, "error", err)
 	s.start(s.agent)

@@ -98,6 +98,8 @@ systemctl start xdirector
 fact started
 wait_for 20 is_master
 fact status names the state
+journalctl --no-pager -o json -u xdirector | grep '"XDIRECTOR_TO":"MASTER"' | grep '"XDIRECTOR_REASON":"' | grep -q '"XDIRECTOR_INSTANCE":"VI_1"'
+fact the journal has the fields of a state change
 wait_for 10 request
 fact a request is forwarded
 xdirector status
