@@ -30,13 +30,8 @@ func rows() [][]string {
 		{"test/lab"},
 		{"cmd/xdirector"},
 		{"pkg/director", "pkg/keepalived", "pkg/supervisor"},
-<<<<<<< HEAD
 		{"pkg/config", "pkg/ha", "pkg/xdp", "pkg/ipvs", "pkg/neigh", "pkg/flowsync", "pkg/control", "pkg/web", "pkg/metrics", "pkg/track", "pkg/notify"},
-		{"pkg/lb", "pkg/vrrp", "pkg/health", "pkg/status", "pkg/statefile", "pkg/packet", "pkg/command"},
-=======
-		{"pkg/config", "pkg/ha", "pkg/xdp", "pkg/ipvs", "pkg/neigh", "pkg/flowsync", "pkg/control", "pkg/web", "pkg/metrics", "pkg/track"},
-		{"pkg/lb", "pkg/vrrp", "pkg/health", "pkg/status", "pkg/statefile", "pkg/logging", "pkg/notify", "pkg/packet"},
->>>>>>> 5a3f4d0 (The log: nobody waits for it, repeats are counted)
+		{"pkg/lb", "pkg/vrrp", "pkg/health", "pkg/status", "pkg/statefile", "pkg/logging", "pkg/packet", "pkg/command"},
 		{"pkg/owner"},
 	}
 }
