@@ -286,6 +286,17 @@ func director() []metric {
 				p.end()
 			}
 		}},
+		{"notifications_total", counter, "Notifications that a target of notify took (sent), or that were given up after all attempts (failed).", []string{"target", "result"}, func(p *page) {
+			for _, n := range p.status.Notifications {
+				p.count(n.Sent, "", "target", n.Target, "result", "sent")
+				p.count(n.Failed, "", "target", n.Target, "result", "failed")
+			}
+		}},
+		{"notifications_dropped_total", counter, "Notifications that were never tried, since too many waited for the target already.", []string{"target"}, func(p *page) {
+			for _, n := range p.status.Notifications {
+				p.count(n.Dropped, "", "target", n.Target)
+			}
+		}},
 		{"build_info", gauge, "Always 1: the version of xdirector and of the Go that built it.", []string{"version", "goversion"}, func(p *page) {
 			p.count(1, "", "version", p.status.Version, "goversion", runtime.Version())
 		}},

@@ -60,6 +60,8 @@ func picture() *status.Status {
 		FlowTable: status.FlowTable{Size: 1048576, Flows: 7, Unstored: 2},
 		Interfaces: []status.Interface{{Name: "eth0", Mode: "native", Verdicts: map[string]uint64{"tx": 10, "pass_not_ours": 20}, Drops: map[string]uint64{"no_real_server": 3},
 			Lost: []status.RedirectErrors{{To: "eth1", Reason: "down", Frames: 4}}}},
+		Notifications: []status.Notifications{{Target: "chat", Sent: 12, Failed: 3, Dropped: 1}},
+
 		Reload: status.Reload{Success: true, Time: noon.Add(-1500 * time.Millisecond)},
 	}
 }

@@ -58,7 +58,8 @@ type cluster struct {
 	lab   *lab.Lab
 	plane string // also the mode in the configuration
 
-	interval time.Duration // between adverts of the instance that all scenarios share
+	interval time.Duration               // between adverts of the instance that all scenarios share
+	more     func(director int) []string // further keys of that instance; nil: none
 	d        []*lab.Director
 	nginx    []*lab.Process // by real server
 	wire     *lab.Wire
@@ -122,9 +123,13 @@ func (c *cluster) showLogs() {
 
 // instance is the one that all scenarios share; director 0 has priority 200, director 1 has 100.
 func (c *cluster) instance(director int) lab.Instance {
-	return lab.Instance{
+	i := lab.Instance{
 		Version: 3, Priority: uint8(200 - 100*director), Interval: c.interval, Addresses: []string{vip + "/32"},
 	}
+	if c.more != nil {
+		i.More = c.more(director)
+	}
+	return i
 }
 
 // service balances port 80 of the VIP by rr over all real servers, with a check.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -68,9 +69,10 @@ func TestFailedScriptHandsOverWithoutLosingARequest(t *testing.T) {
 		c := newCluster(t, plane, 2, 3)
 		c.ok(os.WriteFile(script, []byte("#!/bin/sh\n[ ! -e "+broken+" ] || { echo no answer; exit 1; }\n"), 0o755))
 		const interval, fall = 200 * time.Millisecond, 3
+		notified := c.notifyAs(dir)
 		c.startTracking(func(cfg *lab.Config) {
 			cfg.VRRP = []string{fmt.Sprintf("scripts: [{name: chk, command: [%s], interval: %v, fall: %d}]", script, interval, fall)}
-			cfg.Instances[0].More = []string{"track: {scripts: [{name: chk}]}"}
+			cfg.Instances[0].More = append(cfg.Instances[0].More, "track: {scripts: [{name: chk}]}")
 		}, c.service())
 		first, second := c.d[0], c.d[1]
 		load := c.load()
@@ -108,7 +110,41 @@ func TestFailedScriptHandsOverWithoutLosingARequest(t *testing.T) {
 		requests := load.Stop()
 		c.handover("script failed", requests.Between(failed, repaired), garp)
 		c.handover("script succeeds", requests.Between(repaired, time.Now()), returned)
+
+		// What each director's notify scripts were called with, in this order: nothing twice though the agent was killed. Who
+		// hands over is BACKUP for a moment.
+		c.ok(first.Stop())
+		notified(first, "INSTANCE VI_1 BACKUP 200", "to MASTER", "INSTANCE VI_1 MASTER 200", "INSTANCE VI_1 BACKUP 200",
+			"INSTANCE VI_1 FAULT 200", "INSTANCE VI_1 BACKUP 200", "to MASTER", "INSTANCE VI_1 MASTER 200", "INSTANCE VI_1 BACKUP 200", "INSTANCE VI_1 STOP 200")
+		notified(second, "INSTANCE VI_1 BACKUP 100", "to MASTER", "INSTANCE VI_1 MASTER 100", "INSTANCE VI_1 BACKUP 100",
+			"to MASTER", "INSTANCE VI_1 MASTER 100")
 	})
+}
+
+// notifyAs gives the instance of each director a notify script and one for MASTER, as keepalived's, which write down what they are
+// called with. The function that it returns waits until that is as wanted.
+func (c *cluster) notifyAs(dir string) func(d *lab.Director, want ...string) {
+	c.t.Helper()
+	script := filepath.Join(dir, "notify")
+	c.ok(os.WriteFile(script, []byte("#!/bin/sh\nfile=$1; shift; echo \"$@\" >>$file\n"), 0o755))
+	file := func(n int) string { return filepath.Join(dir, fmt.Sprintf("notified.%d", n)) }
+	for n := range c.d {
+		c.write(file(n), "")
+		c.ok(os.Chmod(file(n), 0o666)) // the scripts run as nobody
+	}
+	c.more = func(n int) []string {
+		return []string{fmt.Sprintf("notify: {any: [%s, %s], master: [%s, %s, to, MASTER]}", script, file(n), script, file(n))}
+	}
+	return func(d *lab.Director, want ...string) {
+		c.t.Helper()
+		c.ok(lab.Wait(c.t.Context(), patience, func() error {
+			text, err := os.ReadFile(file(slices.Index(c.d, d)))
+			if got := strings.Join(want, "\n") + "\n"; err != nil || string(text) != got {
+				return fmt.Errorf("the scripts of %s were called with\n%s\nwant\n%s (%v)", d.Name, text, got, err)
+			}
+			return nil
+		}))
+	}
 }
 
 func TestTooFewRealServersHandOver(t *testing.T) {
