@@ -8,7 +8,7 @@ import (
 	"github.com/xdirector/xdirector/pkg/lb"
 )
 
-// verdictNames and dropNames are what the enums of bpf/layout.h are called in metrics.
+// verdictNames and dropNames are what the enums of bpf/layout_frames.h are called in metrics.
 var verdictNames = [xdirectorVerdictVERDICT_COUNT]string{
 	xdirectorVerdictVERDICT_PASS_NOT_OURS:  "pass_not_ours",
 	xdirectorVerdictVERDICT_PASS_OTHER_MAC: "pass_other_mac",

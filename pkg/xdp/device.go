@@ -12,7 +12,7 @@ import (
 	"github.com/xdirector/xdirector/pkg/lb"
 )
 
-// siblingsMax is SIBLINGS_MAX of bpf/layout.h.
+// siblingsMax is SIBLINGS_MAX of bpf/layout_frames.h.
 const siblingsMax = 8
 
 // device is a network interface, as far as it matters here.

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	directoryBits = 16 // as in bpf/layout.h, as the next two
+	directoryBits = 16 // as in bpf/layout_services.h, as the next two
 	probes        = 16
 	factor        = uint64(0x9e3779b97f4a7c15) // as in bpf/service.h, as the next one
 	factor2       = uint64(0xbb67ae8584caa73b)

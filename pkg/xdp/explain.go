@@ -55,7 +55,7 @@ var whyNames = [xdirectorWhyWHY_COUNT]string{
 	xdirectorWhyWHY_ROOM:     lb.WhyRoom,
 }
 
-// phaseNames are the enum flow_phase of bpf/layout.h.
+// phaseNames are the enum flow_phase of bpf/layout_flows.h.
 var phaseNames = map[xdirectorFlowPhase]string{
 	xdirectorFlowPhaseFLOW_OPENING:   lb.PhaseOpening,
 	xdirectorFlowPhaseFLOW_OPEN:      lb.PhaseEstablished,

@@ -72,7 +72,7 @@ func mapOf(f *os.File) (*ebpf.Map, error) {
 }
 
 const (
-	frameShift     = 2 // FRAME_SHIFT of bpf/layout.h
+	frameShift     = 2 // FRAME_SHIFT of bpf/layout_routers.h
 	ethernetHeader = 14
 	ipv6Header     = 40
 	lookAgain      = time.Second // between looks at all timers, in case the kernel has lost one

@@ -10,7 +10,7 @@ import (
 	"github.com/xdirector/xdirector/pkg/lb"
 )
 
-const serversMax = 32768 // as in bpf/layout.h
+const serversMax = 32768 // as in bpf/layout_services.h
 
 // traffic is the map of that name in this process's memory: counters of the servers, for each CPU.
 type traffic struct {
