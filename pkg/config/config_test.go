@@ -331,8 +331,12 @@ func TestControlSocketIsFoundInAFileWithMistakes(t *testing.T) {
 		"control: {socket: /run/a.sock}":           "/run/a.sock",
 		"control: {socket: /run/a.sock}\nvrpp: {}": "/run/a.sock",
 		"vrrp: {}": "/run/xdirector/control.sock",
-		"control: {socket: /run/a.sock}\nvrrp: [":   "/run/xdirector/control.sock",
-		"control: /run/a.sock\nlog: {level: debug}": "/run/xdirector/control.sock",
+		"control: {socket: /run/a.sock}\nvrrp: [":                             "/run/a.sock",
+		"control: {socket: /run/a.sock}\nlog: [":                              "/run/xdirector/control.sock",
+		"services:\n- {name: a}\ncontrol:\n  # here\n  socket: /run/a.sock\n": "/run/a.sock",
+		"{services: [], control: {socket: /run/a.sock}}":                      "/run/a.sock",
+		"services: &s /run/a.sock\ncontrol: {socket: *s}":                     "/run/a.sock",
+		"control: /run/a.sock\nlog: {level: debug}":                           "/run/xdirector/control.sock",
 	} {
 		path := filepath.Join(t.TempDir(), "config.yaml")
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {

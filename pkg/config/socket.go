@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 
 	"gopkg.in/yaml.v3"
@@ -36,7 +37,7 @@ func PlacesOf(path string) (Places, error) {
 		}
 	}
 	p := Places{Socket: DefaultSocket, StateDir: defaultStateDir, PinPath: defaultPinPath}
-	if yaml.Unmarshal(data, &file) != nil {
+	if yaml.Unmarshal(without(data), &file) != nil && yaml.Unmarshal(data, &file) != nil {
 		return p, nil
 	}
 	for _, f := range []struct {
@@ -48,6 +49,26 @@ func PlacesOf(path string) (Places, error) {
 		}
 	}
 	return p, nil
+}
+
+// without leaves out the top-level keys that may be very long and are not looked at, since a command that only wants the socket
+// shouldn't have to read ten thousand services. A file that is written in any but the usual way stays whole.
+func without(data []byte) []byte {
+	kept := make([]byte, 0, 4096)
+	keep := true
+	for line := range bytes.Lines(data) {
+		switch c := line[0]; {
+		case c == ' ' || c == '#' || c == '-' && !bytes.HasPrefix(line, []byte("---")) || c == '\n' || c == '\r' || c == '}' || c == ']':
+		case c >= 'a' && c <= 'z':
+			keep = !bytes.HasPrefix(line, []byte("services:")) && !bytes.HasPrefix(line, []byte("vrrp:"))
+		default:
+			return data
+		}
+		if keep {
+			kept = append(kept, line...)
+		}
+	}
+	return kept
 }
 
 // ControlSocket returns the control socket that the file at path names, or the default; see PlacesOf.

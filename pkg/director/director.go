@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,6 +76,10 @@ type Director struct {
 	instances instances
 	checks    *health.Runner
 	servers   map[lb.ServerKey]*server
+	named     struct { // the services of cfg by name, see service
+		cfg      *config.Config
+		services map[string]*config.Service
+	}
 	quorums   map[string]quorum // by service
 	neigh     nextHops
 	hops      map[netip.Addr]neigh.Hop
@@ -277,7 +280,7 @@ func (d *Director) loop(ctx context.Context) error {
 			d.log.Info("stopped")
 			return err
 		case result := <-d.checks.Results():
-			d.onResult(ctx, result)
+			d.onResults(ctx, result, d.checks.Results())
 		case d.hops = <-d.neigh.Changes():
 			d.applyAnyway(ctx) // it may be news of an own MAC address, which no wish holds
 		case r := <-d.reloads:
@@ -350,15 +353,6 @@ func RouterID(cfg *config.Config) string {
 	return name
 }
 
-func find(cfg *config.Config, service string) (config.Service, bool) {
-	for _, s := range cfg.Services {
-		if s.Name == service {
-			return s, true
-		}
-	}
-	return config.Service{}, false
-}
-
 // targets lists the addresses of all real servers and sorry servers, each once.
 func targets(cfg *config.Config) []netip.Addr {
 	var list []netip.Addr
@@ -401,10 +395,12 @@ func routed(cfg *config.Config) []netip.Addr {
 // are waited for. To wait a second for one that is dead would cost who was MASTER until a moment ago that role.
 func (d *Director) answering() []netip.Addr {
 	var list []netip.Addr
+	seen := map[netip.Addr]bool{}
 	for _, s := range d.cfg.Services {
 		for _, r := range s.RealServers {
 			known, ok := d.servers[lb.ServerKey{Service: serviceKey(s), Address: r.Address}]
-			if (!ok || known.up) && !slices.Contains(list, r.Address) {
+			if (!ok || known.up) && !seen[r.Address] {
+				seen[r.Address] = true
 				list = append(list, r.Address)
 			}
 		}

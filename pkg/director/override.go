@@ -142,8 +142,11 @@ func (d *Director) realServer(service string, server netip.Addr) (config.Service
 	if d.stopping {
 		return config.Service{}, config.RealServer{}, errors.New("this director is stopping: tell the one that takes over")
 	}
-	s, ok := find(d.cfg, service)
-	if !ok {
+	found := d.service(service)
+	var s config.Service
+	if found != nil {
+		s = *found
+	} else {
 		var names []string
 		for _, s := range d.cfg.Services {
 			names = append(names, s.Name)
@@ -168,8 +171,11 @@ func (d *Director) realServer(service string, server netip.Addr) (config.Service
 
 // comesBack begins the slow start of a real server that was drained.
 func (d *Director) comesBack(service string, server netip.Addr) {
-	s, _ := find(d.cfg, service)
-	if known := d.servers[lb.ServerKey{Service: serviceKey(s), Address: server}]; known != nil {
+	s := d.service(service)
+	if s == nil {
+		return
+	}
+	if known := d.servers[lb.ServerKey{Service: serviceKey(*s), Address: server}]; known != nil {
 		known.rose = time.Now()
 	}
 }

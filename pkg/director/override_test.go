@@ -189,6 +189,27 @@ func TestUnknownRealServerIsToldTheNamesThereAre(t *testing.T) {
 	}
 }
 
+func TestRealServersThatGoDownTogetherChangeThePlaneOnce(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		d, p := overruled(t, dir)
+		told := len(p.states)
+		more := make(chan health.Result, 2)
+		more <- resultOf(lb.ServerKey{Service: web, Address: other}, false)
+		more <- resultOf(lb.ServerKey{Service: web, Address: netip.MustParseAddr("192.168.5.99")}, false) // a reload has removed it
+		if err := d.command(t.Context(), func() error {
+			d.onResults(t.Context(), resultOf(lb.ServerKey{Service: web, Address: first}, false), more)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		wantParts(t, d, p, part{1, false}, part{3, false})
+		if n := len(p.states) - told; n != 1 {
+			t.Errorf("the plane was told %d times, want once", n)
+		}
+	})
+}
+
 func TestRealServerThatComesUpAgainStartsSlowly(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -199,7 +220,7 @@ func TestRealServerThatComesUpAgainStartsSlowly(t *testing.T) {
 		wantParts(t, d, p, part{1, true}, part{3, true}) // the first start is at full weight
 		result := func(up bool) {
 			t.Helper()
-			if err := d.command(t.Context(), func() error { d.onResult(t.Context(), resultOf(key, up)); return nil }); err != nil {
+			if err := d.command(t.Context(), func() error { d.onResults(t.Context(), resultOf(key, up), nil); return nil }); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -197,7 +197,11 @@ const hopPatience = 200 * time.Millisecond
 // real servers would refuse its clients until then.
 func (d *Director) learnHops(ctx context.Context, cfg *config.Config) {
 	old, wanted := targets(d.cfg), targets(cfg)
-	added := slices.DeleteFunc(slices.Clone(wanted), func(a netip.Addr) bool { return slices.Contains(old, a) })
+	known := map[netip.Addr]bool{}
+	for _, a := range old {
+		known[a] = true
+	}
+	added := slices.DeleteFunc(slices.Clone(wanted), func(a netip.Addr) bool { return known[a] })
 	if len(added) == 0 {
 		return
 	}

@@ -41,28 +41,61 @@ func upOrDown(up bool) string {
 	return isDown
 }
 
-func (d *Director) onResult(ctx context.Context, r health.Result) {
-	service, ok := find(d.cfg, r.Service)
-	if !ok {
-		return // of a service that a reload has removed meanwhile
-	}
-	key := lb.ServerKey{Service: serviceKey(service), Address: r.Address}
-	s, ok := d.servers[key]
-	if !ok {
+// gathering is for how long the loop looks for more results of checks once a real server has come up or gone down: when a network
+// fails, thousands go down together, and each change of the plane looks at all of them.
+const gathering = 5 * time.Millisecond
+
+// onResults takes a result, and if it changes anything those that come with it, before the plane hears of them.
+func (d *Director) onResults(ctx context.Context, r health.Result, more <-chan health.Result) {
+	if !d.onResult(r) {
 		return
+	}
+	tracked := isTracked(d.cfg, r.Service)
+	limit := time.After(gathering)
+	for gather := true; gather; {
+		select {
+		case r := <-more:
+			if d.onResult(r) {
+				tracked = tracked || isTracked(d.cfg, r.Service)
+			}
+		case <-limit:
+			gather = false
+		}
+	}
+	d.apply(ctx)
+	if tracked {
+		d.track()
+	}
+	d.remember()
+}
+
+// onResult notes the result of a check, and says whether the real server has come up or gone down by it.
+func (d *Director) onResult(r health.Result) (changed bool) {
+	service := d.service(r.Service)
+	if service == nil {
+		return false // of a service that a reload has removed meanwhile
+	}
+	s, ok := d.servers[lb.ServerKey{Service: serviceKey(*service), Address: r.Address}]
+	if !ok {
+		return false
 	}
 	s.results[upOrDown(r.OK)]++
 	s.reason, s.duration = r.Reason, r.Duration
-	if s.up != r.Up {
-		s.up, s.since = r.Up, time.Now()
-		s.rose = s.since
-		s.transitions[upOrDown(r.Up)]++
-		d.apply(ctx)
-		if isTracked(d.cfg, r.Service) {
-			d.track()
-		}
-		d.remember()
+	if s.up == r.Up {
+		return false
 	}
+	s.up, s.since = r.Up, time.Now()
+	s.rose = s.since
+	s.transitions[upOrDown(r.Up)]++
+	return true
+}
+
+// service finds a service of the configuration in force; nil: there is none of that name.
+func (d *Director) service(name string) *config.Service {
+	if d.named.cfg != d.cfg {
+		d.named.cfg, d.named.services = d.cfg, byName(d.cfg.Services, func(s *config.Service) string { return s.Name })
+	}
+	return d.named.services[name]
 }
 
 // targets makes the health targets of a configuration, and forgets real servers that are no longer in it.

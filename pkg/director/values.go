@@ -19,37 +19,35 @@ import (
 // key of a mapping, with a leading slash the fields of a mapping without a key of its own. Fields with an empty one are compared
 // apart. A test knows all fields.
 func keyOf(owner reflect.Type, field string) string {
-	if key, special := map[string]string{
-		"Instance.Password":             "authentication.password",
-		"GARP.LowerRepeat":              "lower_priority_repeat",
-		"GARP.LowerDelay":               "lower_priority_delay",
-		"Service.Address":               "",
-		"Service.Bits":                  "",
-		"Service.Port":                  "",
-		"Service.LastPort":              "",
-		"Service.FirewallMark":          "",
-		"Service.Protocol":              "",
-		"Service.Persistence":           "persistence.timeout",
-		"Service.PersistenceBits":       "persistence.prefix",
-		"Service.Group":                 "persistence.group",
-		"Service.RefuseUnknown":         "",
-		"Service.Limits":                "/",
-		"Service.Check":                 "",
-		"Service.RealServers":           "",
-		"Timeouts.Opening":              "syn",
-		"Limits.SourceBits":             "limits.prefix",
-		"Limits.Packets":                "limits.packets",
-		"Limits.New":                    "limits.new_connections",
-		"RealServer.Check":              "",
-		"Check.Kind":                    "type",
-		"Dataplane.VRRPFastPathWritten": "",
-		"Config.Instances":              "",
-		"Config.Scripts":                "",
-		"Config.SyncGroups":             "",
-		"Config.Services":               "",
-		"Config.Warnings":               "",
-	}[owner.Name()+"."+field]; special {
-		return key
+	switch owner.Name() + "." + field {
+	case "Instance.Password":
+		return "authentication.password"
+	case "GARP.LowerRepeat":
+		return "lower_priority_repeat"
+	case "GARP.LowerDelay":
+		return "lower_priority_delay"
+	case "Service.Persistence":
+		return "persistence.timeout"
+	case "Service.PersistenceBits":
+		return "persistence.prefix"
+	case "Service.Group":
+		return "persistence.group"
+	case "Service.Limits":
+		return "/"
+	case "Timeouts.Opening":
+		return "syn"
+	case "Limits.SourceBits":
+		return "limits.prefix"
+	case "Limits.Packets":
+		return "limits.packets"
+	case "Limits.New":
+		return "limits.new_connections"
+	case "Check.Kind":
+		return "type"
+	case "Service.Address", "Service.Bits", "Service.Port", "Service.LastPort", "Service.FirewallMark", "Service.Protocol", "Service.RefuseUnknown",
+		"Service.Check", "Service.RealServers", "RealServer.Check", "Dataplane.VRRPFastPathWritten",
+		"Config.Instances", "Config.Scripts", "Config.SyncGroups", "Config.Services", "Config.Warnings":
+		return ""
 	}
 	return snake(field)
 }
@@ -89,6 +87,9 @@ func pointed(v reflect.Value) reflect.Value {
 func compareFields(old, now reflect.Value, prefix string, list *[]status.KeyChange) {
 	for i := range old.NumField() {
 		o, n := pointed(old.Field(i)), pointed(now.Field(i))
+		if o.Kind() != reflect.Pointer && o.Comparable() && n.Comparable() && o.Equal(n) {
+			continue
+		}
 		key := keyOf(old.Type(), old.Type().Field(i).Name)
 		switch {
 		case key == "" || reflect.DeepEqual(o.Interface(), n.Interface()):
