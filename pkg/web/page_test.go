@@ -76,7 +76,7 @@ func TestPageShowsEverythingOfThePictureAsText(t *testing.T) {
 		"lb1", "healthy, but look at the warnings", "xdp-native: every interface runs it", "123,456 of 1.05 M (11.8 %)", "VI_1", "MASTER", "192.168.5.100/32 192.168.5.101/32",
 		"SPLIT BRAIN: 10.20.0.3 is MASTER too", "80, not 100", "script chk_uplink failed: -20", "group dmz", "TCP 192.168.5.100:80 wlc persistent 50 s", "3 of 4 up, quorum 2 of 2",
 		"DOWN 3m35s: dial tcp 192.168.5.105:80", "up, drained", "packets refused so far: denied 12", "on ipvs: forwarding nat", "sorry server, waits", "no real server is up",
-		"can&#39;t be reached: no answer to neighbour solicitations on eth1", "xdirector undrain web/192.168.5.104", "VI_OLD is FAULT, was INIT: interface eth3 is down", "k packets/s", "Mbit/s",
+		"can&#39;t be reached: no answer to neighbour solicitations on eth1", "xdirector undrain web/192.168.5.104", "VI_OLD is FAULT, was INIT: interface eth3 is down", "k packets/s", "Mbit/s", "webhook pager: 40 sent, 2 failed, 0 dropped: Post",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page has no %q", want)

@@ -58,10 +58,11 @@ func picture(seconds int, load func(second int) int) *status.Status {
 	last.Up, last.Reason, last.Since = false, "no answer within 3s "+attack, ago(20*time.Second)
 	return &status.Status{
 		Version: "0.4.0", RouterID: "lb1", Started: ago(71 * time.Hour), Time: now, Counted: now, Healthy: true, Plane: plane,
-		Reload:     status.Reload{Success: true, Time: ago(3 * time.Hour)},
-		Interfaces: []status.Interface{{Name: "eth0", Mode: "native"}, {Name: "eth1", Mode: "native"}},
-		FlowTable:  status.FlowTable{Size: 1 << 20, Flows: 123456},
-		Election:   status.Election{PID: 4711, FastPath: "filter", LatenessBounds: []float64{0.0001, 0.001}, LatenessCounts: []uint64{5000, 3, 0}},
+		Reload:        status.Reload{Success: true, Time: ago(3 * time.Hour)},
+		Interfaces:    []status.Interface{{Name: "eth0", Mode: "native"}, {Name: "eth1", Mode: "native"}},
+		FlowTable:     status.FlowTable{Size: 1 << 20, Flows: 123456},
+		Election:      status.Election{PID: 4711, FastPath: "filter", LatenessBounds: []float64{0.0001, 0.001}, LatenessCounts: []uint64{5000, 3, 0}},
+		Notifications: []status.Notifications{{Target: "instance", Sent: 12}, {Target: "webhook pager", Sent: 40, Failed: 2, Error: "Post \"https://pager.example/hook\": context deadline exceeded"}},
 		Instances: []status.Instance{
 			{Name: "VI_1", Interface: "eth0", VirtualRouterID: 51, Version: 2, State: "MASTER", Since: ago(70 * time.Hour), Reason: "no other director was heard", Priority: 150, ConfiguredPriority: 150,
 				Master: "192.168.5.1", MasterPriority: 150, Addresses: []string{"192.168.5.100/32", "192.168.5.101/32"}},

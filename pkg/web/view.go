@@ -62,6 +62,7 @@ type warning struct {
 
 type fact struct {
 	Label string `json:"k"`
+	Level string `json:"c"`
 	Text  string `json:"t"`
 }
 
@@ -127,9 +128,13 @@ func heading(s *status.Status, h *history) head {
 	case s.Maintenance:
 		v.State, v.Level = "maintenance: this box takes part in no election, until xdirector maintenance off", "warning"
 	}
-	tell := func(label, text string) {
+	tell := func(label, text string, warn bool) {
+		level := ""
+		if warn {
+			level = "warning"
+		}
 		if text != "" {
-			v.Facts = append(v.Facts, fact{label, plain(text)})
+			v.Facts = append(v.Facts, fact{label, level, plain(text)})
 		}
 	}
 	plane := "none"
@@ -138,26 +143,36 @@ func heading(s *status.Status, h *history) head {
 	} else if s.Plane.Reason != "" {
 		plane += ": " + s.Plane.Reason
 	}
-	tell("Plane", plane)
+	tell("Plane", plane, s.Plane.Degraded)
 	var all rates
 	for _, t := range h.traces {
 		all.add(t.rates)
 	}
-	tell("Traffic", perSecond(all.flows, "flows")+", "+perSecond(all.packets, "packets")+", "+perSecond(8*all.bytes, "bit"))
+	tell("Traffic", perSecond(all.flows, "flows")+", "+perSecond(all.packets, "packets")+", "+perSecond(8*all.bytes, "bit"), false)
 	if t := s.FlowTable; t.Size > 0 {
-		tell("Flow table", fmt.Sprintf("%s of %s (%.1f %%)", count(t.Flows), count(t.Size), 100*float64(t.Flows)/float64(t.Size)))
+		tell("Flow table", fmt.Sprintf("%s of %s (%.1f %%)", count(t.Flows), count(t.Size), 100*float64(t.Flows)/float64(t.Size)), t.Flows > t.Size/10*9)
 	}
 	var interfaces []string
 	for _, i := range s.Interfaces {
 		interfaces = append(interfaces, i.Name+" ("+i.Mode+")")
 	}
-	tell("Interfaces", strings.Join(interfaces, ", "))
+	tell("Interfaces", strings.Join(interfaces, ", "), false)
 	if len(s.Instances) > 0 {
-		tell("Election", s.Election.Line())
+		tell("Election", s.Election.Line(), false)
 	}
-	tell("Configuration", "loaded "+s.Age(s.Reload.Time)+" ago")
-	tell("Version", "xdirector "+s.Version+", up "+s.Age(s.Started))
-	warnings := s.Warnings()
+	tell("Configuration", "loaded "+s.Age(s.Reload.Time)+" ago", !s.Reload.Success || !s.Reload.TrialUntil.IsZero())
+	for _, n := range s.Notifications {
+		text := fmt.Sprintf("%s: %s sent", n.Target, count(n.Sent))
+		if n.Failed > 0 || n.Dropped > 0 {
+			text += fmt.Sprintf(", %s failed, %s dropped", count(n.Failed), count(n.Dropped))
+		}
+		if n.Error != "" {
+			text += ": " + n.Error
+		}
+		tell("Notifications", text, n.Error != "")
+	}
+	tell("Version", "xdirector "+s.Version+", up "+s.Age(s.Started), false)
+	warnings := slices.DeleteFunc(s.Warnings(), func(w string) bool { return strings.HasPrefix(w, "not healthy: ") }) // that is the state
 	if len(warnings) > 0 && v.Level == "" {
 		v.State, v.Level = "healthy, but look at the warnings", "warning"
 	}

@@ -147,6 +147,39 @@ func TestNumbersAreForPeople(t *testing.T) {
 	}
 }
 
+func TestHeadSaysWhatIsWrongWithTheBox(t *testing.T) {
+	for name, row := range map[string]struct {
+		change       func(*status.Status)
+		state, level string
+	}{
+		"well":        {func(*status.Status) {}, "healthy", ""},
+		"warnings":    {func(s *status.Status) { s.Reload.Success = false }, "healthy, but look at the warnings", "warning"},
+		"unhealthy":   {func(s *status.Status) { s.Healthy, s.Unhealthy = false, "no plane\u202e" }, "NOT HEALTHY: no plane?", "error"},
+		"stopping":    {func(s *status.Status) { s.Healthy, s.Unhealthy, s.Stopping = false, "it stops", true }, "stopping: hands its instances over", "warning"},
+		"maintenance": {func(s *status.Status) { s.Maintenance = true }, "maintenance: this box takes part in no election, until xdirector maintenance off", "warning"},
+	} {
+		s := &status.Status{RouterID: "lb1", Time: noon, Healthy: true, Reload: status.Reload{Success: true, Time: noon}}
+		row.change(s)
+		if h := heading(s, &history{}); h.State != row.state || h.Level != row.level || len(h.Warnings) > 1 {
+			t.Errorf("%s: it says %q (%s) and warns of %v", name, h.State, h.Level, h.Warnings)
+		}
+	}
+	if h := heading(crowdOfWarnings(), &history{}); len(h.Warnings) != mostWarnings || h.Warnings[mostWarnings-1].Text != "and 32 more" {
+		t.Errorf("of many warnings it shows %v", h.Warnings)
+	}
+}
+
+// crowdOfWarnings is a picture with 51 warnings.
+func crowdOfWarnings() *status.Status {
+	s := crowd(50, 0)
+	for i := range s.Services {
+		for k := range s.Services[i].RealServers {
+			s.Services[i].RealServers[k].Up = false
+		}
+	}
+	return s
+}
+
 func BenchmarkTenThousandServices(b *testing.B) {
 	bad := crowd(10000, 2)
 	for i := range bad.Services {

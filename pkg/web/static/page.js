@@ -123,6 +123,7 @@
     list(find('warnings'), data.warnings, 'li', (li, warning) => { dress(li, warning.c); say(li, warning.t); });
     list(find('facts'), data.facts, 'div', (div, fact) => {
       if (!div.children.length) div.append(document.createElement('dt'), document.createElement('dd'));
+      dress(div, fact.c);
       say(div.children[0], fact.k);
       say(div.children[1], fact.t);
     });
