@@ -17,26 +17,6 @@ import (
 // answerTime is how long a command waits for the daemon.
 const answerTime = 30 * time.Second
 
-func newStatus() *cobra.Command {
-	return &cobra.Command{
-		Use:   "status",
-		Short: "Show instances, services and real servers of the running director",
-		Args:  noArguments,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return ask(c, func(ctx context.Context, client *control.Client) error {
-				s, err := client.Status(ctx)
-				if err != nil {
-					return err
-				}
-				if wantsJSON(c) {
-					return printJSON(c.OutOrStdout(), s)
-				}
-				return s.Text(c.OutOrStdout())
-			})
-		},
-	}
-}
-
 // ask runs question with a client of the daemon that the configuration names. The file may be invalid at the
 // moment: the daemon may run with an older one.
 func ask(c *cobra.Command, question func(context.Context, *control.Client) error) error {

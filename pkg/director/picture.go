@@ -51,8 +51,8 @@ func (d *Director) publish() {
 	d.ledger.settleElection(&s.Election)
 	s.Unhealthy = d.unhealthy()
 	s.Healthy = s.Unhealthy == ""
-	counters := d.meter.counters()
-	s.Counted = counters.FlowsAt
+	counters, measured := d.meter.counters()
+	s.Counted, s.Measured = counters.FlowsAt, measured
 	s.Instances = d.instancePictures(counters.Adverts)
 	facts := d.facts(d.cfg)
 	for _, service := range d.cfg.Services {

@@ -235,7 +235,7 @@ func (d *Director) planeName() string {
 // one CPU's time is spent on it.
 type meter struct {
 	plane    atomic.Pointer[Plane]
-	latest   atomic.Pointer[lb.Counters]
+	latest   atomic.Pointer[measurement]
 	err      atomic.Pointer[error]
 	readings chan struct{} // one value: there is a new reading
 }
@@ -263,7 +263,7 @@ func (m *meter) run(ctx context.Context) error {
 		wait = max(tick, 4*time.Since(began))
 		m.err.Store(&err)
 		if err == nil {
-			m.latest.Store(&counters)
+			m.latest.Store(&measurement{counters, began})
 		}
 		select {
 		case m.readings <- struct{}{}:
@@ -272,11 +272,18 @@ func (m *meter) run(ctx context.Context) error {
 	}
 }
 
-func (m *meter) counters() lb.Counters {
+// measurement is what was counted by then.
+type measurement struct {
+	lb.Counters
+	at time.Time
+}
+
+// counters are the latest ones, and when they were read; zero: never.
+func (m *meter) counters() (lb.Counters, time.Time) {
 	if c := m.latest.Load(); c != nil {
-		return *c
+		return c.Counters, c.at
 	}
-	return lb.Counters{}
+	return lb.Counters{}, time.Time{}
 }
 
 func (m *meter) failure() error {

@@ -21,6 +21,7 @@ type Status struct {
 	Interfaces []Interface `json:"interfaces"`
 	FlowTable  FlowTable   `json:"flow_table"` // zero on IPVS, whose table grows
 
+	Measured  time.Time  `json:"measured,omitzero"`   // when the counters of packets and bytes were read; zero: not yet
 	Counted   time.Time  `json:"counted"`             // no flow counted here was counted before that
 	Overrides []Override `json:"overrides,omitempty"` // what operators wish of real servers until they take it back, or a reboot
 
