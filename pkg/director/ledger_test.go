@@ -70,7 +70,7 @@ func (c *counting) read(n uint64) {
 		}
 		counters.Refused[s.Key()] = map[string]uint64{"denied": n}
 	}
-	c.meter.latest.Store(&counters)
+	c.meter.latest.Store(&measurement{Counters: counters})
 }
 
 // reported has the election report that each thing was so many times.
