@@ -230,6 +230,16 @@ func (l *ledger) settleInterface(i *status.Interface) {
 	}
 }
 
+// settleNotifications makes totals of what became of notifications.
+func (l *ledger) settleNotifications(list []status.Notifications) {
+	for n := range list {
+		t := &list[n]
+		t.Sent = l.other("notifications sent " + t.Target).Observe(t.Sent)
+		t.Failed = l.other("notifications failed " + t.Target).Observe(t.Failed)
+		t.Dropped = l.other("notifications dropped " + t.Target).Observe(t.Dropped)
+	}
+}
+
 // settleElection makes totals of what the process of the elections has counted, and of how often there was another one.
 func (l *ledger) settleElection(e *status.Election) {
 	restarts := l.other("election restarts")

@@ -75,6 +75,7 @@ func (d *Director) publish() {
 	sort.Slice(s.Interfaces, func(a, b int) bool { return s.Interfaces[a].Name < s.Interfaces[b].Name })
 	if d.notifier != nil {
 		s.Notifications = d.notificationPictures()
+		d.ledger.settleNotifications(s.Notifications)
 	}
 	d.events.Publish(status.Changes(d.picture.Swap(s), s))
 }
