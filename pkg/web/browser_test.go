@@ -74,7 +74,7 @@ func TestBrowserShowsThePageLive(t *testing.T) {
 			if look.name == "search" {
 				url += "/?q=SERVICE-04321"
 			}
-			tab, err := browser.Open(url, look.width, look.dark)
+			tab, err := browser.Open(url, lab.Window{Width: look.width, Dark: look.dark})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -126,11 +126,7 @@ func TestBrowserShowsThePageLive(t *testing.T) {
 				seconds += 2
 				ok(tab.Wait(t.Context(), patience, `document.querySelector('#instances tbody[data-key=VI_1] td.state').textContent === 'MASTER'`))
 			}
-			if folder := os.Getenv("XDIRECTOR_SCREENSHOTS"); folder != "" {
-				shot, err := tab.Screenshot()
-				ok(err)
-				ok(os.WriteFile(filepath.Join(folder, look.name+".png"), shot, 0o644))
-			}
+			keep(t, tab, look.name)
 			for _, problem := range tab.Problems() {
 				t.Error(problem)
 			}
@@ -140,5 +136,37 @@ func TestBrowserShowsThePageLive(t *testing.T) {
 				ok(tab.Wait(t.Context(), patience, `document.getElementById('stream').textContent === 'live' && document.body.className === ''`))
 			}
 		})
+	}
+	t.Run("no script", func(t *testing.T) {
+		tab, err := browser.Open(pages["box"].URL, lab.Window{Width: 1280, NoScript: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		keep(t, tab, "no-script")
+		var text string
+		if err := tab.Eval(`document.body.innerText`, &text); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"SPLIT BRAIN", "192.168.5.103:80", "DOWN", "With JavaScript the page is live"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("without JavaScript there is no %q in:\n%s", want, text)
+			}
+		}
+	})
+}
+
+// keep keeps a picture for somebody to look at, if a folder for them is named.
+func keep(t *testing.T, tab *lab.Tab, name string) {
+	t.Helper()
+	folder := os.Getenv("XDIRECTOR_SCREENSHOTS")
+	if folder == "" {
+		return
+	}
+	shot, err := tab.Screenshot()
+	if err == nil {
+		err = os.WriteFile(filepath.Join(folder, name+".png"), shot, 0o644)
+	}
+	if err != nil {
+		t.Error(err)
 	}
 }

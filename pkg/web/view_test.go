@@ -164,6 +164,10 @@ func TestHeadSaysWhatIsWrongWithTheBox(t *testing.T) {
 			t.Errorf("%s: it says %q (%s) and warns of %v", name, h.State, h.Level, h.Warnings)
 		}
 	}
+	degraded := &status.Status{Plane: status.Plane{Name: "xdp-generic", Reason: "eth0 can't do more", Degraded: true}}
+	if h := heading(degraded, &history{}); h.Facts[0] != (fact{"Plane", "warning", "xdp-generic: eth0 can't do more"}) {
+		t.Errorf("of a degraded plane it says %v", h.Facts[0])
+	}
 	if h := heading(crowdOfWarnings(), &history{}); len(h.Warnings) != mostWarnings || h.Warnings[mostWarnings-1].Text != "and 32 more" {
 		t.Errorf("of many warnings it shows %v", h.Warnings)
 	}

@@ -48,7 +48,7 @@ func seeStatusPage(c *cluster) {
 	browser, err := lab.StartBrowser(c.t.TempDir())
 	c.ok(err)
 	defer browser.Close()
-	tab, err := browser.Open(site, 360, false)
+	tab, err := browser.Open(site, lab.Window{Width: 360})
 	c.ok(err)
 	for _, fact := range []string{
 		`document.getElementById('stream').textContent === 'live'`,

@@ -172,8 +172,15 @@ func (b *Browser) call(session, method string, params, result any) error {
 	}
 }
 
-// Open shows a page in a window of the given width, and returns when it is loaded.
-func (b *Browser) Open(url string, width int, dark bool) (*Tab, error) {
+// Window is how a page is shown.
+type Window struct {
+	Width    int // in pixels
+	Dark     bool
+	NoScript bool // the page's own scripts don't run
+}
+
+// Open shows a page, and returns when it is loaded.
+func (b *Browser) Open(url string, window Window) (*Tab, error) {
 	var target struct{ TargetID string }
 	var session struct{ SessionID string }
 	if err := b.call("", "Target.createTarget", map[string]any{"url": "about:blank"}, &target); err != nil {
@@ -189,7 +196,7 @@ func (b *Browser) Open(url string, width int, dark bool) (*Tab, error) {
 	b.tabs[t.session] = t
 	b.mu.Unlock()
 	color := "light"
-	if dark {
+	if window.Dark {
 		color = "dark"
 	}
 	type params = map[string]any
@@ -198,8 +205,9 @@ func (b *Browser) Open(url string, width int, dark bool) (*Tab, error) {
 		params params
 	}{
 		{"Page.enable", params{}}, {"Runtime.enable", params{}}, {"Network.enable", params{}}, {"Log.enable", params{}},
-		{"Emulation.setDeviceMetricsOverride", params{"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}},
+		{"Emulation.setDeviceMetricsOverride", params{"width": window.Width, "height": 900, "deviceScaleFactor": 1, "mobile": window.Width < 600}},
 		{"Emulation.setEmulatedMedia", params{"features": []params{{"name": "prefers-color-scheme", "value": color}}}},
+		{"Emulation.setScriptExecutionDisabled", params{"value": window.NoScript}},
 		{"Page.navigate", params{"url": url}},
 	} {
 		if err := b.call(t.session, c.method, c.params, nil); err != nil {
