@@ -26,8 +26,9 @@ xdirector plan for what would change.
 With --confirm the new configuration is watched for that time. The old one comes back at once, and the command ends with 1
 and the reason, if for a second something is lost that was served before: a service that had real servers has none that is live;
 an instance that was MASTER or BACKUP is in FAULT; the director is not healthy, for example since the plane could not be
-updated. It comes back as well if the command ends before the time is over: by Ctrl-C, or with the operator's session. The
-file stays as it is: correct it, or the next start will read it.`,
+updated. It comes back as well if the command ends before the time is over: by Ctrl-C, with the operator's session, or when
+its terminal no longer answers for five seconds, as when the reload has cut off the operator. The file stays as it is: correct
+it, or the next start will read it.`,
 		Args: func(c *cobra.Command, args []string) error {
 			if err := noArguments(c, args); err != nil {
 				return err
@@ -63,9 +64,17 @@ func reloadOnTrial(c *cobra.Command, trial time.Duration) error {
 	if !wantsJSON(c) {
 		fmt.Fprintf(c.ErrOrStderr(), "on trial for %s: Ctrl-C brings the old configuration back\n", trial)
 	}
+	ctx, hangUp := context.WithCancelCause(ctx)
+	defer hangUp(nil)
+	restore := operatorPresent(ctx, min(answerLimit, max(trial/2, askEvery)), hangUp)
 	err = control.NewClient(socket).ReloadOnTrial(ctx, trial)
+	restore()
 	if errors.Is(err, control.ErrCanceled) {
-		return errors.New("interrupted: the old configuration is in force again (xdirector status)")
+		why := errInterrupted
+		if errors.Is(context.Cause(ctx), errSilent) {
+			why = errSilent
+		}
+		return fmt.Errorf("%w: the old configuration is in force again (xdirector status)", why)
 	}
 	if err != nil {
 		return err

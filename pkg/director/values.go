@@ -42,6 +42,8 @@ func keyOf(owner reflect.Type, field string) string {
 		return "limits.packets"
 	case "Limits.New":
 		return "limits.new_connections"
+	case "VirtualAddress.Prefix":
+		return "address"
 	case "Check.Kind":
 		return "type"
 	case "Service.Address", "Service.Bits", "Service.Port", "Service.LastPort", "Service.FirewallMark", "Service.Protocol", "Service.RefuseUnknown",
@@ -183,7 +185,7 @@ func mapping(v reflect.Value) string {
 			words = append(words, strings.Trim(mapping(v.Field(i)), "{}"))
 			continue
 		}
-		key := snake(v.Type().Field(i).Name)
+		key := keyOf(v.Type(), v.Type().Field(i).Name)
 		text := written(key, v.Field(i))
 		if i == 0 {
 			first = text
@@ -198,8 +200,9 @@ func mapping(v reflect.Value) string {
 	return "{" + strings.Join(words, ", ") + "}"
 }
 
+// isSecret says that a value must not be shown: the URL of a webhook may hold one.
 func isSecret(key string) bool {
-	return slices.ContainsFunc([]string{"password", "secret", "token", "url"}, func(word string) bool { return strings.Contains(key, word) })
+	return slices.Contains([]string{"password", "secret", "token", "url"}, key[strings.LastIndex(key, ".")+1:])
 }
 
 // longList is how many elements a list may have and be shown whole.
