@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// screen is a terminal that answers for a time. It has typed what is in keys at the end of that.
-type screen struct {
+// answering is a terminal that answers for a time. It has typed what is in keys at the end of that.
+type answering struct {
 	answers time.Duration
 	began   time.Time
 	keys    *io.PipeWriter
 	typed   string
 }
 
-func (s *screen) Write(b []byte) (int, error) {
+func (s *answering) Write(b []byte) (int, error) {
 	if string(b) == statusReport && time.Since(s.began) < s.answers {
 		go s.keys.Write([]byte("\x1b[0n"))
 	} else if s.typed != "" {
@@ -48,7 +48,7 @@ func TestATerminalThatNoLongerAnswersEndsTheTrial(t *testing.T) {
 				done := make(chan struct{})
 				go func() {
 					defer close(done)
-					watchTerminal(ctx, in, &screen{tt.answers, began, keys, tt.typed}, answerLimit, cancel)
+					watchTerminal(ctx, in, &answering{tt.answers, began, keys, tt.typed}, answerLimit, cancel)
 				}()
 				select {
 				case <-ctx.Done():
