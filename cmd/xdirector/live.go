@@ -1,10 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -128,13 +128,14 @@ func (l live[T]) once(c *cobra.Command, value T, apart bool) error {
 	if wantsJSON(c) {
 		return json.NewEncoder(out).Encode(l.json(value))
 	}
-	p, text := painter(out), ""
+	p, text := painter(out), new(bytes.Buffer)
 	if apart {
-		text = "\n"
+		text.WriteByte('\n')
 	}
 	for _, line := range l.lines(value) {
-		text += p.line(line) + "\n"
+		text.WriteString(p.line(line))
+		text.WriteByte('\n')
 	}
-	_, err := io.WriteString(out, text)
+	_, err := text.WriteTo(out)
 	return err
 }

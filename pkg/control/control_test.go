@@ -269,7 +269,7 @@ func (p *patient) Reload(ctx context.Context) error {
 }
 
 func TestManyClientsAreAllAnsweredAFewAtATime(t *testing.T) {
-	const clients, connections = 300, 8
+	const clients, connections = 1000, 8
 	var now, most atomic.Int32
 	d := &daemon{status: func() *status.Status {
 		n := now.Add(1)
