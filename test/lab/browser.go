@@ -47,8 +47,6 @@ type Tab struct {
 	mu       sync.Mutex
 	problems []string
 	loaded   chan struct{}
-	received map[string]int64 // bytes, by address
-	urls     map[string]string
 }
 
 // StartBrowser starts a browser that keeps what it has to keep in folder dir. Close must be called; it ends with us, too,
@@ -191,7 +189,7 @@ func (b *Browser) Open(url string, window Window) (*Tab, error) {
 	}
 	scheme, rest, _ := strings.Cut(url, "://")
 	host, _, _ := strings.Cut(rest, "/")
-	t := &Tab{b: b, session: session.SessionID, origin: scheme + "://" + host + "/", loaded: make(chan struct{}), received: map[string]int64{}, urls: map[string]string{}}
+	t := &Tab{b: b, session: session.SessionID, origin: scheme + "://" + host + "/", loaded: make(chan struct{})}
 	b.mu.Lock()
 	b.tabs[t.session] = t
 	b.mu.Unlock()
@@ -225,14 +223,10 @@ func (b *Browser) Open(url string, window Window) (*Tab, error) {
 // event notes what is wrong with a page.
 func (t *Tab) event(method string, params json.RawMessage) {
 	var e struct {
-		Type      string
-		RequestID string
-		Request   struct{ URL string }
-		Args      []struct{ Value any }
-		Entry     struct{ Level, Text, URL string }
-
-		ExceptionDetails  struct{ Text string }
-		EncodedDataLength float64
+		Type    string
+		Request struct{ URL string }
+		Args    []struct{ Value any }
+		Entry   struct{ Level, Text, URL string }
 	}
 	if err := json.Unmarshal(params, &e); err != nil {
 		e.Entry.Text = err.Error()
@@ -254,13 +248,8 @@ func (t *Tab) event(method string, params json.RawMessage) {
 	case "Log.entryAdded":
 		problem("%s: %s %s", e.Entry.Level, e.Entry.Text, e.Entry.URL)
 	case "Network.requestWillBeSent":
-		t.urls[e.RequestID] = e.Request.URL
 		if !strings.HasPrefix(e.Request.URL, t.origin) {
 			problem("request to %s", e.Request.URL)
-		}
-	case "Network.dataReceived", "Network.loadingFinished":
-		if e.EncodedDataLength > 0 {
-			t.received[t.urls[e.RequestID]] += int64(e.EncodedDataLength)
 		}
 	}
 }
