@@ -36,14 +36,17 @@ func (t *Target) kind() string {
 	return "mail"
 }
 
-// owner is whose memory of what was told the target shares: that of all commands, since the commands of one instance are one
-// row, or its own.
+// owner is whose memory of what was told the target has: its own, but for the hooks of single objects, which share one, since
+// those of one instance are one row.
 func (t *Target) owner() string {
-	if t.Exec != nil {
-		return "exec"
+	if t.Label != t.Name {
+		return hooks
 	}
 	return t.kind() + " " + t.Name
 }
+
+// hooks is the owner of all targets that share a label.
+const hooks = "exec"
 
 // Filter says which events a target is told of.
 type Filter struct {
@@ -160,6 +163,9 @@ func (n *Notifier) Configure(targets []Target) {
 	defer n.mu.Unlock()
 	n.targets, n.always, n.byName = map[string]*Target{}, nil, map[string][]*Target{}
 	wanted, added := map[string]bool{}, map[string]*owner{}
+	for _, c := range n.counts {
+		c.Error = "" // it was about a target as it was
+	}
 	for i := range targets {
 		t := &targets[i]
 		n.targets[t.Name] = t

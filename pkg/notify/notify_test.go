@@ -164,16 +164,17 @@ func mailbox(name string) Target {
 func TestHooksOfAnInstanceRunInOrderAndThoseOfOthersDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox(t, "")
-		master := hook("master")
+		master, every, all := hook("master"), hook("every"), hook("all")
+		master.Label, every.Label = "instance", "instance" // hooks of an instance; the third one is somebody else
 		master.Filter.Only, master.Filter.States = []string{"VI_1"}, []string{"MASTER"}
-		b.start(scene(1), master, hook("all"))
+		b.start(scene(1), master, every, all)
 		defer b.kill()
-		if got := slices.Sorted(slices.Values(b.heard())); !slices.Equal(got, []string{"all VI_1 BACKUP", "all VI_2 BACKUP"}) {
+		if got := slices.Sorted(slices.Values(b.heard())); !slices.Equal(got, []string{"all VI_1 BACKUP", "all VI_2 BACKUP", "every VI_1 BACKUP", "every VI_2 BACKUP"}) {
 			t.Errorf("at the start: %v", got)
 		}
 		began := time.Now()
 		b.send = func(_ context.Context, t Target, list []Message) error {
-			if list[0].Instance == "VI_1" {
+			if list[0].Instance == "VI_1" && t.Name != "all" {
 				time.Sleep(5 * time.Second)
 			}
 			return nil
@@ -182,9 +183,13 @@ func TestHooksOfAnInstanceRunInOrderAndThoseOfOthersDoNotWait(t *testing.T) {
 		b.enters(0, "FAULT")
 		b.enters(0, "BACKUP")
 		b.enters(1, "MASTER")
-		b.want("while VI_1's first hook runs", "all VI_2 MASTER")
+		got := b.heard()
+		slices.Sort(got[len(got)-2:])
+		if diff := cmp.Diff([]string{"all VI_1 MASTER", "all VI_1 FAULT", "all VI_1 BACKUP", "all VI_2 MASTER", "every VI_2 MASTER"}, got); diff != "" {
+			t.Errorf("while VI_1's first hook runs (-want +got):\n%s", diff)
+		}
 		time.Sleep(25 * time.Second)
-		b.want("then", "master VI_1 MASTER", "all VI_1 MASTER", "all VI_1 FAULT", "all VI_1 BACKUP")
+		b.want("then", "master VI_1 MASTER", "every VI_1 MASTER", "every VI_1 FAULT", "every VI_1 BACKUP")
 		if took := time.Since(began); took > 26*time.Second {
 			t.Errorf("it took %v", took)
 		}

@@ -4,14 +4,15 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/xdirector/xdirector/pkg/command"
 	"github.com/xdirector/xdirector/pkg/status"
 )
 
-// How many events may wait. There is one queue for the commands of each instance, real server and so on, and one for each
-// webhook and mailbox.
+// How many events may wait. There is one queue for the hooks of each instance, real server and so on, as many for each command
+// that is told of all of them, and one for each webhook and mailbox.
 const (
 	electionQueue = 16
 	commandQueue  = 4
@@ -58,10 +59,10 @@ func (n *Notifier) dispatch(e status.Event, owners map[string]*owner) {
 		}
 		targets := n.matching(e, name)
 		key, limit := name, targetQueue
-		if name == "exec" {
-			key, limit = key+" "+about, commandQueue
+		if strings.HasPrefix(name, hooks) {
+			key, limit = key+": "+about, commandQueue
 			if isElection(e) {
-				key = fmt.Sprintf("exec %s,%s", e.Instance, e.SyncGroup)
+				key = fmt.Sprintf("%s: %s,%s", name, e.Instance, e.SyncGroup)
 			}
 			if isElection(e) || about == "" {
 				limit = electionQueue
@@ -295,24 +296,35 @@ func (n *Notifier) tell(q *queue, name string, items []*item) bool {
 		last := attempt >= t.Retries || isFinal(err) || n.finishing()
 		n.mu.Lock()
 		c := n.counts[t.Label]
-		c.Error = ""
-		switch {
-		case err == nil:
+		failed := c.Error
+		if c.Error = ""; err == nil {
 			c.Sent += uint64(len(list))
-		default:
+		} else {
 			c.Error = err.Error()
-			last = last || t.Exec != nil && len(q.waiting) > 0 // what waits is news
-			if last {
+			if last = last || t.Exec != nil && len(q.waiting) > 0; last { // what waits is news
 				c.Failed += uint64(len(list))
 				c.faults.add(name + ": " + err.Error())
 			}
 		}
 		n.mu.Unlock()
+		if t.Label == name {
+			n.tellTurn(name, failed, err, last)
+		}
 		if err == nil || last {
 			return true
 		}
 		n.pause(pause)
 		pause = min(2*pause, longestPause)
+	}
+}
+
+// tellTurn logs that a target is tried again from now on, or works again.
+func (n *Notifier) tellTurn(name, failed string, err error, last bool) {
+	switch {
+	case err != nil && failed == "" && !last:
+		n.log.Warn("a notification failed, and is tried again", "target", name, "error", err)
+	case err == nil && failed != "":
+		n.log.Info("notifications arrive again", "target", name)
 	}
 }
 

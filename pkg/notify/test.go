@@ -32,7 +32,11 @@ func Test(ctx context.Context, routerID string, targets []Target) []Outcome {
 				ID: uint64(now.UnixMicro()) + uint64(i), Time: now, Kind: "test", Level: status.LevelInfo, State: TestState,
 				Text: "this is a test of the notifications of " + routerID + ": nothing has happened",
 			}}
-			limited, cancel := context.WithTimeout(ctx, t.Timeout+time.Second) // a command has its own limit
+			limit := t.Timeout
+			if t.Exec != nil {
+				limit = time.Hour // it has its own
+			}
+			limited, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
 			text, err := deliver(limited, t, []Message{m})
 			if err != nil {

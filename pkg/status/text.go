@@ -319,6 +319,11 @@ func (s *Status) Warnings() []string {
 	for _, denied := range s.Election.Denied {
 		add("election: %s", denied)
 	}
+	for _, n := range s.Notifications {
+		if n.Error != "" {
+			add("notify: %s: %s", n.Target, n.Error)
+		}
+	}
 	for _, i := range s.Instances {
 		for _, m := range i.Mismatches {
 			add("%s: %s%s", i.Name, m.heading(), m.Text)

@@ -40,7 +40,8 @@ func busy() *Status {
 				{Kind: "collision", Peer: "192.168.8.4", Text: "192.168.8.4 uses VRID 9 for other addresses"},
 			},
 		}},
-		Maintenance: true,
+		Maintenance:   true,
+		Notifications: []Notifications{{Target: "chat", Sent: 3}, {Target: "oncall", Error: "mail.example.org:25 does not answer in time"}},
 		Election: Election{
 			PID: 4711, Restarts: 2, Denied: []string{"real-time scheduling: operation not permitted; give the unit CAP_SYS_NICE"}, FastPath: "filter", FastPathReason: "absorb needs native XDP",
 			LatenessBounds: []float64{0.0001, 0.001, 0.01}, LatenessCounts: []uint64{9000, 991, 9, 0},
