@@ -8,26 +8,44 @@
 
 #include "maps.h"
 #include "dry.h"
+#include "flow.h"
+
+static __always_inline int is_used_up(const struct service *service, __u64 stored, __u32 now)
+{
+	return stored >> 32 == now && (__u32)stored >= service->new_flows;
+}
+
+/* A new flow would not be stored now. */
+static __always_inline int is_flooded(__u32 id, const struct service *service, __u32 now)
+{
+	struct turn *turn = bpf_map_lookup_elem(&turns, &id);
+
+	return turn && is_used_up(service, look_at(turn->stored), now);
+}
 
 static __always_inline int may_store(const struct service *service, struct turn *turn, __u32 now)
 {
-	__u64 stored = *(volatile __u64 *)&turn->stored;
+	__u64 stored = look_at(turn->stored);
 
-	if (is_dry) {
-		traced.flooded = stored >> 32 == now && (__u32)stored >= service->new_flows;
-		return !traced.flooded;
-	}
-	if (stored >> 32 != now) {
-		/* Whoever is second counts on from the first. */
-		if (__sync_bool_compare_and_swap(&turn->stored, stored, (__u64)now << 32 | 1))
-			return 1;
-	} else if ((__u32)stored >= service->new_flows) {
-		if (turn->flooded != now + 1)
+	if (is_used_up(service, stored, now)) {
+		note(flooded, 1);
+		if (!is_dry && turn->flooded != now + 1)
 			turn->flooded = now + 1;
 		return 0;
 	}
-	__sync_fetch_and_add(&turn->stored, 1);
 	return 1;
+}
+
+/* After the search for a place: an atomic write holds up every read that follows. */
+static __always_inline void count_new(struct turn *turn, __u32 now)
+{
+	__u64 stored = look_at(turn->stored);
+
+	if (is_dry)
+		return;
+	/* Whoever is second in a unit of time counts on from the first. */
+	if (stored >> 32 == now || !__sync_bool_compare_and_swap(&turn->stored, stored, (__u64)now << 32 | 1))
+		__sync_fetch_and_add(&turn->stored, 1);
 }
 
 /* Flows that found no place may still be alive: as long as a first packet would be remembered. */

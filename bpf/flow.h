@@ -5,6 +5,11 @@
  * one or two cache lines. At half of its places the table loses no flow; it is allocated so that this is the number
  * that was asked for.
  *
+ * Both sets of a flow come from far away, for nothing if there is no such flow. So every place has a hint beside the table: eight
+ * bits of the print that was put there last. Those of a set are one word, and all words a sixteenth of the table. In a flood of
+ * SYNs, which are of no flow, a set is read only if one of its hints fits. Who holds a place writes its hint before the
+ * print, and it stays until the next flow gets the place: so flows that are there always fit.
+ *
  * A place holds no address: its print is a hash of the whole tuple under a secret seed. For two flows that differ,
  * whatever they are, all seeds but one in 2^64 give different prints (multilinear hashing: Lemire and Kaser, "Strongly
  * universal string hashing is fast", The Computer Journal 57(11), 2014; two independent ones, 32 bits of each).
@@ -126,15 +131,47 @@ static __always_inline int look_in(const struct flow_set *set, __u64 print, __u6
 	return -1;
 }
 
-/* The flow of this tuple, forgotten or not. zero is for the verifier, see blur: what follows is the same for all places. */
-static __always_inline struct known_flow find_flow(const struct flow_hash *hash, __u32 zero)
+static __always_inline struct flow_hints *hints_at(__u32 index)
+{
+	return bpf_map_lookup_elem(&flow_hints, &index);
+}
+
+static __always_inline __u8 hint_of(__u64 print)
+{
+	return print >> 56;
+}
+
+/* Not 0: one of the hints fits, that is, one of the bytes of x is zero (Warren, Hacker's Delight, 6-1). */
+static __always_inline __u64 may_hold(const struct flow_hints *hints, __u64 print)
+{
+	const __u64 ones = 0x0101010101010101;
+	__u64 x = look_at(hints->way) ^ hint_of(print) * ones;
+
+	return (x - ones) & ~x & ones << 7;
+}
+
+/* The set with this index; 0 in a flood if the flow isn't in it. */
+static __always_inline struct flow_set *set_of(__u32 index, __u64 print, int flooded)
+{
+	if (flooded) {
+		const struct flow_hints *hints = hints_at(index);
+
+		if (!hints || !may_hold(hints, print))
+			return 0;
+	}
+	return set_at(index);
+}
+
+/* The flow of this tuple, forgotten or not. flooded: there is probably none. zero is for the verifier, see blur: what follows is
+ * the same for all places. */
+static __always_inline struct known_flow find_flow(const struct flow_hash *hash, int flooded, __u32 zero)
 {
 	struct known_flow found = {};
-	struct flow_set *set = set_at(hash->set[0]);
+	struct flow_set *set = set_of(hash->set[0], hash->print, flooded);
 	int way = set ? look_in(set, hash->print, &found.state) : -1;
 
 	if (way < 0) {
-		set = set_at(hash->set[1]);
+		set = set_of(hash->set[1], hash->print, flooded);
 		way = set ? look_in(set, hash->print, &found.state) : -1;
 	}
 	if (way >= 0) {
@@ -166,6 +203,7 @@ static __always_inline int touch_flow(const struct known_flow *flow, const struc
 /* What is in a place that a flow is to have. */
 struct room {
 	struct flow_place *place; /* 0: none */
+	__u8 *hint;		  /* 0: it is right already */
 	__u64 print;
 	__u64 state;
 };
@@ -267,16 +305,25 @@ __attribute__((noinline)) int find_room(__u32 first_set, __u32 second_set, __u32
 
 static __always_inline struct room room_for(const struct flow_hash *hash, __u32 now)
 {
+	struct flow_hints *first = hints_at(hash->set[0]), *second = hints_at(hash->set[1]), *hints;
 	struct room room = {};
-	int place = find_room(hash->set[0], hash->set[1], now);
 	struct flow_set *set;
+	int place;
 
+	if (!first || !second)
+		return room;
+	/* One will be written. If it weren't here by then, the atomic write that follows would wait for it. */
+	look_at(first->way);
+	look_at(second->way);
+	place = find_room(hash->set[0], hash->set[1], now);
 	if (place < 0)
 		return room;
+	hints = place & FLOW_WAYS ? second : first;
 	set = set_at(place & FLOW_WAYS ? hash->set[1] : hash->set[0]);
 	if (!set)
 		return room;
 	room.place = &set->place[(__u64)place & (FLOW_WAYS - 1)];
+	room.hint = &hints->way[(__u64)place & (FLOW_WAYS - 1)];
 	room.print = look_at(room.place->print);
 	room.state = look_at(room.place->state);
 	/* Another CPU may have taken it meanwhile. */
@@ -286,12 +333,9 @@ static __always_inline struct room room_for(const struct flow_hash *hash, __u32 
 }
 
 /* The place of a flow that begins anew. */
-static __always_inline struct room own_room(const struct known_flow *flow)
+static __always_inline struct room own_room(const struct known_flow *flow, const struct flow_hash *hash)
 {
-	struct room room = {.place = flow->place, .state = flow->state};
-
-	room.print = look_at(flow->place->print);
-	return room;
+	return (struct room){.place = flow->place, .print = hash->print, .state = flow->state};
 }
 
 /* False: another CPU was quicker, or would have been. */
@@ -309,6 +353,8 @@ static __always_inline int store_flow(const struct flow_hash *hash, const struct
 		__sync_lock_test_and_set(&place->print, room->print);
 		return 0;
 	}
+	if (room->hint)
+		*(volatile __u8 *)room->hint = hint_of(hash->print);
 	look_at(place->state) = state;
 	__sync_lock_test_and_set(&place->print, hash->print);
 	return 1;

@@ -52,7 +52,7 @@ __attribute__((noinline)) int server_of_error(const struct packet *packet, __u32
 	if (is_balanced(id, packet, sender))
 		return outcome_of(OUTCOME_VERDICT, VERDICT_PASS_BALANCED);
 	hash = hash_of(packet);
-	flow = find_flow(&hash, settings_now->zero);
+	flow = find_flow(&hash, 0, settings_now->zero);
 	note(flow, flow.place ? flow.state : 0);
 	note(now, units(now));
 	if (flow.place && remaining(flow.state, units(now)) > 0 && same_server(server_of(flow.state), generation_of(flow.state))) {

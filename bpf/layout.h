@@ -11,7 +11,7 @@
 #include "layout_routers.h"
 
 enum layout_version {
-	LAYOUT_VERSION = 4,
+	LAYOUT_VERSION = 5,
 };
 
 /* `layout`: one entry, written last when the maps are made. The fields after the seed have no meaning of their own:

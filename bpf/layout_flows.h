@@ -43,6 +43,11 @@ struct flow_set {
 	struct flow_place place[FLOW_WAYS];
 };
 
+/* `flow_hints`, by the index of a set: of each place the upper bits of the print that it was given last */
+struct flow_hints {
+	__u8 way[FLOW_WAYS];
+};
+
 /* `clients`: persistence */
 struct client_key {
 	__u32 scope;

@@ -168,7 +168,7 @@ struct {
 	PINNED;
 } loads SEC(".maps");
 
-/* User space sets the size of these two when it makes them. */
+/* User space sets the size of these three when it makes them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -177,6 +177,14 @@ struct {
 	__type(value, struct flow_set);
 	PINNED;
 } flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow_hints);
+	PINNED;
+} flow_hints SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -90,9 +90,11 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 	if (!begins(packet) && service->flags & SERVICE_REFUSES && !was_flooded(service, turn, units(now)))
 		return pass(VERDICT_PASS_REFUSED);
 	if (flow->place)
-		room = own_room(flow);
-	else if (may_store(service, turn, units(now)))
+		room = own_room(flow, hash);
+	else if (may_store(service, turn, units(now))) {
 		room = room_for(hash, units(now));
+		count_new(turn, units(now));
+	}
 	if (service->persistence) {
 		client = client_of(service, &packet->source);
 		chosen = clients_server(&client, id, service, now);
@@ -153,7 +155,7 @@ static __always_inline struct decision decide(struct packet *packet)
 
 	now = bpf_jiffies64();
 	hash = hash_of(packet);
-	flow = find_flow(&hash, found.zero);
+	flow = find_flow(&hash, opens(packet) && is_flooded(found.id, service, units(now)), found.zero);
 	if (flow.place && remaining(flow.state, units(now)) > 0 && !(opens(packet) && phase_of(flow.state) == FLOW_CLOSING)) {
 		server = same_server(server_of(flow.state), generation_of(flow.state));
 		if (server && !(opens(packet) && server->flags & SERVER_FAILED))

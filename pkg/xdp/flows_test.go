@@ -241,10 +241,38 @@ func TestFlowsOfAllCPUsShareTheTableWithoutMixUps(t *testing.T) {
 	group.Wait()
 	close(stop)
 	<-swept
+	_, hints, err := readArray[xdirectorFlowHints](p.maps.FlowHints)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, place := range p.flows.places {
 		if place.Print == flowBusy {
 			t.Errorf("place %d is still marked as being written", i)
 		}
+		if hint := hints[i/int(flowWays)].Way[i%int(flowWays)]; place.Print != flowFree && uint64(hint) != place.Print>>56 {
+			t.Errorf("place %d has the print %x and the hint %x: its flow would not be found in a flood", i, place.Print, hint)
+		}
+	}
+}
+
+func TestSYNOfAKnownFlowGoesToItsServerAlsoInAFlood(t *testing.T) {
+	const size = 1024
+	p := smallTable(t, size)
+	var servers [size]int
+	for n := range servers {
+		servers[n] = establish(t, p, n)
+	}
+	guarded := service(webKey, manyServers(64)...)
+	guarded.NewFlows = 1
+	apply(t, p, state(guarded))
+	for n, want := range servers {
+		sentTo(t, p, flowPacket(1<<20+n, syn)) // if it is stored, the next one would not be
+		if got := sentTo(t, p, flowPacket(n, syn)); got != want {
+			t.Errorf("flow %d went to server %d in the flood, want %d", n, got, want)
+		}
+	}
+	if _, unstored := flowsAndUnstored(t, p); unstored < size/2 {
+		t.Errorf("%d packets were not stored: that was no flood", unstored)
 	}
 }
 

@@ -39,7 +39,7 @@ const (
 type Config struct {
 	Interfaces    []string // names; at least one, all must exist
 	PinPath       string   // absolute; see Open
-	FlowTableSize uint32   // flows that are remembered without loss, 1 or more; each costs 32 to 64 bytes of kernel memory
+	FlowTableSize uint32   // flows that are remembered without loss, 1 or more; each costs 34 to 68 bytes of kernel memory
 }
 
 // Mode is the way a program is attached to an interface.
@@ -264,6 +264,7 @@ func (p *Plane) spec() (*ebpf.CollectionSpec, error) {
 	}
 	sets := flowSets(p.config.FlowTableSize)
 	spec.Maps[xdirectorMapFlows].MaxEntries = sets
+	spec.Maps[xdirectorMapFlowHints].MaxEntries = sets
 	spec.Maps[xdirectorMapTraffic].MaxEntries = serversMax * uint32(cpus)
 	spec.Maps[xdirectorMapClients].MaxEntries = max(1, p.config.FlowTableSize/clientsPerFlows)
 	spec.Maps[xdirectorMapSources].InnerMap.MaxEntries = max(leastSources, p.config.FlowTableSize/clientsPerFlows)
@@ -285,7 +286,7 @@ func (p *Plane) spec() (*ebpf.CollectionSpec, error) {
 func (p *Plane) shared() *ebpf.CollectionOptions {
 	m := &p.maps
 	return &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
-		xdirectorMapBoxes: m.Boxes, xdirectorMapClients: m.Clients, xdirectorMapFlows: m.Flows,
+		xdirectorMapBoxes: m.Boxes, xdirectorMapClients: m.Clients, xdirectorMapFlows: m.Flows, xdirectorMapFlowHints: m.FlowHints,
 		xdirectorMapFrames: m.Frames, xdirectorMapInterfaces: m.Interfaces, xdirectorMapRings: m.Rings,
 		xdirectorMapServers: m.Servers, xdirectorMapServices: m.Services, xdirectorMapTraffic: m.Traffic,
 		xdirectorMapTurns: m.Turns, xdirectorMapSuspects: m.Suspects, xdirectorMapAdverts: m.Adverts,

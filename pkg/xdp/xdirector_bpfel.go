@@ -128,6 +128,11 @@ const (
 	xdirectorFlowBitsFLOW_FIRST_SET       xdirectorFlowBits = 6
 )
 
+type xdirectorFlowHints struct {
+	_   structs.HostLayout
+	Way [8]uint8
+}
+
 type xdirectorFlowPhase uint32
 
 const (
@@ -250,7 +255,7 @@ type xdirectorLayout struct {
 type xdirectorLayoutVersion uint32
 
 const (
-	xdirectorLayoutVersionLAYOUT_VERSION xdirectorLayoutVersion = 4
+	xdirectorLayoutVersionLAYOUT_VERSION xdirectorLayoutVersion = 5
 )
 
 type xdirectorLimit struct {
@@ -618,6 +623,7 @@ const (
 	xdirectorMapCaptured          = "captured"
 	xdirectorMapClients           = "clients"
 	xdirectorMapEvents            = "events"
+	xdirectorMapFlowHints         = "flow_hints"
 	xdirectorMapFlows             = "flows"
 	xdirectorMapFragments         = "fragments"
 	xdirectorMapFrames            = "frames"
@@ -723,6 +729,7 @@ type xdirectorMapSpecs struct {
 	Captured       *ebpf.MapSpec `ebpf:"captured"`
 	Clients        *ebpf.MapSpec `ebpf:"clients"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
+	FlowHints      *ebpf.MapSpec `ebpf:"flow_hints"`
 	Flows          *ebpf.MapSpec `ebpf:"flows"`
 	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
 	Frames         *ebpf.MapSpec `ebpf:"frames"`
@@ -796,6 +803,7 @@ type xdirectorMaps struct {
 	Captured       *ebpf.Map `ebpf:"captured"`
 	Clients        *ebpf.Map `ebpf:"clients"`
 	Events         *ebpf.Map `ebpf:"events"`
+	FlowHints      *ebpf.Map `ebpf:"flow_hints"`
 	Flows          *ebpf.Map `ebpf:"flows"`
 	Fragments      *ebpf.Map `ebpf:"fragments"`
 	Frames         *ebpf.Map `ebpf:"frames"`
@@ -834,6 +842,7 @@ func (m *xdirectorMaps) Close() error {
 		m.Captured,
 		m.Clients,
 		m.Events,
+		m.FlowHints,
 		m.Flows,
 		m.Fragments,
 		m.Frames,
