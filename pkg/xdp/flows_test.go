@@ -260,7 +260,8 @@ func TestSYNOfAKnownFlowGoesToItsServerAlsoInAFlood(t *testing.T) {
 	p := smallTable(t, size)
 	var servers [size]int
 	for n := range servers {
-		servers[n] = establish(t, p, n)
+		servers[n] = sentTo(t, p, flowPacket(n, syn)) // in turn; in a flood all would go where the hash of their client says
+		sentTo(t, p, flowPacket(n, ack))
 	}
 	guarded := service(webKey, manyServers(64)...)
 	guarded.NewFlows = 1
