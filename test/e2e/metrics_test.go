@@ -57,6 +57,10 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 	onPlanes(t, func(t *testing.T, plane string) {
 		c := newCluster(t, plane, 2, 2)
 		c.start(c.service())
+		var scraped *prometheus
+		if plane == native {
+			scraped = c.startPrometheus()
+		}
 		c.get(web, 10)
 		type want struct {
 			metric   string
@@ -129,6 +133,9 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 		}
 		if plane != generic {
 			c.countersGoOn(c.d[0])
+		}
+		if scraped != nil {
+			scraped.showsAll()
 		}
 	})
 }
