@@ -92,13 +92,15 @@ type Director struct {
 	attaching bool // the first programs, while elections run
 	meter     *meter
 	ledger    ledger
-	stopping  bool
-	notified  string
-	wasMaster bool
-	tracking  tracking
-	operator  operator
-	notifier  *notify.Notifier
-	expiry    <-chan time.Time // of the failover, or the drain's deadline, that ends next
+
+	unrecorded map[string]unrecorded // by file
+	stopping   bool
+	notified   string
+	wasMaster  bool
+	tracking   tracking
+	operator   operator
+	notifier   *notify.Notifier
+	expiry     <-chan time.Time // of the failover, or the drain's deadline, that ends next
 }
 
 // Election runs the instances: ha.Runtime in this process, or one in a process of its own (supervisor.Agent); see there.
@@ -296,6 +298,7 @@ func (d *Director) loop(ctx context.Context) error {
 		case <-ticker.C:
 			d.reapply(ctx)
 			d.keepCounters()
+			d.recordAgain()
 			d.notify("WATCHDOG=1")
 		case <-soon:
 			soon = nil

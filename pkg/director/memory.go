@@ -66,12 +66,41 @@ func (d *Director) remember() {
 			m.Lost = append(m.Lost, name)
 		}
 	}
+	d.record(d.memoryFile(), d.remember, m, "the health of real servers could not be recorded; after a crash all would count as up until their first check")
+}
+
+// unrecorded is a file of state_dir that could not be written.
+type unrecorded struct {
+	told  string // why, in the log
+	again func()
+}
+
+// record writes a file of state_dir. That it can't is told once, and again is called every second until it can.
+func (d *Director) record(file string, again func(), content any, otherwise string) {
 	boot, err := statefile.BootID()
 	if err == nil {
-		err = statefile.Write(d.memoryFile(), boot, m)
+		err = statefile.Write(file, boot, content)
 	}
-	if err != nil {
-		d.log.Warn("the health of real servers could not be recorded; after a crash all would count as up until their first check", "file", d.memoryFile(), "error", err)
+	before, failed := d.unrecorded[file]
+	switch {
+	case err == nil && failed:
+		delete(d.unrecorded, file)
+		d.log.Info("a record that could not be written is up to date again", "file", file)
+	case err != nil:
+		if d.unrecorded == nil {
+			d.unrecorded = map[string]unrecorded{}
+		}
+		d.unrecorded[file] = unrecorded{told: err.Error(), again: again}
+		if before.told != err.Error() {
+			d.log.Warn(otherwise+"; tried again every second", "file", file, "error", err)
+		}
+	}
+}
+
+// recordAgain tries what could not be recorded.
+func (d *Director) recordAgain() {
+	for _, u := range maps.Clone(d.unrecorded) {
+		u.again()
 	}
 }
 
@@ -96,13 +125,7 @@ func (d *Director) recallScripts() map[string]track.ScriptState {
 func (d *Director) rememberScripts() {
 	known := maps.Clone(d.tracking.seen.Scripts)
 	maps.DeleteFunc(known, func(_ string, s track.ScriptState) bool { return !s.Known })
-	boot, err := statefile.BootID()
-	if err == nil {
-		err = statefile.Write(d.scriptFile(), boot, known)
-	}
-	if err != nil {
-		d.log.Warn("what tracked scripts are worth could not be recorded; after a crash instances would wait for their first runs", "file", d.scriptFile(), "error", err)
-	}
+	d.record(d.scriptFile(), d.rememberScripts, known, "what tracked scripts are worth could not be recorded; after a crash instances would wait for their first runs")
 }
 
 // forget drops the memory at a clean stop: a later start finds out afresh. What operators wish stays.

@@ -200,9 +200,9 @@ func (d *Director) ordered() (warning string) {
 	d.orders++
 	d.setExpiry()
 	d.track()
-	if err := d.rememberOperator(); err != nil {
-		d.log.Warn("a wish of an operator could not be recorded: it is in force, but would not survive a restart", "error", err)
-		return "it is in force, but would not survive a restart of the service: " + err.Error()
+	d.rememberOperator()
+	if u, failed := d.unrecorded[d.operatorFile()]; failed {
+		return "it is in force, but would not survive a restart of the service: " + u.told
 	}
 	return ""
 }
@@ -280,10 +280,6 @@ func (d *Director) pruneOperator(cfg *config.Config) (changed bool) {
 }
 
 // rememberOperator writes what operators wish.
-func (d *Director) rememberOperator() error {
-	boot, err := statefile.BootID()
-	if err != nil {
-		return err
-	}
-	return statefile.Write(d.operatorFile(), boot, d.operator)
+func (d *Director) rememberOperator() {
+	d.record(d.operatorFile(), d.rememberOperator, d.operator, "a wish of an operator could not be recorded: it is in force, but would not survive a restart")
 }

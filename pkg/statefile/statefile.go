@@ -70,6 +70,7 @@ func write(path, bootID string, content any, mode fs.FileMode) error {
 		return fmt.Errorf("write state: %w", err)
 	}
 	if err := os.WriteFile(path+".new", append(data, '\n'), mode); err != nil {
+		os.Remove(path + ".new") // half of it would take what is left of a full disk
 		return fmt.Errorf("write state: %w", err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {

@@ -50,6 +50,7 @@ var scenarios = map[string][]string{
 	"TestInterfaceSetDownAndUpForwardsAgain":                    everyPlane,
 	"TestReloadTouchesOnlyWhatChanged":                          everyPlane,
 	"TestMetricsTellWhatHappened":                               everyPlane,
+	"TestFullDiskIsToldOnceAndStopsNothing":                     {native},
 	"TestStartWithoutServicesRemovesWhatAKilledAgentForwarded":  everyPlane,
 	"TestDrainedRealServerKeepsItsConnections":                  everyPlane,
 	"TestRealServerThatComesBackGetsItsShareStepByStep":         everyPlane,
