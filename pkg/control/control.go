@@ -35,7 +35,7 @@ var openapi []byte
 type limits struct {
 	connections int           // besides streams; more of them wait in the kernel until one ends
 	streams     int           // of events; one more is refused
-	read        time.Duration // for a whole request, and for an idle connection
+	read        time.Duration // for a whole request
 	work        time.Duration // from the request to the beginning of the answer: covers a reload
 	write       time.Duration // for 64 KB of an answer, and for what a stream sends at once
 	heartbeat   time.Duration // between signs of life in a stream without events
@@ -62,11 +62,11 @@ func serve(ctx context.Context, l net.Listener, d Daemon, log *slog.Logger, lim 
 		Handler:           newAPI(d, log, lim, ctx.Done()).handler(),
 		ReadTimeout:       lim.read,
 		ReadHeaderTimeout: lim.read,
-		IdleTimeout:       lim.read,
 		WriteTimeout:      lim.work,
 		MaxHeaderBytes:    lim.header,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
+	server.SetKeepAlivesEnabled(false) // a connection that idles would keep others waiting
 	stopped := make(chan struct{})
 	ended := make(chan struct{})
 	go func() {
