@@ -18,13 +18,19 @@ import (
 // one to the new one. It is pure.
 type comparison struct {
 	old, now *config.Config
-	masters  map[string]bool // instances that are MASTER here
+	here     here
 	list     []status.Change
 }
 
-// compare lists the changes from one configuration to another. masters are the instances that are MASTER here.
-func compare(old, now *config.Config, masters map[string]bool) []status.Change {
-	c := comparison{old: old, now: now, masters: masters}
+// here is what the consequences of a change depend on, besides the configurations.
+type here struct {
+	masters map[string]bool // instances that are MASTER
+	plane   lb.Plane
+}
+
+// compare lists the changes from one configuration to another.
+func compare(old, now *config.Config, at here) []status.Change {
+	c := comparison{old: old, now: now, here: at}
 	c.instances()
 	c.named("script", old.Scripts, now.Scripts)
 	c.named("sync group", old.SyncGroups, now.SyncGroups)
@@ -52,7 +58,7 @@ func (c *comparison) instances() {
 	for n := range c.old.Instances {
 		if i := &c.old.Instances[n]; is[i.Name] == nil {
 			c.add(status.Removed, "instance", i.Name, i.Name+" is BACKUP here: nobody notices", false)
-			if c.masters[i.Name] {
+			if c.here.masters[i.Name] {
 				last := &c.list[len(c.list)-1]
 				last.Interrupts = true
 				last.Effect = fmt.Sprintf("%s is MASTER here and hands over to another director; if there is none, nobody answers for %s any more", i.Name, addressList(i.Held()))
@@ -84,7 +90,7 @@ func (c *comparison) instance(o, i *config.Instance) {
 		held[a.Prefix.Addr()] = true
 	}
 	gone := slices.DeleteFunc(slices.Clone(o.Held()), func(a config.VirtualAddress) bool { return held[a.Prefix.Addr()] })
-	if len(gone) > 0 && c.masters[i.Name] {
+	if len(gone) > 0 && c.here.masters[i.Name] {
 		effects = append(effects, "nobody answers for "+addressList(gone)+" any more, unless another instance holds it")
 		interrupts = true
 	}
@@ -187,7 +193,7 @@ func (c *comparison) service(o, s *config.Service) {
 	}
 	if len(keys) > 0 {
 		change := status.Change{Op: status.Changed, Kind: "service", Name: s.Name, Keys: keys}
-		change.Effect, change.Interrupts = serviceEffect(o, s, moved)
+		change.Effect, change.Interrupts = c.serviceEffect(o, s, moved)
 		c.list = append(c.list, change)
 	}
 	c.check(s.Name, o.Check, s.Check)
@@ -202,7 +208,7 @@ func unknown(s config.Service) string {
 }
 
 // serviceEffect is what follows from other keys of a service.
-func serviceEffect(o, s *config.Service, moved bool) (effect string, interrupts bool) {
+func (c *comparison) serviceEffect(o, s *config.Service, moved bool) (effect string, interrupts bool) {
 	switch {
 	case moved:
 		return fmt.Sprintf("flows of %s end: nothing forwards %s any more, and %s begins without any", o.Name, o.Key(), s.Key()), true
@@ -212,6 +218,8 @@ func serviceEffect(o, s *config.Service, moved bool) (effect string, interrupts 
 		return "clients that are denied now are cut off in the middle", true
 	case o.Name != s.Name:
 		return "drains and weights that an operator has set under the old name are forgotten", false
+	case o.Scheduler != s.Scheduler && planeOf(*s, c.here.plane) == lb.IPVS:
+		return "for a moment, new connections to " + s.Name + " are refused: the kernel takes the old scheduler out of IPVS before it puts in the new one", true
 	case o.Scheduler != s.Scheduler, o.Persistence != s.Persistence, o.PersistenceBits != s.PersistenceBits, o.Group != s.Group:
 		return "new flows only: those that are known stay where they are", false
 	case o.Quorum != s.Quorum, o.Hysteresis != s.Hysteresis:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/xdirector/xdirector/pkg/config"
 	"github.com/xdirector/xdirector/pkg/health"
+	"github.com/xdirector/xdirector/pkg/lb"
 	"github.com/xdirector/xdirector/pkg/status"
 )
 
@@ -68,6 +69,7 @@ func TestAPlanSaysWhatChangesAndWhatItInterrupts(t *testing.T) {
 		{"a port", "port: 80", "port: 81", "~ service web: port: 80 -> 81\n  ! flows of web end: nothing forwards tcp 10.0.0.1:80 any more, and tcp 10.0.0.1:81 begins without any"},
 		{"a name", "name: web", "name: www", "~ service www: name: web -> www\n    drains and weights that an operator has set under the old name are forgotten"},
 		{"a scheduler", "scheduler: rr\n", "scheduler: wlc\n", "~ service web: scheduler: rr -> wlc\n    new flows only: those that are known stay where they are"},
+		{"a scheduler on IPVS", "scheduler: rr\n", "scheduler: wlc\n", "~ service web: scheduler: rr -> wlc\n  ! for a moment, new connections to web are refused: the kernel takes the old scheduler out of IPVS before it puts in the new one"},
 		{"NAT", "scheduler: rr\n", "scheduler: rr\n    forwarding: nat\n", "~ service web: forwarding: direct -> nat\n  ! flows of web end: they don't go along to another way of forwarding"},
 		{"who may come", "scheduler: rr\n", "scheduler: rr\n    deny: [10.9.0.0/16]\n    limits: {new_connections: {per_second: 9}}\n",
 			"~ service web\n      deny: none -> [10.9.0.0/16]\n      limits.new_connections.per_second: 0 -> 9\n  ! clients that are denied now are cut off in the middle"},
@@ -76,7 +78,10 @@ func TestAPlanSaysWhatChangesAndWhatItInterrupts(t *testing.T) {
 		{"a mode", "router_id: lb1", "router_id: lb1\ndataplane: {mode: ipvs, linger: 2s}", "~ dataplane\n      mode: auto -> ipvs (only a restart can change this)\n      linger: 1s -> 2s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			text := strings.ReplaceAll(planned, tt.before, tt.after)
+			text, plane := strings.ReplaceAll(planned, tt.before, tt.after), lb.XDPNative
+			if strings.HasSuffix(tt.name, "on IPVS") {
+				plane = lb.IPVS
+			}
 			switch tt.name {
 			case "nothing":
 				text = planned
@@ -88,7 +93,7 @@ func TestAPlanSaysWhatChangesAndWhatItInterrupts(t *testing.T) {
 			if text == planned && tt.before != "" {
 				t.Fatal("the text is the same")
 			}
-			p := status.Plan{File: "f", Changes: compare(old, parsed(t, text), map[string]bool{"VI_1": true})}
+			p := status.Plan{File: "f", Changes: compare(old, parsed(t, text), here{masters: map[string]bool{"VI_1": true}, plane: plane})}
 			var out strings.Builder
 			if err := p.Text(&out); err != nil {
 				t.Fatal(err)
@@ -141,7 +146,7 @@ func TestNoDifferenceIsLeftOutOfAPlan(t *testing.T) {
 				return
 			}
 			tried++
-			changes := compare(base, c, nil)
+			changes := compare(base, c, here{})
 			if len(changes) == 0 && field != "VRRPFastPathWritten" {
 				t.Errorf("%s: another %s is no change", name, field)
 			}

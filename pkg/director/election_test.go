@@ -146,7 +146,7 @@ func TestWhatOnlyARestartChangesIsRefusedAtReload(t *testing.T) {
 		if text == elections {
 			t.Fatalf("%q changes nothing", change)
 		}
-		err := needsRestart(compare(old, parsed(t, text), nil))
+		err := needsRestart(compare(old, parsed(t, text), here{}))
 		if got := fmt.Sprint(err); got != cmp.Or(want, "<nil>") {
 			t.Errorf("%q: %q, want %q", change, got, want)
 		}

@@ -45,7 +45,7 @@ func TestTheWorkOfAReloadGrowsWithTheServicesNotWithTheirSquare(t *testing.T) {
 		text := manyServices(n)
 		return cpu(t, func() {
 			old, now := parsed(t, text), parsed(t, strings.ReplaceAll(text, "weight: 2", "weight: 3"))
-			if changes := compare(old, now, nil); len(changes) != n {
+			if changes := compare(old, now, here{}); len(changes) != n {
 				t.Fatalf("%d changes, want %d", len(changes), n)
 			}
 			d := &Director{cfg: old, servers: map[lb.ServerKey]*server{}}

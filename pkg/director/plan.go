@@ -34,21 +34,21 @@ func (d *Director) Plan(ctx context.Context, file string, text []byte) (*status.
 		p.Warnings = append(p.Warnings, w.String())
 	}
 	var old *config.Config
-	masters := map[string]bool{}
+	at := here{masters: map[string]bool{}}
 	if err := d.ask(ctx, func() error {
 		if d.stopping {
 			return errStopping
 		}
-		old = d.cfg
+		old, at.plane = d.cfg, d.plane.name
 		for _, i := range d.report.Instances {
-			masters[i.Name] = i.State == vrrp.Master
+			at.masters[i.Name] = i.State == vrrp.Master
 		}
 		err = d.possible(cfg)
 		return nil
 	}); err != nil {
 		return nil, err
 	}
-	p.Changes = append(p.Changes, compare(old, cfg, masters)...)
+	p.Changes = append(p.Changes, compare(old, cfg, at)...)
 	for _, reason := range []error{needsRestart(p.Changes), err} {
 		if reason != nil {
 			p.Refused = append(p.Refused, strings.Split(reason.Error(), "\n")...)

@@ -109,7 +109,7 @@ func (d *Director) reload(ctx context.Context, r reload) {
 
 // acceptable says why a valid configuration can't take the place of the one in force; nil: it can.
 func (d *Director) acceptable(cfg *config.Config) error {
-	if err := needsRestart(compare(d.cfg, cfg, nil)); err != nil {
+	if err := needsRestart(compare(d.cfg, cfg, here{})); err != nil {
 		return err
 	}
 	return d.possible(cfg)

@@ -102,7 +102,7 @@ func TestWhatNeedsARestart(t *testing.T) {
 			changed := base()
 			tt.change(changed)
 			got := ""
-			if err := needsRestart(compare(base(), changed, nil)); err != nil {
+			if err := needsRestart(compare(base(), changed, here{})); err != nil {
 				got = err.Error()
 			}
 			if got != tt.want {

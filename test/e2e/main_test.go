@@ -113,7 +113,7 @@ var scenarios = map[string][]string{
 	"TestIPv6ServiceServesInTurnAndLosesNoRequest":              everyPlane,
 	"TestExplanationsAndCapturesSayWhatHappens":                 everyPlane,
 	"TestReloadOnTrialIsTakenBackIfItCostsSomething":            {native},
-	"TestReloadEvery100MillisecondsCostsNoRequest":              {native, ipvs},
+	"TestReloadEvery100MillisecondsCostsNoRequest":              {native},
 	"TestNATServiceIsOnIPVSBesideXDP":                           {native},
 }
 
