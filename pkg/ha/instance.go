@@ -116,7 +116,22 @@ func (i *instance) enter(c vrrp.Changed) {
 	if c.To == vrrp.Fault {
 		level = slog.LevelWarn
 	}
-	i.log.Log(context.Background(), level, "state changed", "from", c.From.String(), "to", c.To.String(), "reason", c.Reason)
+	i.log.Log(context.Background(), level, "state changed", "from", c.From.String(), "to", c.To.String(), "reason", c.Reason, "so", consequence(c))
+}
+
+// consequence is what a transition does, for who reads the log.
+func consequence(c vrrp.Changed) string {
+	switch {
+	case c.To == vrrp.Master:
+		return "the virtual addresses are taken and announced, and clients are served here"
+	case c.From == vrrp.Master:
+		return "the virtual addresses are given up"
+	case c.To == vrrp.Backup:
+		return "this box waits to take over"
+	case c.To == vrrp.Fault:
+		return "this box does not take over until that is over"
+	}
+	return "this box does not take part"
 }
 
 func (i *instance) refuse(now vrrp.Time, r vrrp.Refused) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/status"
+	"github.com/xdirector/xdirector/test/lab"
 )
 
 // The disk of state_dir is full to the last page, while everything happens that is recorded there.
@@ -57,5 +58,56 @@ func TestFullDiskIsToldOnceAndStopsNothing(t *testing.T) {
 			}
 			return nil
 		}))
+	})
+}
+
+// Nobody reads the pipe that the log is written to.
+func TestBlockedLogStopsNothing(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, plane string) {
+		c := newCluster(t, plane, 2, 2)
+		d := c.d[0]
+		path := filepath.Join(d.Dir, "xdirector.log")
+		c.ok(unix.Mkfifo(path, 0o600))
+		pipe, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+		c.ok(err)
+		t.Cleanup(func() { // before anybody reads the log as a file
+			pipe.Close()
+			os.Remove(path)
+		})
+		for err == nil { // it is full from the first line on
+			_, err = unix.Write(int(pipe.Fd()), make([]byte, 4096))
+		}
+		c.start(c.service())
+		c.get(web, 4)
+		c.nginx[1].Kill()
+		c.waitUp(d, 1, false)
+		c.get(web, 4)
+		for _, step := range [][]string{{"reload"}, {"failover", "VI_1"}, {"failover", "VI_1", "--off"}} {
+			_, err := d.Command(step...)
+			c.ok(err)
+		}
+		c.ok(d.WaitState(t.Context(), "VI_1", "MASTER", patience))
+		c.killAgent(d)
+		c.get(web, 4)
+
+		// What was said is written when somebody reads, but for the lines of who was killed.
+		var log strings.Builder
+		said := func() error {
+			part := make([]byte, 64<<10)
+			n, _ := unix.Read(int(pipe.Fd()), part)
+			log.Write(part[:max(0, n)])
+			for _, line := range []string{"state changed", "the agent has ended: started again", "msg=ready"} {
+				if !strings.Contains(log.String(), line) {
+					return fmt.Errorf("the log has no %q in %s", line, strings.Trim(log.String(), "\x00"))
+				}
+			}
+			return nil
+		}
+		c.ok(lab.Wait(t.Context(), patience, said))
+		for n := 0; err == nil || n == 0; n++ {
+			_, err = unix.Write(int(pipe.Fd()), make([]byte, 4096))
+		}
+		c.ok(d.Stop())
 	})
 }

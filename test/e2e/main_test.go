@@ -51,6 +51,7 @@ var scenarios = map[string][]string{
 	"TestReloadTouchesOnlyWhatChanged":                          everyPlane,
 	"TestMetricsTellWhatHappened":                               everyPlane,
 	"TestFullDiskIsToldOnceAndStopsNothing":                     {native},
+	"TestBlockedLogStopsNothing":                                {native},
 	"TestStartWithoutServicesRemovesWhatAKilledAgentForwarded":  everyPlane,
 	"TestDrainedRealServerKeepsItsConnections":                  everyPlane,
 	"TestRealServerThatComesBackGetsItsShareStepByStep":         everyPlane,
