@@ -12,8 +12,6 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"github.com/xdirector/xdirector/pkg/status"
 )
 
@@ -33,9 +31,10 @@ var openapi []byte
 
 // limits bound what one client, or all of them together, can take from the director.
 type limits struct {
-	connections int           // besides streams; more of them wait in the kernel until one ends
+	connections int           // besides streams; see crowd
 	streams     int           // of events; one more is refused
 	read        time.Duration // for a whole request
+	patience    time.Duration // with a client that is waited for while there are too many
 	work        time.Duration // from the request to the beginning of the answer: covers a reload
 	write       time.Duration // for 64 KB of an answer, and for what a stream sends at once
 	heartbeat   time.Duration // between signs of life in a stream without events
@@ -46,7 +45,7 @@ type limits struct {
 
 func defaults() limits {
 	return limits{
-		connections: 64, streams: 32, read: 5 * time.Second, work: time.Minute, write: 10 * time.Second, heartbeat: heartbeat,
+		connections: 64, streams: 32, read: 5 * time.Second, patience: 250 * time.Millisecond, work: time.Minute, write: 10 * time.Second, heartbeat: heartbeat,
 		stop: 2 * time.Second, header: 8 << 10, body: 64 << 10,
 	}
 }
@@ -64,6 +63,7 @@ func serve(ctx context.Context, l net.Listener, d Daemon, log *slog.Logger, lim 
 		ReadHeaderTimeout: lim.read,
 		WriteTimeout:      lim.work,
 		MaxHeaderBytes:    lim.header,
+		ConnContext:       withGuest,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	server.SetKeepAlivesEnabled(false) // a connection that idles would keep others waiting
@@ -81,7 +81,7 @@ func serve(ctx context.Context, l net.Listener, d Daemon, log *slog.Logger, lim 
 			server.Close() // a client that doesn't read must not hold up the handover
 		}
 	}()
-	err := server.Serve(netutil.LimitListener(l, lim.connections+lim.streams))
+	err := server.Serve(newCrowd(l, lim.connections+lim.streams, lim.patience))
 	close(ended)
 	<-stopped
 	if ctx.Err() != nil {
@@ -116,8 +116,8 @@ func (a *api) routes() []route {
 	list = append(list, serverRoutes(a.Daemon)...)
 	return append(list,
 		exchange("POST", "/v1/explain", "What becomes of a packet that a client would send, or of captured frames, and why. Changes nothing.", explain(a.Daemon)).upTo(2*FramesMax),
-		route{method: "GET", path: "/v1/openapi.json", summary: "This document.", media: "application/json", handle: func(w http.ResponseWriter, _ *http.Request) {
-			a.write(w, http.StatusOK, openapi)
+		route{method: "GET", path: "/v1/openapi.json", summary: "This document.", media: "application/json", handle: func(w http.ResponseWriter, r *http.Request) {
+			a.write(w, r, http.StatusOK, openapi)
 		}})
 }
 

@@ -245,6 +245,44 @@ func TestSlowReadersDoNotKeepOthersOut(t *testing.T) {
 	}
 }
 
+func TestAThousandSlowClientsKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	large := picture()
+	large.RouterID = strings.Repeat("x", 1<<20) // no socket takes that at once
+	entered := make(chan struct{})
+	d := &hanging{daemon{status: func() *status.Status { return large }}, entered}
+	path := start(t, d, defaults())
+	ctx, cancel := context.WithCancel(t.Context())
+	reloaded := make(chan error, 1)
+	go func() { reloaded <- NewClient(path).Reload(ctx) }()
+	<-entered
+	requests := []string{
+		"", "GET /v1/sta", "GET /v1/status HTTP/1.1\r\nHost: x\r\n", "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", "GET /v1/events?follow=false HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n", "POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{", "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+	}
+	for n := range 1000 {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		io.WriteString(conn, requests[n%len(requests)])
+	}
+	began := time.Now()
+	s, err := NewClient(path).Status(t.Context())
+	if err != nil || len(s.RouterID) != 1<<20 {
+		t.Errorf("a client behind them: %v after %v", err, time.Since(began))
+	}
+	t.Logf("a client behind them is answered after %v", time.Since(began))
+	select {
+	case err := <-reloaded:
+		t.Errorf("a reload was given up for them: %v", err)
+	default:
+	}
+	cancel()
+	<-reloaded
+}
+
 func TestAReloadMayTakeLongerThanItsRequest(t *testing.T) {
 	lim := quick(20 * time.Millisecond)
 	d := &patient{daemon{status: picture}, 5 * lim.read}
@@ -283,7 +321,7 @@ func TestManyClientsAreAllAnsweredAFewAtATime(t *testing.T) {
 		return picture()
 	}}
 	lim := defaults()
-	lim.connections, lim.streams = connections, 0
+	lim.connections, lim.streams, lim.patience = connections, 0, time.Minute
 	path := start(t, d, lim)
 	var group sync.WaitGroup
 	failures := make(chan error, clients)

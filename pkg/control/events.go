@@ -127,11 +127,13 @@ func (c choice) past(remembered []status.Event) []status.Event {
 func (a *api) streamEvents(w http.ResponseWriter, r *http.Request) {
 	c, err := a.readChoice(r)
 	if err != nil {
-		a.fail(w, err)
+		a.fail(w, r, err)
 		return
 	}
 	s := stream{w: w, choice: c, lim: a.lim}
+	working(r.Context())
 	if !c.follow || r.Method == http.MethodHead {
+		answering(r.Context())
 		s.begin()
 		s.add(c.past(a.Events().Recent(c.after))...)
 		s.send()
@@ -141,7 +143,7 @@ func (a *api) streamEvents(w http.ResponseWriter, r *http.Request) {
 	case a.streams <- struct{}{}:
 		defer func() { <-a.streams }()
 	default:
-		a.fail(w, busy{a.lim.streams})
+		a.fail(w, r, busy{a.lim.streams})
 		return
 	}
 	l, remembered := a.Events().Listen(c.after)

@@ -66,15 +66,16 @@ func exchange[Q, A any](method, path, summary string, do func(*http.Request, Q) 
 			}
 			q, err := readBody[Q](http.MaxBytesReader(w, request.Body, limit))
 			if err != nil {
-				a.fail(w, err)
+				a.fail(w, request, err)
 				return
 			}
+			working(request.Context())
 			result, err := do(request, q)
 			if err != nil {
-				a.fail(w, err)
+				a.fail(w, request, err)
 				return
 			}
-			a.answer(w, http.StatusOK, result)
+			a.answer(w, request, http.StatusOK, result)
 		}
 	}
 	return r
@@ -169,7 +170,7 @@ func (a *api) handler() http.Handler {
 			code = http.StatusMethodNotAllowed
 			w.Header().Set("Allow", allowed)
 		}
-		a.answer(w, code, failure{fmt.Sprintf("no %s %s here: %s", r.Method, r.URL.Path, endpoints(routes))})
+		a.answer(w, r, code, failure{fmt.Sprintf("no %s %s here: %s", r.Method, r.URL.Path, endpoints(routes))})
 	})
 	return mux
 }
@@ -212,7 +213,7 @@ func endpoints(routes []route) string {
 }
 
 // fail answers with an error.
-func (a *api) fail(w http.ResponseWriter, err error) {
+func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	code := http.StatusUnprocessableEntity
 	switch {
 	case errors.As(err, new(wrong)):
@@ -224,26 +225,27 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 	case errors.As(err, new(starting)), errors.As(err, new(busy)):
 		code = http.StatusServiceUnavailable
 	}
-	a.answer(w, code, failure{err.Error()})
+	a.answer(w, r, code, failure{err.Error()})
 }
 
 // answer writes v as JSON.
-func (a *api) answer(w http.ResponseWriter, code int, v any) {
+func (a *api) answer(w http.ResponseWriter, r *http.Request, code int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		code, body = http.StatusInternalServerError, []byte(`{"error":"the answer can't be written as JSON"}`)
 	}
-	a.write(w, code, append(body, '\n'))
+	a.write(w, r, code, append(body, '\n'))
 }
 
 // write writes a JSON body. A client that takes nothing for a while is cut off; that, and one that went away, is nobody's
 // concern, so that the error of the write is dropped.
-func (a *api) write(w http.ResponseWriter, code int, body []byte) {
+func (a *api) write(w http.ResponseWriter, r *http.Request, code int, body []byte) {
 	const piece = 64 << 10
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	for c := http.NewResponseController(w); len(body) > 0; {
 		n := min(piece, len(body))
+		answering(r.Context())
 		c.SetWriteDeadline(time.Now().Add(a.lim.write))
 		if _, err := w.Write(body[:n]); err != nil {
 			return
