@@ -13,7 +13,7 @@ static __always_inline int is_repeat(struct advert *a)
 {
 	struct ipv4_header *ip = ipv4_of(a);
 	__be16 id = ip->id, checksum = ip->checksum;
-	int same = 1;
+	__u64 differs = 0;
 
 	if (a->end > TEMPLATE_MAX || *(volatile __u64 *)&a->words->length != a->end)
 		return 0;
@@ -22,16 +22,13 @@ static __always_inline int is_repeat(struct advert *a)
 	for (__u32 i = 0; i < TEMPLATE_MAX / 8; i++) {
 		if (i * 8 >= a->end)
 			break;
-		if (a->scratch->word[i] != a->words->template[i]) {
-			same = 0;
-			break;
-		}
+		differs |= a->scratch->word[i] ^ a->words->template[i]; /* the verifier would follow each way out */
 	}
 	if (a->family == 4) {
 		ip->id = id;
 		ip->checksum = checksum;
 	}
-	return same;
+	return !differs;
 }
 
 /* A whole memory barrier too: what is read after it is at least as new. */

@@ -221,18 +221,22 @@ struct offer {
  * not see through. */
 static __always_inline __u64 is_zero(__u64 x)
 {
-	__u64 set = x | -x;
+	__u64 zero = x | -x;
 
-	asm volatile("" : "+r"(set));
-	return (set >> 63) ^ 1;
+	asm volatile("" : "+r"(zero));
+	zero = zero >> 63 ^ 1;
+	asm volatile("" : "+r"(zero)); /* or a use of it becomes a jump */
+	return zero;
 }
 
 static __always_inline __u64 is_less(__u64 a, __u64 b)
 {
-	__u64 difference = a - b;
+	__u64 less = a - b;
 
-	asm volatile("" : "+r"(difference));
-	return difference >> 63;
+	asm volatile("" : "+r"(less));
+	less >>= 63;
+	asm volatile("" : "+r"(less));
+	return less;
 }
 
 /* 0: free, or of a flow that is forgotten. A young flow ranks by the time that it has left. */

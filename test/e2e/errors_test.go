@@ -30,7 +30,11 @@ func TestErrorsReachTheRealServerOfTheirConnection(t *testing.T) {
 			port := uint16(conn.LocalAddr().(*net.TCPAddr).Port)
 			// Sent until it has come to what the real server knows: it may still have been waiting for an acknowledgement.
 			err := lab.Wait(t.Context(), patience, func() error {
-				c.ok(c.lab.Client.Send(tooBig(c.lab.Directors[0].MAC, c.lab.Client, c.last(answers, port), mtu)))
+				packet := newest(answers, port)
+				if packet == nil {
+					return fmt.Errorf("no packet to port %d", port)
+				}
+				c.ok(c.lab.Client.Send(tooBig(c.lab.Directors[0].MAC, c.lab.Client, packet, mtu)))
 				return c.knows(server, mtu)
 			})
 			if err != nil {
@@ -41,15 +45,13 @@ func TestErrorsReachTheRealServerOfTheirConnection(t *testing.T) {
 	})
 }
 
-// last is the newest packet of a connection to this port of the client.
-func (c *cluster) last(answers *lab.Wire, port uint16) []byte {
-	c.t.Helper()
+// newest is the last packet of a connection to this port of the client, as yet.
+func newest(answers *lab.Wire, port uint16) []byte {
 	for _, f := range slices.Backward(answers.Frames(time.Time{})) {
 		if binary.BigEndian.Uint16(f.Data[36:]) == port {
 			return f.Data[14:]
 		}
 	}
-	c.t.Fatalf("no packet to port %d", port)
 	return nil
 }
 
