@@ -69,7 +69,8 @@ func TestFailedScriptHandsOverWithoutLosingARequest(t *testing.T) {
 		c := newCluster(t, plane, 2, 3)
 		c.ok(os.WriteFile(script, []byte("#!/bin/sh\n[ ! -e "+broken+" ] || { echo no answer; exit 1; }\n"), 0o755))
 		const interval, fall = 200 * time.Millisecond, 3
-		notified := c.notifyAs(dir)
+		hooks, notified := c.hooks(dir)
+		c.more = func(director int) []string { return []string{hooks(director)} }
 		c.startTracking(func(cfg *lab.Config) {
 			cfg.VRRP = []string{fmt.Sprintf("scripts: [{name: chk, command: [%s], interval: %v, fall: %d}]", script, interval, fall)}
 			cfg.Instances[0].More = append(cfg.Instances[0].More, "track: {scripts: [{name: chk}]}")
@@ -77,7 +78,14 @@ func TestFailedScriptHandsOverWithoutLosingARequest(t *testing.T) {
 		first, second := c.d[0], c.d[1]
 		load := c.load()
 
-		// The next agent knows what the script was worth.
+		// The next agent knows what the script was worth, and what was notified.
+		c.ok(lab.Wait(t.Context(), patience, func() error {
+			text, err := os.ReadFile(filepath.Join(filepath.Dir(first.ConfigFile()), "state", "notified.json"))
+			if err != nil || !strings.Contains(string(text), `"instance VI_1": "MASTER"`) {
+				return fmt.Errorf("what was notified is not recorded: %s (%v)", text, err)
+			}
+			return nil
+		}))
 		killed := time.Now()
 		c.killAgent(first)
 		c.ok(c.waitAdverts(t.Context(), first, killed, 10))
@@ -121,9 +129,9 @@ func TestFailedScriptHandsOverWithoutLosingARequest(t *testing.T) {
 	})
 }
 
-// notifyAs gives the instance of each director a notify script and one for MASTER, as keepalived's, which write down what they are
-// called with. The function that it returns waits until that is as wanted.
-func (c *cluster) notifyAs(dir string) func(d *lab.Director, want ...string) {
+// hooks makes a notify script, as one of keepalived's, that writes down what it is called with. key gives it to an instance or a sync
+// group of a director, for any state and for MASTER; called waits until it was called as wanted.
+func (c *cluster) hooks(dir string) (key func(director int) string, called func(d *lab.Director, want ...string)) {
 	c.t.Helper()
 	script := filepath.Join(dir, "notify")
 	c.ok(os.WriteFile(script, []byte("#!/bin/sh\nfile=$1; shift; echo \"$@\" >>$file\n"), 0o755))
@@ -132,10 +140,10 @@ func (c *cluster) notifyAs(dir string) func(d *lab.Director, want ...string) {
 		c.write(file(n), "")
 		c.ok(os.Chmod(file(n), 0o666)) // the scripts run as nobody
 	}
-	c.more = func(n int) []string {
-		return []string{fmt.Sprintf("notify: {any: [%s, %s], master: [%s, %s, to, MASTER]}", script, file(n), script, file(n))}
+	key = func(n int) string {
+		return fmt.Sprintf("notify: {any: [%s, %s], master: [%s, %s, to, MASTER]}", script, file(n), script, file(n))
 	}
-	return func(d *lab.Director, want ...string) {
+	return key, func(d *lab.Director, want ...string) {
 		c.t.Helper()
 		c.ok(lab.Wait(c.t.Context(), patience, func() error {
 			text, err := os.ReadFile(file(slices.Index(c.d, d)))
@@ -406,12 +414,13 @@ func TestFailoverOfASyncGroup(t *testing.T) {
 	t.Parallel()
 	onPlanes(t, func(t *testing.T, _ string) {
 		c := newCluster(t, "", 2, 0)
+		hooks, notified := c.hooks(safeFolder(t))
 		for i, d := range c.d {
 			cfg := c.config(i)
 			other := c.instance(i)
 			other.Name, other.VRID, other.Addresses = "VI_2", 52, []string{"10.77.0.101/32"}
 			cfg.Instances = append(cfg.Instances, other)
-			cfg.VRRP = []string{"sync_groups: [{name: both, instances: [VI_1, VI_2]}]"}
+			cfg.VRRP = []string{fmt.Sprintf("sync_groups: [{name: both, instances: [VI_1, VI_2], %s}]", hooks(i))}
 			c.ok(d.Configure(cfg))
 			c.ok(d.Start())
 		}
@@ -435,5 +444,7 @@ func TestFailoverOfASyncGroup(t *testing.T) {
 		_, err = first.Command("failover", "VI_1", "--off")
 		c.ok(err)
 		both(first, second)
+		notified(first, "GROUP both BACKUP 0", "to MASTER", "GROUP both MASTER 0", "GROUP both BACKUP 0", "to MASTER", "GROUP both MASTER 0")
+		notified(second, "GROUP both BACKUP 0", "to MASTER", "GROUP both MASTER 0", "GROUP both BACKUP 0")
 	})
 }
