@@ -24,6 +24,7 @@ func happening() *obedient {
 }
 
 func TestEventsAreOneLineEach(t *testing.T) {
+	t.Parallel()
 	for args, want := range map[string]string{
 		"events --follow=false": "2030-01-02 03:04:05.006  info     instance     VI_1 is MASTER, was BACKUP: no advert for 3.6s\n" +
 			"2030-01-02 03:04:05.006  warning  real_server  web/10.0.0.4 is down: ?[2J\n",
@@ -41,6 +42,7 @@ func TestEventsAreOneLineEach(t *testing.T) {
 
 // TestEventsGoOnOverARestart follows a director that stops, and the one that comes after it.
 func TestEventsGoOnOverARestart(t *testing.T) {
+	t.Parallel()
 	o, dir := happening(), t.TempDir()
 	socket, file := filepath.Join(dir, "control.sock"), filepath.Join(dir, "config.yaml")
 	if err := os.WriteFile(file, []byte("control: {socket: \""+socket+"\"}\n"), 0o644); err != nil {

@@ -40,6 +40,7 @@ func flowing() *obedient {
 }
 
 func TestTopShowsTheBusiestFirst(t *testing.T) {
+	t.Parallel()
 	const head = `Service                Packets/s    Bytes/s  NewFlows/s      Flows     Active
 all                        21.0k       1.3M           2         12          8
 `
@@ -86,6 +87,7 @@ func TestNumbersOfAnySizeFitTheirColumn(t *testing.T) {
 }
 
 func TestStatusShowsOnlyWhatIsNamed(t *testing.T) {
+	t.Parallel()
 	file := serveDirector(t, flowing())
 	code, stdout, stderr := command(t, "status", "d*", "--config", file)
 	if code != 0 || !strings.Contains(stdout, "UDP  192.168.5.101:53 rr (dns, xdp-native)") || strings.Contains(stdout, "web") || strings.Contains(stdout, "VI_1") || stderr != "" {
@@ -234,6 +236,7 @@ func (x *terminal) end() {
 }
 
 func TestATerminalIsDrawnAnewAndLeftAsItWas(t *testing.T) {
+	t.Parallel()
 	t.Run("top", func(t *testing.T) {
 		t.Parallel()
 		x := runOnTerminal(t, 8, "", "top", "--config", serveDirector(t, flowing()))

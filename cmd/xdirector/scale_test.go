@@ -12,6 +12,7 @@ import (
 // TestAVeryLargeDirectorCanBeLookedAt has the time as its bar, generous for a busy machine: a hundredth of that is usual for
 // what is named, a tenth for everything.
 func TestAVeryLargeDirectorCanBeLookedAt(t *testing.T) {
+	t.Parallel()
 	s := flowing().overrides[0]
 	s.Instances, s.Services = nil, nil
 	for n := range 1000 {

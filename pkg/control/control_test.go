@@ -178,6 +178,7 @@ func TestWrongRequestsAreToldWhatExists(t *testing.T) {
 }
 
 func TestGarbageHurtsOnlyItsSender(t *testing.T) {
+	t.Parallel()
 	d := &daemon{status: picture}
 	path := start(t, d, quick(100*time.Millisecond))
 	for name, request := range map[string]string{
@@ -207,6 +208,7 @@ func TestGarbageHurtsOnlyItsSender(t *testing.T) {
 }
 
 func TestSlowClientsDoNotKeepOthersOut(t *testing.T) {
+	t.Parallel()
 	const connections = 4
 	lim := quick(200 * time.Millisecond)
 	lim.connections, lim.streams = connections, 0
@@ -227,6 +229,7 @@ func TestSlowClientsDoNotKeepOthersOut(t *testing.T) {
 }
 
 func TestSlowReadersDoNotKeepOthersOut(t *testing.T) {
+	t.Parallel()
 	lim := quick(100 * time.Millisecond)
 	lim.connections, lim.streams = 4, 0
 	large := picture()
@@ -307,6 +310,7 @@ func (p *patient) Reload(ctx context.Context) error {
 }
 
 func TestManyClientsAreAllAnsweredAFewAtATime(t *testing.T) {
+	t.Parallel()
 	const clients, connections = 1000, 8
 	var now, most atomic.Int32
 	d := &daemon{status: func() *status.Status {

@@ -100,6 +100,7 @@ func TestAStreamGoesOnWhereTheLastOneEnded(t *testing.T) {
 }
 
 func TestAStreamFollowsUntilTheDirectorStops(t *testing.T) {
+	t.Parallel()
 	d := told()
 	l, err := Listen(t.TempDir() + "/control.sock")
 	if err != nil {
@@ -155,6 +156,7 @@ func follow(t *testing.T, path string) net.Conn {
 }
 
 func TestAReaderThatTakesNothingIsCutOffAndHoldsUpNobody(t *testing.T) {
+	t.Parallel()
 	d := told()
 	lim := quick(100 * time.Millisecond)
 	lim.streams = 1
@@ -200,6 +202,7 @@ func TestASlowReaderIsToldHowManyEventsItLost(t *testing.T) {
 }
 
 func TestAThousandStreamsKeepNobodyFromAsking(t *testing.T) {
+	t.Parallel()
 	d := told()
 	path := start(t, d, defaults())
 	answers := make(chan string, 1000)

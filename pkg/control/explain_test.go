@@ -28,6 +28,7 @@ func (o *operator) Explain(_ context.Context, q Question) ([]status.Explanation,
 }
 
 func TestQuestionsAboutPacketsReachTheDirector(t *testing.T) {
+	t.Parallel()
 	path := start(t, &daemon{status: picture}, defaults())
 	to := func(port uint16) Question {
 		return Question{From: netip.MustParseAddrPort("192.0.2.1:0"), To: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.100"), port)}

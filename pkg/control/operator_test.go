@@ -70,6 +70,7 @@ func TestCommandsOfOperatorsReachTheDirector(t *testing.T) {
 }
 
 func TestWrongRequestsOfOperatorsAreToldWhatToSend(t *testing.T) {
+	t.Parallel()
 	d := &daemon{status: picture}
 	path := start(t, d, defaults())
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -17,7 +17,7 @@ const (
 	KindRealServer = "real_server" // a real server came up or went down
 	KindCheck      = "check"       // results of checks of a real server
 	KindService    = "service"     // a service has lost its quorum, or has it again
-	KindOverride   = "override"    // an operator drains or weighs a real server, or no longer
+	KindOverride   = "override"    // an operator drains or weighs a real server or has an instance fail over, or no longer
 	KindFlows      = "flows"       // a drained real server has fewer or more flows
 	KindPlane      = "plane"       // packets are forwarded by another plane, or for another reason
 	KindReload     = "reload"      // the configuration was reloaded, or refused
@@ -197,12 +197,13 @@ func (c *changes) instances(before, after *Status) {
 		i := &after.Instances[n]
 		b := was[i.Name]
 		if b == nil { // at the start, or added: it comes from INIT, if not an election that was there before this agent
-			b = &Instance{State: "INIT", Since: i.Since}
+			b = &Instance{State: "INIT", Since: i.Since, Yielding: i.Yielding}
 			if i.Since.Before(after.Started) {
 				b.State = i.State
 			}
 		}
 		c.instance(b, i)
+		c.yielding(b, i)
 		c.mismatches(b, i)
 		groups.add(i.SyncGroup, b.State, i.State)
 	}
@@ -228,6 +229,16 @@ func (c *changes) instance(b, i *Instance) {
 		e.Level = LevelWarning
 	}
 	c.add(e)
+}
+
+// yielding tells of a failover that an operator has commanded.
+func (c *changes) yielding(b, i *Instance) {
+	switch {
+	case i.Yielding && !b.Yielding:
+		c.add(Event{Kind: KindOverride, Instance: i.Name, State: "failover", Text: fmt.Sprintf("%s leaves MASTER to any other director, until xdirector failover %s --off or its time is over", i.Name, i.Name)})
+	case b.Yielding && !i.Yielding:
+		c.add(Event{Kind: KindOverride, Instance: i.Name, State: "off", Text: fmt.Sprintf("the failover of %s is over: it takes part as configured", i.Name)})
+	}
 }
 
 func (c *changes) mismatches(b, i *Instance) {

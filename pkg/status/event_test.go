@@ -59,6 +59,9 @@ func TestEachChangeOfThePictureIsToldOnceWithItsCause(t *testing.T) {
 		{"a sync group of which one member is late", grouped("BACKUP", "BACKUP"), grouped("MASTER", "BACKUP"), []string{"instance info VI_1 is MASTER, was BACKUP: x"}},
 		{"a sync group", grouped("MASTER", "BACKUP"), grouped("MASTER", "MASTER"), []string{"instance info VI_2 is MASTER, was BACKUP: x", "sync_group info sync group VG is MASTER, was BACKUP"}},
 		{"a sync group with a fault", grouped("MASTER", "MASTER"), grouped("MASTER", "FAULT"), []string{"instance error VI_2 is FAULT, was MASTER: x", "sync_group error sync group VG is FAULT, was MASTER"}},
+		{"a failover", nil, func(s *Status) { s.Instances[0].Yielding = true },
+			[]string{"override info VI_1 leaves MASTER to any other director, until xdirector failover VI_1 --off or its time is over"}},
+		{"the end of a failover", func(s *Status) { s.Instances[0].Yielding = true }, nil, []string{"override info the failover of VI_1 is over: it takes part as configured"}},
 		{"a mismatch", nil, func(s *Status) {
 			s.Instances[0].Mismatches = []Notice{{"split_brain", "10.0.0.2", "10.0.0.2 is MASTER too"}}
 		},
