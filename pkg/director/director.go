@@ -53,9 +53,11 @@ type Director struct {
 	opts    Options
 	log     *slog.Logger
 	picture atomic.Pointer[status.Status]
-	events  status.Feed
-	reloads chan reload
-	reading chan struct{} // one value: a reload is under way
+
+	pictureTook time.Duration // to make the last one
+	events      status.Feed
+	reloads     chan reload
+	reading     chan struct{} // one value: a reload is under way
 
 	trialEnd atomic.Pointer[time.Time] // of the reload that is on trial; nil: none is
 	stops    chan struct{}
@@ -312,7 +314,7 @@ func (d *Director) loop(ctx context.Context) error {
 			d.rollBack(ctx, "the command that began it has ended, by Ctrl-C or with the operator's session")
 		}
 		if soon == nil {
-			soon = time.After(pictureDelay)
+			soon = time.After(min(max(pictureDelay, 4*d.pictureTook), tick)) // at most a fifth of one CPU, however many services there are
 		}
 	}
 }

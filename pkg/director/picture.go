@@ -78,6 +78,7 @@ func (d *Director) publish() {
 		d.ledger.settleNotifications(s.Notifications)
 	}
 	d.events.Publish(status.Changes(d.picture.Swap(s), s))
+	d.pictureTook = time.Since(s.Time)
 }
 
 // unhealthy says what is not as configured; empty: nothing.
