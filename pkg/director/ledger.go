@@ -121,25 +121,10 @@ func (v *serviceBook) ofSorry(r config.SorryServer) *serverBook {
 func (b *serverBook) traffic(t lb.Traffic, read bool) lb.Traffic {
 	all := []*statefile.Counter{b.packets, b.bytes, b.flowsCreated}
 	if read {
-		observe(all, []uint64{t.Packets, t.Bytes, t.FlowsCreated})
+		statefile.Observe(all, []uint64{t.Packets, t.Bytes, t.FlowsCreated})
 	}
 	t.Packets, t.Bytes, t.FlowsCreated = b.packets.Total(), b.bytes.Total(), b.flowsCreated.Total()
 	return t
-}
-
-// observe notes what sources say that start anew together: one that fell tells about the others, even those that have
-// overtaken what they were since.
-func observe(all []*statefile.Counter, now []uint64) {
-	anew := false
-	for n, c := range all {
-		anew = anew || c.Fell(now[n])
-	}
-	for n, c := range all {
-		if anew {
-			c.Restart()
-		}
-		c.Observe(now[n])
-	}
 }
 
 // totals are those of all counters in by.
@@ -259,7 +244,7 @@ func (l *ledger) settleElection(e *status.Election) {
 		}
 		all, now = append(all, l.other("lateness "+bound)), append(now, count)
 	}
-	observe(all, now)
+	statefile.Observe(all, now)
 	counts := make([]uint64, len(e.LatenessCounts))
 	for n := range counts {
 		counts[n] = all[n+1].Total()

@@ -7,34 +7,34 @@ import (
 
 	"github.com/cloudflare/ipvs"
 	"github.com/xdirector/xdirector/pkg/lb"
+	"github.com/xdirector/xdirector/pkg/statefile"
 )
 
 // tally makes one ever-growing count of a real server from the kernel's, which starts anew when a real server
 // or its service is made again, or when somebody zeroes it.
 type tally struct {
-	before lb.Traffic // what earlier lives of the kernel's counter had
-	last   lb.Traffic // its last reading
+	packets, bytes, flowsCreated *statefile.Counter
+	flows, active                uint64
+}
+
+// tally returns that of a real server.
+func (p *Plane) tally(server lb.ServerKey) *tally {
+	if p.counters.Lacking() {
+		_ = p.counters.Keep() // until then they are in memory; the director tells that state_dir can't be written
+	}
+	count := func(what string) *statefile.Counter {
+		return p.counters.Counter(what + " " + server.Service.String() + " " + server.Address.String())
+	}
+	return &tally{packets: count("packets"), bytes: count("bytes"), flowsCreated: count("flows created")}
 }
 
 func (t *tally) observe(now lb.Traffic) {
-	// All counters of a real server start anew together, so one that fell tells about the others, even those that
-	// have overtaken their last reading since.
-	if now.Packets < t.last.Packets || now.Bytes < t.last.Bytes || now.FlowsCreated < t.last.FlowsCreated {
-		t.before.Packets += t.last.Packets
-		t.before.Bytes += t.last.Bytes
-		t.before.FlowsCreated += t.last.FlowsCreated
-	}
-	t.last = now
+	statefile.Observe([]*statefile.Counter{t.packets, t.bytes, t.flowsCreated}, []uint64{now.Packets, now.Bytes, now.FlowsCreated})
+	t.flows, t.active = now.Flows, now.Active
 }
 
 func (t *tally) total() lb.Traffic {
-	return lb.Traffic{
-		Packets:      t.before.Packets + t.last.Packets,
-		Bytes:        t.before.Bytes + t.last.Bytes,
-		FlowsCreated: t.before.FlowsCreated + t.last.FlowsCreated,
-		Flows:        t.last.Flows,
-		Active:       t.last.Active,
-	}
+	return lb.Traffic{Packets: t.packets.Total(), Bytes: t.bytes.Total(), FlowsCreated: t.flowsCreated.Total(), Flows: t.flows, Active: t.active}
 }
 
 // observe notes a reading of all real servers of one of our services.
@@ -42,7 +42,7 @@ func (p *Plane) observe(key lb.ServiceKey, destinations []ipvs.DestinationExtend
 	for _, d := range destinations {
 		server := lb.ServerKey{Service: key, Address: d.Address}
 		if p.tallies[server] == nil {
-			p.tallies[server] = &tally{}
+			p.tallies[server] = p.tally(server)
 		}
 		p.tallies[server].observe(lb.Traffic{
 			Packets:      d.Stats64.IncomingPackets,
@@ -69,11 +69,16 @@ func (p *Plane) forget() {
 	}
 	if len(p.tallies) > len(wished)+tallySpare {
 		maps.DeleteFunc(p.tallies, func(server lb.ServerKey, _ *tally) bool { return !wished[server] })
+		p.counters.Begin()
+		for server := range p.tallies {
+			p.tally(server)
+		}
+		p.counters.Sweep()
 	}
 }
 
 // Counters reads what was forwarded to the real servers of the last wish, also to those that are out of the kernel
-// because they are down. Counts include those of earlier runs, as long as the service lived on in the kernel. The kernel
+// because they are down. Counts include those of earlier runs of this boot. The kernel
 // renews the numbers of packets, bytes and flows created every two seconds.
 func (p *Plane) Counters() (lb.Counters, error) {
 	p.mu.Lock()

@@ -17,6 +17,7 @@ import (
 	"sync"
 
 	"github.com/xdirector/xdirector/pkg/lb"
+	"github.com/xdirector/xdirector/pkg/statefile"
 )
 
 // Plane is IPVS as one director uses it. Its methods may be called from several goroutines; they wait for one another.
@@ -30,6 +31,7 @@ type Plane struct {
 	ours        map[lb.ServiceKey]bool // made by us; each is in the record
 	wish        []lb.Service           // the last one applied
 	tallies     map[lb.ServerKey]*tally
+	counters    *statefile.Counters // what the tallies are made of
 	differences []string
 }
 
@@ -51,6 +53,11 @@ func Open(stateFile string, log *slog.Logger) (*Plane, error) {
 
 func open(k kernel, stateFile string, log *slog.Logger) (*Plane, error) {
 	p := &Plane{log: log, kernel: k, record: record{path: stateFile}, tallies: map[lb.ServerKey]*tally{}}
+	boot, err := statefile.BootID()
+	if err != nil {
+		return nil, err
+	}
+	p.counters = statefile.NewCounters(stateFile+".counters", boot)
 	recorded, err := p.record.load()
 	if err != nil {
 		// Losing the record costs an operator one ipvsadm -D; not starting costs the service.
@@ -161,7 +168,7 @@ func (p *Plane) read() (snapshot, error) {
 		return snapshot{}, err
 	}
 	for _, t := range p.tallies {
-		t.last.Flows, t.last.Active = 0, 0 // unless the real server is still there
+		t.flows, t.active = 0, 0 // unless the real server is still there
 	}
 	for key := range p.ours {
 		service, exists := found.services[key]
@@ -211,7 +218,7 @@ func (p *Plane) Remove() error {
 func (p *Plane) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.kernel.Close()
+	return errors.Join(p.counters.Close(), p.kernel.Close())
 }
 
 func foreignError(s lb.Service) error {

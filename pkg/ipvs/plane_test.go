@@ -439,8 +439,8 @@ func TestASettingThatTheKernelLacksIsADifference(t *testing.T) {
 }
 
 func TestCountersOnlyGrowWhenTheKernelStartsAnew(t *testing.T) {
-	f := newFake()
-	p := opened(t, f, stateFile(t))
+	f, file := newFake(), stateFile(t)
+	p := opened(t, f, file)
 	web := service(tcpKey, lb.RoundRobin, server(3, 1))
 	count := func(connections, packets, bytes uint64, active, inactive uint32) {
 		d := &f.services[0].destinations[0]
@@ -485,6 +485,13 @@ func TestCountersOnlyGrowWhenTheKernelStartsAnew(t *testing.T) {
 	want(lb.Traffic{FlowsCreated: 26, Packets: 159, Bytes: 4309})
 	count(6, 6, 69, 0, 0)
 	want(lb.Traffic{FlowsCreated: 32, Packets: 165, Bytes: 4378})
+
+	// The next director knows what the lives before this one have counted.
+	p = opened(t, f, file)
+	apply(t, p, web)
+	want(lb.Traffic{FlowsCreated: 32, Packets: 165, Bytes: 4378})
+	count(7, 8, 70, 0, 0)
+	want(lb.Traffic{FlowsCreated: 33, Packets: 167, Bytes: 4379})
 }
 
 func TestCountsOfThousandsOfFormerRealServersAreForgotten(t *testing.T) {

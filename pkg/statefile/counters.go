@@ -148,6 +148,21 @@ func (c *Counter) Observe(now uint64) uint64 {
 	return c.Total()
 }
 
+// Observe notes what sources say that start anew together: one that fell tells about the others, even those that have
+// overtaken what they were since.
+func Observe(all []*Counter, now []uint64) {
+	anew := false
+	for n, c := range all {
+		anew = anew || c.Fell(now[n])
+	}
+	for n, c := range all {
+		if anew {
+			c.Restart()
+		}
+		c.Observe(now[n])
+	}
+}
+
 // Fell says that the source has started anew.
 func (c *Counter) Fell(now uint64) bool { return now < c.last }
 
