@@ -338,4 +338,12 @@ func (b *bed) countsAccepted(before *status.Status, valid []uint64) {
 		}
 		return nil
 	}))
+	// However many kinds of bad adverts there are, Prometheus gets no more series than docs/metrics.md says.
+	_, body, err := scrape(b.director, "/metrics")
+	b.ok(err)
+	for _, i := range before.Instances {
+		if series := strings.Count(body, `instance="`+i.Name+`"`); series < 10 || series > 60 {
+			b.t.Errorf("%s has %d series", i.Name, series)
+		}
+	}
 }
