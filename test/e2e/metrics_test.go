@@ -264,7 +264,7 @@ func (c *cluster) countersGoOn(d *lab.Director) {
 	c.ok(d.Start())
 	c.ok(d.WaitState(c.t.Context(), "VI_1", "MASTER", patience))
 	served("stopped and started")
-	if len(last) < 40 {
+	if len(last) < 30 {
 		c.t.Errorf("only %d counters were found", len(last))
 	}
 }
