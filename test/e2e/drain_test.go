@@ -93,6 +93,11 @@ func TestDrainedRealServerKeepsItsConnections(t *testing.T) {
 		c.goesTo("reloaded", free)
 		before, err := d.Status(t.Context())
 		c.ok(err)
+		out, err = d.Command("events", "--follow=false", "--service", "web", "--kinds", "override")
+		c.ok(err)
+		if n := strings.Count(string(out), " is drained until xdirector undrain web/"); n != 2 {
+			t.Errorf("events tell of %d drains, want 2:\n%s", n, out)
+		}
 		d.Kill()
 		stays("the agent is dead")
 		c.ok(d.Start())

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
@@ -182,6 +183,16 @@ func TestMinimalConfigurationForwards(t *testing.T) {
 		c.ok(err)
 		if s.RouterID != "lb1" || len(s.Instances) != 1 || s.Instances[0].State != "MASTER" || s.Plane.Name != plane {
 			t.Errorf("status --json: %+v", s)
+		}
+		out, err = d.Command("top", "web", "--once", "--json")
+		c.ok(err)
+		var top struct {
+			Seconds  float64
+			All      struct{ Flows uint64 }
+			Services []status.ServiceRate
+		}
+		if err := json.Unmarshal(out, &top); err != nil || top.Seconds < 0.5 || top.All.Flows == 0 || len(top.Services) != 1 || len(top.Services[0].RealServers) != 2 {
+			t.Errorf("top --json: %s (%v)", out, err)
 		}
 	})
 }
