@@ -10,6 +10,21 @@ import (
 	"github.com/xdirector/xdirector/pkg/config"
 )
 
+func TestSecretsOfNotificationsAreNotShownInAPlan(t *testing.T) {
+	parse := func(url string) *config.Config {
+		c, err := config.Parse("f", fmt.Appendf(nil, `vrrp: {instances: [{name: a, interface: eth0, virtual_router_id: 1, virtual_addresses: [10.0.0.1]}]}
+notify: {webhooks: [{name: chat, url: %q}]}`, url))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	changes := compare(parse("https://example.org/s3cret"), parse("https://example.org/hidden"), here{})
+	if text := fmt.Sprint(changes); len(changes) != 1 || !strings.Contains(text, "chat") || strings.Contains(text, "s3cret") || strings.Contains(text, "hidden") {
+		t.Errorf("changes %s", text)
+	}
+}
+
 func TestTargetsAreHooksInTheOrderOfKeepalivedAndThenWhoHearsAll(t *testing.T) {
 	cfg, err := config.Load("../../configs/config.yaml")
 	if err != nil {

@@ -212,7 +212,7 @@ const resettle = time.Second
 
 // Run tells until ctx ends, and leaves what is under way then; see Finish.
 func (n *Notifier) Run(ctx context.Context) error {
-	defer n.workers.Wait()
+	defer n.await()
 	defer n.listener.Close()
 	n.mu.Lock()
 	n.ctx = ctx
@@ -235,6 +235,23 @@ func (n *Notifier) Run(ctx context.Context) error {
 			}
 			close(drained)
 		}
+	}
+}
+
+// lastWait is for what is told when all ends, and killed for that.
+const lastWait = 2 * time.Second
+
+// await waits for the workers, but not for one that hangs in a file system that doesn't answer.
+func (n *Notifier) await() {
+	ended := make(chan struct{})
+	go func() {
+		n.workers.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(lastWait):
+		n.log.Warn("a notification does not end, and is left alone")
 	}
 }
 

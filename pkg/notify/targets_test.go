@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -239,6 +240,32 @@ func TestAnythingButSuccessIsAFailureOfAWebhook(t *testing.T) {
 	}
 	if _, err := NewWebhook("http://127.0.0.1:1/secret", "", nil).post(t.Context(), event()); err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+func TestASecretIsOneLineOfAFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := os.OpenFile(pipe, os.O_RDWR, 0) // who never writes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	if text, err := secret(pipe); err == nil {
+		t.Errorf("of a pipe: %q", text)
+	}
+	for text, want := range map[string]string{"abc\n": "abc", " a b": "a b", "": "", "a\nb\n": "", strings.Repeat("x", maxSecret+1): "", "a\r\nX: y": ""} {
+		file := filepath.Join(dir, "file")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := secret(file); got != want || (err == nil) != (want != "") {
+			t.Errorf("of %.20q: %q, %v", text, got, err)
+		}
 	}
 }
 
