@@ -63,7 +63,7 @@ test-packages:
 
 test-vm-e2e: build
 	$(STEP) 'end to end on IPVS, on kernel 6.1' env LAB=1 CGO_ENABLED=0 VM_TIMEOUT=600 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector \
-		tools/gotest bin/test/e2e-vm.txt -v -count=1 -parallel 2 -exec $(VM) -timeout 10m ./test/e2e
+		tools/gotest bin/test/e2e-vm.txt -v -count=1 -exec $(VM) -timeout 10m ./test/e2e
 
 test-vm-kernel: build
 	$(STEP) 'the virtual machine' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector go test -count=1 -timeout 9m ./test/vm

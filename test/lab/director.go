@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	startLimit = 20 * time.Second // a program load takes seconds in the emulated machine
+	startLimit = time.Minute // a program load takes seconds in the emulated machine, and many on a busy one
 	stopLimit  = 15 * time.Second
 )
 
