@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -119,6 +120,7 @@ func (c *changes) add(e Event) {
 		e.Time = c.now
 	}
 	e.Level = cmp.Or(e.Level, LevelInfo)
+	e.Text = strings.ReplaceAll(strings.TrimRight(e.Text, "\n"), "\n", "; ") // a refused file has a line for each mistake
 	c.list = append(c.list, e)
 }
 

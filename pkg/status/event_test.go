@@ -85,8 +85,8 @@ func TestEachChangeOfThePictureIsToldOnceWithItsCause(t *testing.T) {
 		{"a drain", nil, drained(3), []string{"override info web/10.0.0.3 is drained until xdirector undrain web/10.0.0.3"}},
 		{"flows of a drain", drained(3), drained(1), []string{"flows info web/10.0.0.3: 1 flow (0 active) left"}},
 		{"the end of a drain", drained(3), nil, []string{"override info the drain of web/10.0.0.3 is over"}},
-		{"a refused reload", nil, func(s *Status) { s.Reload = Reload{Time: s.Started, Error: "line 3: no"} },
-			[]string{"reload error reload refused, everything goes on with the configuration as it was: line 3: no"}},
+		{"a refused reload", nil, func(s *Status) { s.Reload = Reload{Time: s.Started, Error: "line 3: no\nline 4: no"} },
+			[]string{"reload error reload refused, everything goes on with the configuration as it was: line 3: no; line 4: no"}},
 		{"a reload", nil, func(s *Status) { s.Reload.Time = s.Time }, []string{"reload info configuration reloaded"}},
 		{"another plane", nil, func(s *Status) {
 			s.Plane, s.Services[0].Plane = Plane{Name: "xdp-generic", Reason: "no driver"}, Plane{Name: "xdp-generic"}
