@@ -109,8 +109,7 @@ func (n *Notifier) rememberSoon() {
 // together is how long changes are collected for one write of the file.
 const together = 50 * time.Millisecond
 
-// remember writes the file after changes, so that nothing else waits for a disk. It ends with ctx, or with the last write
-// after that.
+// remember writes the file after changes, so that nothing else waits for a disk. It ends with ctx.
 func (n *Notifier) remember(ctx context.Context) {
 	var complained time.Time
 	for {

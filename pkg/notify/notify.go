@@ -252,6 +252,14 @@ func (n *Notifier) await() {
 	case <-ended:
 	case <-time.After(lastWait):
 		n.log.Warn("a notification does not end, and is left alone")
+		return
+	}
+	select {
+	case <-n.dirty: // since the last write
+		if err := n.write(); err != nil {
+			n.log.Warn("what was notified could not be recorded; the next start notifies it again", "file", n.opts.StateFile, "error", err)
+		}
+	default:
 	}
 }
 

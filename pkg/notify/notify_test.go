@@ -213,7 +213,6 @@ func TestARestartNeitherRepeatsNorLosesAChange(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("changes (-want +got):\n%s", diff)
 		}
-		time.Sleep(time.Second) // it is written
 		b.kill()
 		last := *b.picture.Load()
 		b.start(&last, hook("all"), webhook("chat"))
