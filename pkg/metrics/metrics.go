@@ -3,19 +3,18 @@
 package metrics
 
 import (
-	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/net/netutil"
 
 	"github.com/xdirector/xdirector/pkg/status"
@@ -35,23 +34,22 @@ const (
 // before there is one (then /metrics and /healthz give 503), and is called from several goroutines at once. /healthz
 // gives 503 with the reason as well if the picture says that the director is not healthy.
 func Handler(latest func() *status.Status, page http.Handler) http.Handler {
-	process := ofProcess()
-	free := make(chan struct{}, scrapes)
+	process := prometheus.NewRegistry()
+	process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	scrape := promhttp.HandlerFor(prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		others, err := process.Gather()
+		return append(newPage(latest()).gather(), others...), err
+	}), promhttp.HandlerOpts{
+		ErrorHandling:       promhttp.ContinueOnError, // one metric that can't be written must not cost the others
+		MaxRequestsInFlight: scrapes,
+	})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
-		s := latest()
-		if s == nil {
+		if latest() == nil {
 			http.Error(w, starting, http.StatusServiceUnavailable)
 			return
 		}
-		select {
-		case free <- struct{}{}:
-			defer func() { <-free }()
-		default:
-			http.Error(w, fmt.Sprintf("%d scrapes are under way, and more would take too much of this box", scrapes), http.StatusServiceUnavailable)
-			return
-		}
-		scrape(w, r, s, process)
+		scrape.ServeHTTP(w, r)
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if reason := sick(latest()); reason != "" {
@@ -63,50 +61,6 @@ func Handler(latest func() *status.Status, page http.Handler) http.Handler {
 	mux.Handle("/", page)
 	return ownNames(mux)
 }
-
-// ofProcess serves what client_golang knows of Go and of this process.
-func ofProcess() http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, DisableCompression: true})
-}
-
-// scrape writes the page of one picture. All of ours are of that one, and it waits for nobody but its reader.
-func scrape(w http.ResponseWriter, r *http.Request, s *status.Status, process http.Handler) {
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	w.Header().Set("Vary", "Accept-Encoding")
-	out := io.Writer(w)
-	if acceptsGzip(r) {
-		w.Header().Set("Content-Encoding", "gzip")
-		z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
-		if err != nil {
-			panic(err) // the level is a constant
-		}
-		defer z.Close()
-		out = z
-	}
-	newPage(s, out).write()
-	process.ServeHTTP(body{out, http.Header{}}, &http.Request{Method: http.MethodGet})
-}
-
-func acceptsGzip(r *http.Request) bool {
-	for part := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
-		encoding, quality, _ := strings.Cut(part, ";")
-		if strings.EqualFold(strings.TrimSpace(encoding), "gzip") {
-			return strings.Trim(quality, " qQ=0.") != "" || !strings.Contains(quality, "=")
-		}
-	}
-	return false
-}
-
-// body takes the body of an answer whose header is of no interest.
-type body struct {
-	io.Writer
-	header http.Header
-}
-
-func (b body) Header() http.Header { return b.header }
-func (body) WriteHeader(int)       {}
 
 const starting = "the director is starting"
 

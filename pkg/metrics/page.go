@@ -1,25 +1,28 @@
 package metrics
 
 import (
-	"io"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
+	"strings"
+
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/xdirector/xdirector/pkg/status"
 )
 
-// The kinds of a metric, as Prometheus calls them.
+// The kinds of a metric.
 const (
-	gauge     = "gauge"
-	counter   = "counter"
-	histogram = "histogram"
+	gauge     = dto.MetricType_GAUGE
+	counter   = dto.MetricType_COUNTER
+	histogram = dto.MetricType_HISTOGRAM
 )
 
 // metric describes one metric. Name and labels are a promise to the operators' dashboards and alerts.
 type metric struct {
 	name   string // without the prefix
-	kind   string
+	kind   dto.MetricType
 	help   string
 	labels []string
 	write  func(p *page)
@@ -27,101 +30,94 @@ type metric struct {
 
 const prefix = "xdirector_"
 
-// page is the text of one scrape, of one picture. It is written as it is made: all of it for twenty thousand real servers
-// would be tens of megabytes.
+// pairs are labels with their values. The samples of one thing share them.
+type pairs []*dto.LabelPair
+
+// page is one scrape of one picture, as client_golang writes it. It is not gathered by a Registry, which looks at each of the
+// hundred thousands of samples of a large director for mistakes that this package can't make, for longer than a scrape may take.
 type page struct {
-	out    io.Writer
-	line   []byte // what is not written yet
-	metric metric // that is being written
-	begun  bool   // it has a sample
-	status *status.Status
+	status   *status.Status
+	families []*dto.MetricFamily
+	family   *dto.MetricFamily // of the metric that is being written
 
 	instances []labelled[status.Instance]
 	services  []labelled[status.Service]
 	servers   []server
 }
 
-// labelled is one thing with the labels that its samples have, as they are written.
+// labelled is one thing with the labels that its samples have.
 type labelled[T any] struct {
 	of     *T
-	labels string
+	labels pairs
 }
 
 // server is a real server, or the sorry server of a service.
 type server struct {
 	*status.RealServer // nil: the sorry server
 	sorry              *status.SorryServer
-	labels             string
+	labels             pairs
 }
 
-const flushAt = 64 << 10 // bytes
-
-func newPage(s *status.Status, out io.Writer) *page {
-	p := &page{out: out, status: s, line: make([]byte, 0, flushAt+flushAt/16)}
+func newPage(s *status.Status) *page {
+	p := &page{status: s}
 	for n := range s.Instances {
-		p.instances = append(p.instances, labelled[status.Instance]{&s.Instances[n], pairs("instance", s.Instances[n].Name)})
+		p.instances = append(p.instances, labelled[status.Instance]{&s.Instances[n], pair("instance", s.Instances[n].Name)})
 	}
 	for n := range s.Services {
 		v := &s.Services[n]
-		service := pairs("service", v.Name)
+		service := pair("service", v.Name)
 		p.services = append(p.services, labelled[status.Service]{v, service})
+		of := func(address string, port uint16) pairs {
+			return slices.Concat(service, pair("real_server", net.JoinHostPort(address, strconv.Itoa(int(port)))))
+		}
 		for i := range v.RealServers {
 			r := &v.RealServers[i]
-			p.servers = append(p.servers, server{RealServer: r, labels: service + "," + serverLabel(r.Address, r.Port)})
+			p.servers = append(p.servers, server{RealServer: r, labels: of(r.Address, r.Port)})
 		}
 		if r := v.SorryServer; r != nil {
-			p.servers = append(p.servers, server{sorry: r, labels: service + "," + serverLabel(r.Address, r.Port)})
+			p.servers = append(p.servers, server{sorry: r, labels: of(r.Address, r.Port)})
 		}
 	}
 	return p
 }
 
-func serverLabel(address string, port uint16) string {
-	return pairs("real_server", net.JoinHostPort(address, strconv.Itoa(int(port))))
-}
-
-// write writes every metric of which the picture has a sample.
-func (p *page) write() {
+// gather returns every metric of which the picture has a sample.
+func (p *page) gather() []*dto.MetricFamily {
 	for _, m := range metrics() {
-		p.metric, p.begun = m, false
+		name := prefix + m.name
+		p.family = &dto.MetricFamily{Name: &name, Help: &m.help, Type: &m.kind}
 		m.write(p)
+		if len(p.family.Metric) > 0 {
+			p.families = append(p.families, p.family)
+		}
 	}
-	p.flush()
+	return p.families
 }
 
-// flush writes what there is. What can't be written is lost: its reader is gone.
-func (p *page) flush() {
-	_, _ = p.out.Write(p.line)
-	p.line = p.line[:0]
-}
-
-// float and count write a sample. more are names and values of labels behind those that are written already.
-func (p *page) float(v float64, labels string, more ...string) {
-	p.begin("", labels, more)
-	p.line = strconv.AppendFloat(p.line, v, 'g', -1, 64)
-	p.end()
-}
-
-func (p *page) count(v uint64, labels string, more ...string) {
-	p.begin("", labels, more)
-	p.line = strconv.AppendUint(p.line, v, 10)
-	p.end()
-}
-
-// counts writes a sample for every key of values, which is the last label.
-func (p *page) counts(values map[string]uint64, labels, name string) {
-	var some [32]string // on the stack
-	keys := some[:0]
-	for key := range values {
-		keys = append(keys, key)
+// float and count add a sample. more are names and values of labels behind those that are given.
+func (p *page) float(v float64, labels pairs, more ...string) {
+	m := &dto.Metric{Label: labels}
+	if len(more) > 0 {
+		m.Label = slices.Concat(labels, pair(more...))
 	}
-	slices.Sort(keys)
-	for _, key := range keys {
+	if p.family.GetType() == counter {
+		m.Counter = &dto.Counter{Value: &v}
+	} else {
+		m.Gauge = &dto.Gauge{Value: &v}
+	}
+	p.family.Metric = append(p.family.Metric, m)
+}
+
+func (p *page) count(v uint64, labels pairs, more ...string) { p.float(float64(v), labels, more...) }
+
+// counts adds a sample for every key of values, which is the last label.
+func (p *page) counts(values map[string]uint64, labels pairs, name string) {
+	for _, key := range slices.Sorted(maps.Keys(values)) {
 		p.count(values[key], labels, name, key)
 	}
 }
 
-func (p *page) truth(b bool, labels string, more ...string) {
+func (p *page) truth(b bool, labels pairs, more ...string) {
 	v := uint64(0)
 	if b {
 		v = 1
@@ -129,57 +125,13 @@ func (p *page) truth(b bool, labels string, more ...string) {
 	p.count(v, labels, more...)
 }
 
-func (p *page) begin(suffix, labels string, more []string) {
-	if !p.begun {
-		p.begun = true
-		p.line = append(p.line, "# HELP "+prefix+p.metric.name+" "+p.metric.help+"\n# TYPE "+prefix+p.metric.name+" "+p.metric.kind+"\n"...)
-	}
-	p.line = append(append(append(p.line, prefix...), p.metric.name...), suffix...)
-	if labels != "" || len(more) > 0 {
-		p.line = append(append(p.line, '{'), labels...)
-		p.line = append(appendPairs(p.line, labels != "", more), '}')
-	}
-	p.line = append(p.line, ' ')
-}
-
-func (p *page) end() {
-	p.line = append(p.line, '\n')
-	if len(p.line) >= flushAt {
-		p.flush()
-	}
-}
-
-// pairs writes names and values of labels in turn.
-func pairs(nameValue ...string) string { return string(appendPairs(nil, false, nameValue)) }
-
-func appendPairs(b []byte, comma bool, nameValue []string) []byte {
+// pair makes labels of names and values in turn. A reason may quote what another box sent: bytes that aren't UTF-8 would cost the
+// whole scrape.
+func pair(nameValue ...string) pairs {
+	var labels pairs
 	for n := 0; n+1 < len(nameValue); n += 2 {
-		if comma {
-			b = append(b, ',')
-		}
-		comma = true
-		b = append(append(b, nameValue[n]...), '=', '"')
-		b = append(appendEscaped(b, nameValue[n+1]), '"')
+		name, value := nameValue[n], strings.ToValidUTF8(nameValue[n+1], "?")
+		labels = append(labels, &dto.LabelPair{Name: &name, Value: &value})
 	}
-	return b
-}
-
-// appendEscaped writes the value of a label. A reason may quote what another box sent: bytes that aren't UTF-8 would cost
-// the whole scrape.
-func appendEscaped(b []byte, value string) []byte {
-	for _, r := range value {
-		switch r {
-		case '\\':
-			b = append(b, `\\`...)
-		case '"':
-			b = append(b, `\"`...)
-		case '\n':
-			b = append(b, `\n`...)
-		case '\uFFFD':
-			b = append(b, '?')
-		default:
-			b = append(b, string(r)...)
-		}
-	}
-	return b
+	return labels
 }

@@ -49,6 +49,8 @@ func modules() map[string][]string {
 		"github.com/google/nftables":          {"pkg/ha"},
 		"github.com/mdlayher/packet":          {"pkg/ha", "test/lab", "tests"},
 		"github.com/prometheus/client_golang": {"pkg/metrics", "cmd/xdirector"},
+		"github.com/prometheus/client_model":  {"pkg/metrics"},
+		"github.com/prometheus/common":        {"tests"},
 		"gopkg.in/yaml.v3":                    {"pkg/config"},
 		"github.com/spf13/cobra":              {"cmd/xdirector"},
 		"github.com/coreos/go-systemd/v22":    {"cmd/xdirector"},
