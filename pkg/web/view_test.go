@@ -176,6 +176,7 @@ func TestHeadSaysWhatIsWrongWithTheBox(t *testing.T) {
 // crowdOfWarnings is a picture with 51 warnings.
 func crowdOfWarnings() *status.Status {
 	s := crowd(50, 0)
+	s.Notifications = nil
 	for i := range s.Services {
 		for k := range s.Services[i].RealServers {
 			s.Services[i].RealServers[k].Up = false

@@ -96,7 +96,7 @@ adverts_go_on() { # COMMAND: while it runs, the instance leaves MASTER never
 
 systemctl start xdirector
 fact started
-wait_for 20 is_master
+wait_for 60 is_master
 fact status names the state
 journalctl --no-pager -o json -u xdirector | grep '"XDIRECTOR_TO":"MASTER"' | grep '"XDIRECTOR_REASON":"' | grep '"XDIRECTOR_INSTANCE":"VI_1"' >/dev/null
 fact the journal has the fields of a state change
@@ -126,8 +126,8 @@ until grep -q '^oom_kill [1-9]' "$group/memory.events"; do
 	echo max >"$group/memory.max"                 # at once, for the next agent starts already
 done
 for pid in "$main" "$election"; do echo -900 >"/proc/$pid/oom_score_adj"; done
-wait_for 10 logged 'the agent has ended.*ran out of memory'
-wait_for 20 agent_answers
+wait_for 60 logged 'the agent has ended.*ran out of memory'
+wait_for 60 agent_answers
 end_load
 [[ $(part agent) != "$agent" && $(part election) == "$election" && $(main_pid) == "$main" ]]
 adverts_go_on "$now"
@@ -139,12 +139,12 @@ cp /usr/bin/xdirector /usr/bin/xdirector.new
 mv /usr/bin/xdirector.new /usr/bin/xdirector
 begin_load
 systemctl kill --kill-whom=main --signal=SIGUSR2 xdirector
-wait_for 30 logged 'upgraded'
-wait_for 20 agent_answers
+wait_for 60 logged 'upgraded'
+wait_for 60 agent_answers
 end_load
 [[ $(main_pid) == "$main" && $(part election) != "$election" && $(systemctl show -P NRestarts xdirector) == 0 ]]
 adverts_go_on "$now"
-wait_for 10 is_master
+wait_for 60 is_master
 fact an upgrade under load loses no request, in the same process
 
 before=$(main_pid)
@@ -152,16 +152,16 @@ kill -STOP "$before"
 request
 fact a stopped supervisor leaves forwarding alive
 restarted() { local now; now=$(main_pid); [[ $now != 0 && $now != "$before" ]]; }
-wait_for 30 restarted
+wait_for 60 restarted
 fact the watchdog restarts it
-wait_for 20 is_master
+wait_for 60 is_master
 request
 fact and it forwards again
 
 before=$(main_pid)
 kill -KILL "$before"
 wait_for 10 restarted
-wait_for 20 is_master
+wait_for 60 is_master
 request
 [[ $(ip -o addr show dev eth0 to 10.77.0.100 | wc -l) == 1 ]]
 [[ $(pgrep -fc '^xdirector (agent|election)') == 2 ]]
@@ -172,11 +172,11 @@ cp /etc/xdirector/config.yaml /run/web/good.yaml
 echo 'lob: {}' >>/etc/xdirector/config.yaml
 kill -KILL "$(main_pid)"
 nothing_left() { [[ -z $(ip -o addr show dev eth0 to 10.77.0.100) && -z $(ip -d -o link show dev eth0 | grep -w prog/xdp) ]]; }
-wait_for 30 nothing_left
+wait_for 60 nothing_left
 [[ $(systemctl show -P Result xdirector-cleanup) == success ]]
 fact what a director that can\'t start has left is removed
 cp /run/web/good.yaml /etc/xdirector/config.yaml
-wait_for 30 is_master
+wait_for 60 is_master
 request
 fact and it is started again when the file is good
 
@@ -201,13 +201,13 @@ has_priority() { in_status "\"priority\":$1,.*\"configured_priority\":100,"; }
 wait_for 10 has_priority 100
 touch /run/web/bad
 wait_for 10 has_priority 40
-wait_for 10 logged 'by checker:checker CapEff: 0000000000000000 NoNewPrivs: 1'
+wait_for 60 logged 'by checker:checker CapEff: 0000000000000000 NoNewPrivs: 1'
 fact a script runs as its user without any right, and its failure lowers the priority
 rm /run/web/bad
 wait_for 10 has_priority 100
 touch /run/web/hang
 wait_for 10 has_priority 40
-wait_for 10 logged 'did not end within 1s and was killed'
+wait_for 60 logged 'did not end within 1s and was killed'
 rm /run/web/hang
 wait_for 10 has_priority 100
 [[ -z $(pgrep -u checker sleep) ]]
