@@ -39,7 +39,7 @@ demo: deps-demo ## See a failover: two directors, three real servers, a client, 
 ##@ Test
 .PHONY: test test-static test-unit test-e2e test-vm test-long fuzz bench bench-vm bench-vrrp
 test: deps-test ## Test everything, in less than 15 minutes (root)
-	@tools/step 'all tests' $(MAKE) --no-print-directory test-static test-election test-together test-e2e test-vm-e2e test-planes
+	@tools/step 'all tests' $(MAKE) --no-print-directory test-static test-unit test-e2e test-vm test-planes
 
 test-static: deps-generate ## Format, vet, staticcheck, generated files
 	$(STEP) 'gofmt' tools/format
@@ -54,7 +54,7 @@ test-e2e: build ## The whole system on the XDP plane, in namespaces (root)
 
 test-vm: test-vm-kernel test-vm-e2e ## The whole system on the IPVS plane and on kernel 6.1, in a virtual machine (root)
 
-.PHONY: test-election test-packages test-vm-e2e test-vm-kernel test-together test-planes
+.PHONY: test-election test-packages test-vm-e2e test-vm-kernel test-planes
 test-election:
 	$(STEP) 'the election on this kernel' env LAB=1 go test -count=1 -timeout 5m ./pkg/ha
 
@@ -70,10 +70,6 @@ test-vm-kernel: build
 	$(STEP) 'IPVS on kernel 6.1' env LAB=1 CGO_ENABLED=0 go test -count=1 -exec $(VM) -timeout 5m ./pkg/ipvs
 	$(STEP) 'packets and adverts in XDP on kernel 6.1' env LAB=1 CGO_ENABLED=0 \
 		go test -count=1 -exec $(VM) -timeout 5m -run 'TestKernel|EachPacket|FramesReach|ForwardingGoesOn|ASilentMaster' ./pkg/xdp
-
-# A virtual machine has one processor, and little of what these test is about time.
-test-together: build
-	@tools/together test-packages test-vm-kernel
 
 test-planes:
 	$(STEP) 'which scenario has passed on which plane' tools/planes 'xdp-native xdp-generic ipvs none' bin/test/e2e.txt bin/test/e2e-vm.txt
