@@ -17,7 +17,7 @@ const (
 	vip      = "10.77.0.100"
 	vip6     = "fd77::100"
 	interval = 100 * time.Millisecond // between VRRPv3 adverts
-	patience = 15 * time.Second       // for a fact that has no promised time
+	patience = time.Minute            // for a fact that has no promised time: an emulated machine needs 15 s to load a program
 )
 
 var (
