@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -50,14 +49,7 @@ func explainPackets(mux *http.ServeMux, d Explainer) {
 			return
 		}
 		list, err := d.Explain(r.Context(), q)
-		switch {
-		case errors.Is(err, ErrUnknown):
-			answer(w, http.StatusNotFound, failure{err.Error()})
-		case err != nil:
-			answer(w, http.StatusUnprocessableEntity, failure{err.Error()})
-		default:
-			answer(w, http.StatusOK, list)
-		}
+		reply(w, list, err)
 	})
 }
 

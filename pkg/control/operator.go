@@ -42,15 +42,15 @@ type failover struct {
 	For      string `json:"for,omitempty"` // a Go duration; empty: until it is taken back
 }
 
-// reply answers a command of an operator with its order.
-func reply(w http.ResponseWriter, order any, err error) {
+// reply answers a command or a question with its result.
+func reply(w http.ResponseWriter, result any, err error) {
 	switch {
 	case errors.Is(err, ErrUnknown):
 		answer(w, http.StatusNotFound, failure{err.Error()})
 	case err != nil:
 		answer(w, http.StatusUnprocessableEntity, failure{err.Error()})
 	default:
-		answer(w, http.StatusOK, order)
+		answer(w, http.StatusOK, result)
 	}
 }
 
