@@ -20,7 +20,8 @@ FUZZTIME ?= 30s
 PACKAGES_GENERATE := clang-19 llvm-19
 PACKAGES_DEMO := nginx-light
 PACKAGES_TEST := $(PACKAGES_GENERATE) $(PACKAGES_DEMO) keepalived frr ipvsadm iproute2 procps curl systemd \
-	qemu-system-x86 kmod cpio busybox-static xz-utils prometheus chromium-headless-shell
+	qemu-system-x86 kmod cpio busybox-static xz-utils prometheus chromium-headless-shell \
+	man-db mandoc bash-completion zsh fish
 PACKAGES_LONG := $(PACKAGES_TEST) gcc libc6-dev
 
 ##@ Use

@@ -16,6 +16,7 @@ type value struct {
 	node  *yaml.Node // never an alias
 	path  string
 	place place
+	shape *shape // to be filled in instead of reading; nil: read
 }
 
 // decoder walks the nodes of a file along the known keys and collects what is wrong with them. The walk reads each
@@ -28,7 +29,6 @@ type decoder struct {
 	bad      map[string]bool  // paths with a problem
 	families map[string]int   // 4 or 6 for every address, supported or not, by its path
 	budget   int              // values that may still be read: aliases of aliases grow without limit
-	offered  map[string]bool  // collects the path of every known key, for a test; nil: not wanted
 }
 
 func newDecoder(file string, size int) *decoder {
@@ -113,8 +113,9 @@ func into[T any](target *T, read func(value) (T, bool)) func(value) {
 
 // object reads a mapping whose known keys are the given fields.
 func (d *decoder) object(v value, fields ...field) {
-	if d.offered != nil {
-		d.offer(v.path, fields)
+	if v.shape != nil {
+		v.shape.mapping(fields)
+		return
 	}
 	if isNull(v.node) {
 		d.wrong(v, "empty; allowed: a mapping with the keys %s", keyList(fields))
@@ -165,6 +166,10 @@ func (d *decoder) object(v value, fields ...field) {
 
 // list reads a sequence; each is called for every element in order.
 func (d *decoder) list(v value, of string, each func(value)) {
+	if v.shape != nil {
+		v.shape.list(each)
+		return
+	}
 	if isNull(v.node) {
 		d.wrong(v, "empty; allowed: a list of %s", of)
 		return
@@ -264,13 +269,3 @@ func kindAndTag(kind, tag, usual string) string {
 }
 
 var plainValue = regexp.MustCompile(`^[A-Za-z0-9_.:+-]{1,64}$`)
-
-var index = regexp.MustCompile(`\[\d+\]`)
-
-func (d *decoder) offer(path string, fields []field) {
-	for _, f := range fields {
-		if f.read != nil {
-			d.offered[index.ReplaceAllString(join(path, f.key), "[]")] = true
-		}
-	}
-}

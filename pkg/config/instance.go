@@ -86,6 +86,8 @@ func (d *decoder) instance(v value) Instance {
 	}
 	switch {
 	case interval.node == nil:
+	case interval.shape != nil:
+		interval.shape.duration(intervalV2.allowed + ", " + intervalV3.allowed)
 	case i.Version == 3 || six:
 		i.AdvertInterval, _ = d.duration(intervalV3)(interval)
 	default:
@@ -110,6 +112,11 @@ func (d *decoder) family(list string, n int) int {
 // password reads a VRRPv2 password. It is the one value that no message shows: messages end in logs.
 func (d *decoder) password(v value) (string, bool) {
 	const allowed = "1 to 8 bytes in quotes"
+	if v.shape != nil {
+		v.shape.text(allowed)
+		v.shape.most = 8
+		return "", false
+	}
 	switch s := v.node.Value; {
 	case isNull(v.node) || s == "" && v.node.ShortTag() == "!!str":
 		d.wrong(v, "empty; allowed: %s", allowed)
@@ -146,14 +153,15 @@ func (d *decoder) virtualAddress(v value) VirtualAddress {
 
 // entry reads a mapping of which only one key is required, or that key's value alone.
 func (d *decoder) entry(v value, key string, read func(value), missing string, others ...field) {
-	if v.node.Kind != yaml.MappingNode {
-		if d.offered != nil {
-			d.offer(v.path, others)
-		}
+	whole := func(v value) { d.object(v, append([]field{required(key, read, missing)}, others...)...) }
+	switch {
+	case v.shape != nil:
+		v.shape.oneOf(read, whole)
+	case v.node.Kind != yaml.MappingNode:
 		read(v)
-		return
+	default:
+		whole(v)
 	}
-	d.object(v, append([]field{required(key, read, missing)}, others...)...)
 }
 
 var labelText = regexp.MustCompile(`^[!-~]{1,15}$`)
@@ -162,6 +170,7 @@ var labelText = regexp.MustCompile(`^[!-~]{1,15}$`)
 func (d *decoder) label(v value) (string, bool) {
 	const allowed = "1 to 15 visible ASCII characters, like eth0:1"
 	s, ok := d.text(v, allowed)
+	v.matches(labelText)
 	if ok && !labelText.MatchString(s) {
 		d.wrong(v, "%s can't be a label; allowed: %s", quote(s), allowed)
 		return "", false
@@ -209,13 +218,17 @@ func (d *decoder) route(v value) Route {
 
 // virtualMAC reads true, false or a mapping with a name, and returns the name of the macvlan.
 func (d *decoder) virtualMAC(v value, id uint8, six bool) string {
-	if v.node.Kind == yaml.MappingNode {
-		name := ""
+	name := ""
+	named := func(v value) {
 		d.object(v, required("name", into(&name, d.networkInterface), "the name of the macvlan to make, like vrrp4-51"))
-		return name
 	}
-	if d.offered != nil {
-		d.offer(v.path, []field{{key: "name"}})
+	if v.shape != nil {
+		v.shape.oneOf(func(v value) { d.boolean(v) }, named)
+		return ""
+	}
+	if v.node.Kind == yaml.MappingNode {
+		named(v)
+		return name
 	}
 	if v.node.Kind != yaml.ScalarNode || v.node.ShortTag() != "!!bool" {
 		d.wrong(v, "%s is neither true nor false nor a mapping; allowed: true, false, or a mapping with the key name", describe(v.node))

@@ -14,6 +14,10 @@ import (
 
 // text reads a string; allowed says in messages what may stand there.
 func (d *decoder) text(v value, allowed string) (string, bool) {
+	if v.shape != nil {
+		v.shape.text(allowed)
+		return "", false
+	}
 	switch {
 	case isNull(v.node):
 		d.wrong(v, "empty; allowed: %s", allowed)
@@ -70,6 +74,10 @@ var (
 )
 
 func (d *decoder) integer(v value, low, high int64) (int64, bool) {
+	if v.shape != nil {
+		v.shape.integer(low, high)
+		return 0, false
+	}
 	if isNull(v.node) {
 		d.wrong(v, "empty; allowed: %d to %d", low, high)
 		return 0, false
@@ -95,6 +103,10 @@ func (d *decoder) integer(v value, low, high int64) (int64, bool) {
 
 // boolean reads true or false.
 func (d *decoder) boolean(v value) (bool, bool) {
+	if v.shape != nil {
+		v.shape.kind = kindBoolean
+		return false, false
+	}
 	if isNull(v.node) {
 		d.wrong(v, "empty; allowed: true, false")
 		return false, false
@@ -141,6 +153,10 @@ func (s span) holds(t time.Duration) bool {
 }
 
 func (d *decoder) anyDuration(v value, allowed string) (time.Duration, bool) {
+	if v.shape != nil {
+		v.shape.duration(allowed)
+		return 0, false
+	}
 	if v.node.Kind != yaml.ScalarNode || isNull(v.node) {
 		return 0, d.failed(d.word(v, "a duration, "+allowed))
 	}
@@ -164,6 +180,9 @@ func (d *decoder) choice(allowed []string, later ...string) func(value) (string,
 	list := strings.Join(allowed, ", ")
 	return func(v value) (string, bool) {
 		s, ok := d.word(v, list)
+		if v.shape != nil {
+			v.shape.words = allowed
+		}
 		switch {
 		case !ok:
 			return "", false
@@ -184,6 +203,7 @@ var sane = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$`)
 func (d *decoder) name(v value) (string, bool) {
 	const allowed = "1 to 63 letters, digits, dots, underscores and hyphens, with a letter, a digit or an underscore first"
 	s, ok := d.text(v, allowed)
+	v.matches(sane)
 	if ok && !sane.MatchString(s) {
 		d.wrong(v, "%s can't be a name; allowed: %s", quote(s), allowed)
 		return "", false
@@ -197,6 +217,7 @@ var interfaceName = regexp.MustCompile(`^[^/:\s\x00-\x20\x7f]{1,15}$`)
 func (d *decoder) networkInterface(v value) (string, bool) {
 	const allowed = "the name of a network interface, at most 15 bytes without slash, colon and white space"
 	s, ok := d.text(v, allowed)
+	v.matches(interfaceName)
 	if ok && (len(s) > 15 || s == "." || s == ".." || !interfaceName.MatchString(s)) {
 		d.wrong(v, "%s can't be a network interface; allowed: %s", quote(s), allowed)
 		return "", false
@@ -311,11 +332,14 @@ func (d *decoder) usable(v value, a netip.Addr, allowed string) bool {
 	return false
 }
 
+var absolute = regexp.MustCompile(`^/`)
+
 // path makes a reader of an absolute path of at most limit bytes.
 func (d *decoder) path(limit int) func(value) (string, bool) {
 	allowed := "an absolute path of at most " + strconv.Itoa(limit) + " bytes"
 	return func(v value) (string, bool) {
 		s, ok := d.text(v, allowed)
+		v.matches(absolute)
 		switch {
 		case !ok:
 			return "", false

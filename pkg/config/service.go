@@ -62,6 +62,9 @@ func (d *decoder) service(v value) Service {
 		s.SorryServer.Port = s.Port
 	}
 	d.missingAddress(v)
+	if v.shape != nil {
+		v.shape.needs = [][]string{{"address", "port"}, {"firewall_mark"}}
+	}
 	if a := s.Key().Address; a.IsValid() && int(s.PersistenceBits) == a.BitLen() {
 		s.PersistenceBits = 0
 	}
@@ -131,6 +134,13 @@ var portRange = regexp.MustCompile(`^([1-9][0-9]{0,4})-([1-9][0-9]{0,4})$`)
 
 // ports reads one port, 0 for all of them, or a range.
 func (d *decoder) ports(v value) (first, last uint16) {
+	if v.shape != nil {
+		v.shape.oneOf(
+			func(v value) { v.shape.integer(0, 65535) },
+			func(v value) { v.shape.text("a range like 8000-8099"); v.matches(portRange) },
+		)
+		return 0, 0
+	}
 	m := portRange.FindStringSubmatch(v.node.Value)
 	if v.node.Kind != yaml.ScalarNode || m == nil {
 		if v.node.ShortTag() == "!!str" && !digits.MatchString(v.node.Value) {
@@ -235,6 +245,7 @@ var urlPath = regexp.MustCompile(`^/[!"$-~]{0,999}$`)
 func (d *decoder) urlPath(v value) (string, bool) {
 	const allowed = "a path that begins with /, like /health?full=1, of at most 1000 visible ASCII characters without #"
 	s, ok := d.text(v, allowed)
+	v.matches(urlPath)
 	if ok && !urlPath.MatchString(s) {
 		d.wrong(v, "%s is not a path; allowed: %s", quote(s), allowed)
 		return "", false
@@ -246,6 +257,7 @@ func (d *decoder) urlPath(v value) (string, bool) {
 func (d *decoder) host(v value) (string, bool) {
 	const allowed = "a host name or an IPv4 address, without a port"
 	s, ok := d.text(v, allowed)
+	v.matches(hostName)
 	if ok && !hostName.MatchString(s) {
 		d.wrong(v, "%s is not a host; allowed: %s", quote(s), allowed)
 		return "", false
@@ -268,6 +280,11 @@ const statusAllowed = "codes of 100 to 599 and ranges of them, like 200, 200-299
 
 // status reads one code or range, or a list of them.
 func (d *decoder) status(v value) ([]health.StatusRange, bool) {
+	one := func(v value) { d.statusRange(v) }
+	if v.shape != nil {
+		v.shape.oneOf(one, func(v value) { v.shape.list(one) })
+		return nil, false
+	}
 	if v.node.Kind != yaml.SequenceNode {
 		r, ok := d.statusRange(v)
 		return []health.StatusRange{r}, ok
@@ -288,6 +305,13 @@ func (d *decoder) status(v value) ([]health.StatusRange, bool) {
 var codes = regexp.MustCompile(`^([1-5][0-9][0-9])(?:-([1-5][0-9][0-9]))?$`)
 
 func (d *decoder) statusRange(v value) (health.StatusRange, bool) {
+	if v.shape != nil {
+		v.shape.oneOf(
+			func(v value) { v.shape.integer(100, 599) },
+			func(v value) { v.shape.text("a range like 200-299"); v.matches(codes) },
+		)
+		return health.StatusRange{}, false
+	}
 	if v.node.Kind == yaml.ScalarNode && !isNull(v.node) {
 		if m := codes.FindStringSubmatch(v.node.Value); m != nil {
 			from, _ := strconv.Atoi(m[1])

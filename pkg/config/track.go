@@ -98,6 +98,13 @@ func (d *decoder) script(v value) Script {
 // command reads an absolute path, or a list of one and its arguments. There is no shell.
 func (d *decoder) command(v value) ([]string, bool) {
 	const allowed = "an absolute path, or a list of one and its arguments, like [/usr/local/bin/check, --fast]"
+	if v.shape != nil {
+		v.shape.oneOf(
+			func(v value) { v.shape.text(allowed); v.matches(absolute) },
+			func(v value) { v.shape.list(func(v value) { d.argument(v) }) },
+		)
+		return nil, false
+	}
 	if v.node.Kind != yaml.SequenceNode {
 		s, ok := d.text(v, allowed)
 		switch {
@@ -131,6 +138,11 @@ func (d *decoder) command(v value) ([]string, bool) {
 // argument reads one word of a command line; it may be empty.
 func (d *decoder) argument(v value) (string, bool) {
 	const allowed = "a text of at most 4000 bytes"
+	if v.shape != nil {
+		v.shape.text(allowed)
+		v.shape.empty = true
+		return "", true
+	}
 	if v.node.Kind == yaml.ScalarNode && v.node.ShortTag() == "!!str" && v.node.Value == "" {
 		return "", true
 	}
@@ -147,6 +159,7 @@ var userName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9._-]{0,31}$`)
 func (d *decoder) user(v value) (string, bool) {
 	const allowed = "the name of a user of this box, like nobody"
 	s, ok := d.text(v, allowed)
+	v.matches(userName)
 	if ok && !userName.MatchString(s) {
 		d.wrong(v, "%s can't be a user; allowed: %s", quote(s), allowed)
 		return "", false

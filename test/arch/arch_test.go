@@ -60,6 +60,7 @@ func modules() map[string][]string {
 		"golang.org/x/sys":                    {"pkg/ha", "pkg/health", "pkg/neigh", "pkg/ipvs", "pkg/xdp", "pkg/supervisor", "pkg/track", "pkg/command", "pkg/owner", "test/lab", "test/demo", "test/bench", "tests"},
 		"github.com/wneessen/go-mail":         {"pkg/notify"},
 		"github.com/google/go-cmp":            {"tests"},
+		"github.com/google/jsonschema-go":     {"tests"},
 		"pgregory.net/rapid":                  {"tests"},
 	}
 }
