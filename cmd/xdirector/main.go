@@ -73,11 +73,12 @@ func newRoot() *cobra.Command {
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return usageError{errors.New("a command is missing")} },
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().String("config", defaultConfig, "configuration `FILE`")
 	root.PersistentFlags().Bool("json", false, "print JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newAgent(), newCleanup(), newCheck(), newStatus(), newTop(), newEvents(), newReload(), newPlan(), newFailover(), newMaintenance(), newDrain(), newUndrain(), newWeight(), newExplain(), newCapture(), newTestNotify(), newVersion())
+	root.AddCommand(newRun(), newAgent(), newCleanup(), newCheck(), newStatus(), newTop(), newEvents(), newReload(), newPlan(), newFailover(), newMaintenance(), newDrain(), newUndrain(), newWeight(), newExplain(), newCapture(), newTestNotify(), newCompletion(), newVersion())
+	addCompletions(root)
 	return root
 }
 
