@@ -91,7 +91,7 @@ func TestExitCodesAndMessages(t *testing.T) {
 		{"reload on trial for a number", []string{"reload", "--confirm", "30"}, 2, "", `missing unit in duration "30"`},
 		{"reload on trial without a daemon", []string{"reload", "--confirm", "1s", "--config", good}, 1, "", "no xdirector answers on "},
 		{"completion of nothing", []string{"completion"}, 2, "", "xdirector: completion needs the name of a shell: bash, zsh, fish; see xdirector completion --help"},
-		{"completion of a shell misspelt", []string{"completion", "fsh"}, 2, "", `xdirector: completion: unknown shell "fsh" (did you mean "fish"?)`},
+		{"completion of a shell misspelt", []string{"completion", "bassh"}, 2, "", `xdirector: completion: unknown shell "bassh" (did you mean "bash"?)`},
 		{"an argument too many", []string{"reload", "web"}, 2, "", `xdirector: reload takes no argument, got "web"; see xdirector reload --help`},
 		{"a good file", []string{"check", good}, 0, good + ": valid: 1 instance, 0 services", ""},
 		{"a good file by flag", []string{"check", "--config", good}, 0, "valid", ""},
