@@ -116,6 +116,7 @@ var scenarios = map[string][]string{
 	"TestReloadOnTrialIsTakenBackIfItCostsSomething":            {native},
 	"TestReloadEvery100MillisecondsCostsNoRequest":              {native},
 	"TestNATServiceIsOnIPVSBesideXDP":                           {native},
+	"TestOperatorsPagesSayWhatHappens":                          {native},
 }
 
 // inVM says that this is the virtual machine with IPVS.
