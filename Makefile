@@ -19,7 +19,7 @@ FUZZTIME ?= 30s
 # Debian packages. clang is pinned: another version makes other objects.
 PACKAGES_GENERATE := clang-19 llvm-19
 PACKAGES_DEMO := nginx-light
-PACKAGES_TEST := $(PACKAGES_GENERATE) $(PACKAGES_DEMO) keepalived frr ipvsadm iproute2 procps curl systemd \
+PACKAGES_TEST := $(PACKAGES_GENERATE) $(PACKAGES_DEMO) keepalived frr ipvsadm iproute2 procps curl systemd ethtool nftables iptables \
 	qemu-system-x86 kmod cpio busybox-static xz-utils prometheus chromium-headless-shell \
 	man-db mandoc bash-completion zsh fish
 PACKAGES_LONG := $(PACKAGES_TEST) gcc libc6-dev

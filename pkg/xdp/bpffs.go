@@ -39,7 +39,7 @@ func ensureBPFFS(path, proc string) error {
 	}
 	if reason := notHostsMountNamespace(proc); reason != "" {
 		return fmt.Errorf("mount bpffs: %s is not on a bpffs, and one mounted from here would vanish with this process: %s; "+
-			"run on the host: mkdir -p %s && mount -t bpf -o mode=0700 %s %s", path, reason, path, mountSource, path)
+			"run on the host: %s", path, reason, mountCommand(path))
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return fmt.Errorf("create pin path: %w", err)
@@ -54,6 +54,23 @@ func ensureBPFFS(path, proc string) error {
 		return fmt.Errorf("mount bpffs on %s: %w", path, err)
 	}
 	return nil
+}
+
+func mountCommand(path string) string {
+	return fmt.Sprintf("mkdir -p %s && mount -t bpf -o mode=0700 %s %s", path, mountSource, path)
+}
+
+// MountCommand returns the command that makes path a folder on a bpffs, if EnsureBPFFS would refuse to do that itself in
+// the mount namespace of the calling process; empty: nothing has to be done.
+func MountCommand(path string) (string, error) {
+	on, err := onBPFFS(path)
+	if err != nil {
+		return "", fmt.Errorf("find bpffs for %s: %w", path, err)
+	}
+	if on || notHostsMountNamespace("/proc") == "" {
+		return "", nil
+	}
+	return mountCommand(path), nil
 }
 
 // onBPFFS looks at the path, or at what exists of it.

@@ -29,9 +29,9 @@ func rows() [][]string {
 		{"test/arch", "test/bench", "test/benchvrrp", "test/demo", "test/e2e", "test/failover", "test/vm"},
 		{"test/lab"},
 		{"cmd/xdirector"},
-		{"pkg/director", "pkg/keepalived", "pkg/supervisor"},
+		{"pkg/director", "pkg/keepalived", "pkg/supervisor", "pkg/doctor"},
 		{"pkg/config", "pkg/ha", "pkg/xdp", "pkg/ipvs", "pkg/neigh", "pkg/flowsync", "pkg/control", "pkg/web", "pkg/metrics", "pkg/track", "pkg/notify"},
-		{"pkg/lb", "pkg/vrrp", "pkg/health", "pkg/status", "pkg/statefile", "pkg/logging", "pkg/packet", "pkg/command"},
+		{"pkg/lb", "pkg/vrrp", "pkg/health", "pkg/status", "pkg/statefile", "pkg/logging", "pkg/packet", "pkg/command", "pkg/realserver"},
 		{"pkg/owner"},
 	}
 }
@@ -57,7 +57,7 @@ func modules() map[string][]string {
 		"golang.org/x/term":                   {"cmd/xdirector", "test/demo"},
 		"golang.org/x/net":                    {"pkg/ha", "pkg/health", "pkg/control", "pkg/metrics", "test/lab", "tests"},
 		"golang.org/x/sync":                   {"pkg/director", "test/demo", "test/bench", "test/lab", "tests"},
-		"golang.org/x/sys":                    {"pkg/ha", "pkg/health", "pkg/neigh", "pkg/ipvs", "pkg/xdp", "pkg/supervisor", "pkg/track", "pkg/command", "pkg/owner", "test/lab", "test/demo", "test/bench", "tests"},
+		"golang.org/x/sys":                    {"pkg/ha", "pkg/health", "pkg/neigh", "pkg/ipvs", "pkg/xdp", "pkg/supervisor", "pkg/track", "pkg/command", "pkg/owner", "pkg/doctor", "test/lab", "test/demo", "test/bench", "tests"},
 		"github.com/wneessen/go-mail":         {"pkg/notify"},
 		"github.com/google/go-cmp":            {"tests"},
 		"github.com/google/jsonschema-go":     {"tests"},
