@@ -160,7 +160,8 @@ func sameText(want []string, out string) error {
 			}
 			continue
 		}
-		if at >= len(got) || plain(got[at]) != plain(line) {
+		begin, cut := strings.CutSuffix(line, " ...")
+		if at >= len(got) || plain(got[at]) != plain(line) && !(cut && strings.HasPrefix(plain(got[at]), plain(begin))) {
 			return fmt.Errorf("the page prints %q as line %d, and that is not what came out", line, i+1)
 		}
 		at++
