@@ -77,7 +77,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().String("config", defaultConfig, "configuration `FILE`")
 	root.PersistentFlags().Bool("json", false, "print JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newAgent(), newCleanup(), newCheck(), newStatus(), newTop(), newEvents(), newReload(), newPlan(), newFailover(), newMaintenance(), newDrain(), newUndrain(), newWeight(), newExplain(), newCapture(), newTestNotify(), newDoctor(), newRealServer(), newCompletion(), newVersion())
+	root.AddCommand(newRun(), newAgent(), newCleanup(), newCheck(), newStatus(), newTop(), newEvents(), newReload(), newPlan(), newFailover(), newMaintenance(), newDrain(), newUndrain(), newWeight(), newExplain(), newCapture(), newConvert(), newTestNotify(), newDoctor(), newRealServer(), newCompletion(), newVersion())
 	addCompletions(root)
 	return root
 }
