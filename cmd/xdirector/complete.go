@@ -30,7 +30,7 @@ func addCompletions(root *cobra.Command) {
 		"kinds": kindList, "instance": fromStatus(instances), "service": fromStatus(services),
 		"sort": func(*cobra.Command, []string, string) []string { return orderNames() },
 	}
-	for _, f := range []string{"deadline", "for", "interval", "duration", "confirm", "history", "count", "rate", "filter", "interface"} {
+	for _, f := range []string{"deadline", "for", "interval", "duration", "confirm", "history", "count", "rate", "filter", "interface", "config-id"} {
 		flags[f] = nothing
 	}
 	for _, c := range root.Commands() {
