@@ -126,7 +126,7 @@ var globalRules = map[string]rule{
 	"reload_time_file": lack("write a timer of systemd that runs xdirector reload"), "reload_repeat": lack("write a timer of systemd that runs xdirector reload"),
 	"reload_file": drop(noReload), "data_use_instance": drop("xdirector status --json tells everything"),
 	"smtp_alert_checker": drop("what it is the default of is converted with it"),
-	"smtp_alert": drop("what it is the default of is converted with it"), "smtp_alert_vrrp": drop("what it is the default of is converted with it"),
+	"smtp_alert":         drop("what it is the default of is converted with it"), "smtp_alert_vrrp": drop("what it is the default of is converted with it"),
 }
 
 var instanceRules = map[string]rule{
