@@ -8,6 +8,7 @@ for dir in /etc /usr "$2"; do
 	mount -t overlay -o "lowerdir=$dir,upperdir=$own,workdir=$own.work" overlay "$dir"
 done
 mount -t tmpfs run /run
+mkdir -p /run/systemd/system
 rm -rf /etc/xdirector /usr/bin/xdirector
 cp "$1/systemctl" /usr/bin/systemctl
 cat >/usr/bin/journalctl <<'END'

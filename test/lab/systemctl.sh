@@ -7,14 +7,16 @@ for word; do
 	case $word in
 		--now) now=1 ;;
 		--signal=*) signal=${word#*=} ;;
-		--kill-whom=main) ;;
+		--kill-whom=main | --quiet) ;;
 		-*) die "$word is more than this machine knows" ;;
 		*) if [[ $verb ]]; then units+=("${word%.service}"); else verb=$word; fi ;;
 	esac
 done
 line() { sed -n "s/^$1=//p" "$file"; }
 running() { [[ -e $run.pid ]] && kill -0 "$(<"$run.pid")" 2>/dev/null; }
+once() { [[ $(line Type) == oneshot ]] && while read -r command; do ${command#-}; done < <(line "$1"); }
 start() {
+	once ExecStart && return
 	running && return
 	mkdir -p "/run/$(line RuntimeDirectory)"
 	# shellcheck disable=SC2046 # words
@@ -22,6 +24,7 @@ start() {
 	until running; do read -rt 0.02 <> <(:) || true; done
 }
 stop() {
+	once ExecStop && return
 	running || return 0
 	kill "$(<"$run.pid")"
 	while running; do read -rt 0.05 <> <(:) || true; done
@@ -36,6 +39,7 @@ for unit in "${units[@]}"; do
 		start) start ;;
 		stop) stop ;;
 		restart) stop; start ;;
+		reload-or-restart) once ExecStart || die "$verb is not for this unit" ;;
 		reload) MAINPID=$(<"$run.pid"); eval "$(line ExecReload)" ;;
 		kill) kill -s "${signal:-TERM}" "$(<"$run.pid")" ;;
 		is-active) if running; then echo active; else echo inactive; exit 3; fi ;;
