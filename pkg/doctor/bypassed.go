@@ -68,7 +68,7 @@ func (r rule) exact() bool {
 }
 
 func (b *box) bypassedIn(rules ruleset, base, c chain, s config.Service) {
-	f := flow{protocol: uint8(s.Protocol), to: s.Address, toPort: s.Port, state: "new", ipv6: s.Address.Is6()}
+	f := flow{protocol: uint8(s.Protocol), in: b.entrance(), to: s.Address, toPort: s.Port, state: "new", ipv6: s.Address.Is6()}
 	everybody := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	if f.ipv6 {
 		everybody = netip.PrefixFrom(netip.IPv6Unspecified(), 0)

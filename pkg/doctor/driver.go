@@ -61,6 +61,19 @@ func (b *box) bottom(l link) link {
 	return l
 }
 
+// cards are the interfaces whose drivers receive an interface's frames: of a bond its members.
+func (b *box) cards(l link) []link {
+	l = b.bottom(l)
+	if l.Info.Kind != "bond" {
+		return []link{l}
+	}
+	all, err := b.links()
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(member link) bool { return member.Master != l.Name })
+}
+
 // native says whether a driver has native XDP, and who says so.
 func (b *box) native(l link, driver string) (native bool, by string) {
 	if features, err := xdpFeatures(l.Index); err == nil {
@@ -109,23 +122,30 @@ func offloads(b *box) error {
 		}
 	}
 	for _, l := range used {
-		bottom := b.bottom(l)
-		flags := ask(bottom.Name, unix.ETHTOOL_GFLAGS)
-		if flags&flagLRO != 0 {
-			b.found("LRO is on on "+bottom.Name, "packets are merged in a way that can't be undone: those that are forwarded are lost, and drivers refuse native XDP",
-				"ethtool -K "+quote(bottom.Name)+" lro off")
-		}
-		if tagged[bottom.Name] && len(b.onXDP()) > 0 && b.Live == nil && flags&flagReceiveVLAN != 0 {
-			b.found("the driver of "+bottom.Name+" takes VLAN tags off", "XDP can't tell the frames of its VLANs apart; a director switches that off when it starts, and a few cards lose the link for a moment then",
-				"ethtool -K "+quote(bottom.Name)+" rxvlan off")
-		}
-		segments := ask(bottom.Name, unix.ETHTOOL_GTSO) != 0 && ask(bottom.Name, unix.ETHTOOL_GTXCSUM) != 0
-		if b.plane() == config.ModeXDPGeneric && !segments && ask(bottom.Name, unix.ETHTOOL_GGRO) != 0 {
-			b.found("GRO is on on "+bottom.Name+", whose driver doesn't cut merged packets up",
-				"generic XDP would send what nobody can receive; a director switches it off when it starts", "ethtool -K "+quote(bottom.Name)+" gro off")
+		for _, card := range b.cards(l) {
+			b.offloadsOf(card, tagged[b.bottom(l).Name])
 		}
 	}
 	return nil
+}
+
+// offloadsOf looks at one card; tagged: it carries VLANs that are in use.
+func (b *box) offloadsOf(card link, tagged bool) {
+	name := quote(card.Name)
+	flags := ask(card.Name, unix.ETHTOOL_GFLAGS)
+	if flags&flagLRO != 0 {
+		b.found("LRO is on on "+card.Name, "packets are merged in a way that can't be undone: those that are forwarded are lost, and drivers refuse native XDP",
+			"ethtool -K "+name+" lro off")
+	}
+	if tagged && len(b.onXDP()) > 0 && b.Live == nil && flags&flagReceiveVLAN != 0 {
+		b.found("the driver of "+card.Name+" takes VLAN tags off", "XDP can't tell the frames of its VLANs apart; a director switches that off when it starts, and a few cards lose the link for a moment then",
+			"ethtool -K "+name+" rxvlan off")
+	}
+	segments := ask(card.Name, unix.ETHTOOL_GTSO) != 0 && ask(card.Name, unix.ETHTOOL_GTXCSUM) != 0
+	if b.plane() == config.ModeXDPGeneric && !segments && ask(card.Name, unix.ETHTOOL_GGRO) != 0 {
+		b.found("GRO is on on "+card.Name+", whose driver doesn't cut merged packets up",
+			"generic XDP would send what nobody can receive; a director switches it off when it starts", "ethtool -K "+name+" gro off")
+	}
 }
 
 // enoughPlaces is a receive ring that holds a burst of 100 microseconds at 10 million packets a second.
@@ -138,28 +158,33 @@ func queues(b *box) error {
 		return err
 	}
 	for _, l := range used {
-		name := b.bottom(l).Name
-		rings := ringSizes{command: unix.ETHTOOL_GRINGPARAM}
-		if ioctl(name, unsafe.Pointer(&rings)) == nil && rings.rx < enoughPlaces && rings.rx < rings.maxRX {
-			more := min(rings.maxRX, 4*enoughPlaces)
-			b.found(fmt.Sprintf("the receive ring of %s has %d places of %d", name, rings.rx, rings.maxRX),
-				"a burst of small packets overflows it, and they are lost before anybody counts them", fmt.Sprintf("ethtool -G %s rx %d", quote(name), more))
-		}
-		c := channels{command: unix.ETHTOOL_GCHANNELS}
-		if ioctl(name, unsafe.Pointer(&c)) != nil {
-			continue // one queue, which nobody can change
-		}
-		cpus := uint32(runtime.NumCPU())
-		have, most, which := c.rx+c.combined, c.maxCombined, "combined"
-		if most == 0 {
-			most, which = c.maxRX, "rx"
-		}
-		// A veth has as many as it was made with: fewer to receive than to send are a mistake, equal ones a wish.
-		wished := c.rx == c.tx && driverOf(name) == "veth"
-		if want := min(cpus, most); have < want && !wished {
-			b.found(fmt.Sprintf("%s spreads packets over %d of %d possible receive queues (RSS), with %d processors", name, have, most, cpus),
-				"so few processors do all the work, and the box drops packets while the others are idle", fmt.Sprintf("ethtool -L %s %s %d", quote(name), which, want))
+		for _, card := range b.cards(l) {
+			b.queuesOf(card.Name)
 		}
 	}
 	return nil
+}
+
+func (b *box) queuesOf(name string) {
+	rings := ringSizes{command: unix.ETHTOOL_GRINGPARAM}
+	if ioctl(name, unsafe.Pointer(&rings)) == nil && rings.rx < enoughPlaces && rings.rx < rings.maxRX {
+		more := min(rings.maxRX, 4*enoughPlaces)
+		b.found(fmt.Sprintf("the receive ring of %s has %d places of %d", name, rings.rx, rings.maxRX),
+			"a burst of small packets overflows it, and they are lost before anybody counts them", fmt.Sprintf("ethtool -G %s rx %d", quote(name), more))
+	}
+	c := channels{command: unix.ETHTOOL_GCHANNELS}
+	if ioctl(name, unsafe.Pointer(&c)) != nil {
+		return // one queue, which nobody can change
+	}
+	cpus := uint32(runtime.NumCPU())
+	have, most, which := c.rx+c.combined, c.maxCombined, "combined"
+	if most == 0 {
+		most, which = c.maxRX, "rx"
+	}
+	// A veth has as many as it was made with: fewer to receive than to send are a mistake, equal ones a wish.
+	wished := c.rx == c.tx && driverOf(name) == "veth"
+	if want := min(cpus, most); have < want && !wished {
+		b.found(fmt.Sprintf("%s spreads packets over %d of %d possible receive queues (RSS), with %d processors", name, have, most, cpus),
+			"so few processors do all the work, and the box drops packets while the others are idle", fmt.Sprintf("ethtool -L %s %s %d", quote(name), which, want))
+	}
 }

@@ -160,7 +160,7 @@ func (b *box) checks(rules ruleset, links []link, s config.Service) {
 		ipv6 := server.Address.Is6()
 		out := flow{protocol: protocolTCP, to: server.Address, toPort: cmp.Or(check.Port, server.Port), state: "new", ipv6: ipv6}
 		in := flow{protocol: protocolTCP, from: server.Address, fromPort: out.toPort, state: "established", ipv6: ipv6}
-		out.out = wayTo(links, server.Address)
+		out.out = cmp.Or(wayTo(links, server.Address), b.entrance())
 		in.in, in.toPort = out.out, anyPort
 		words := fmt.Sprintf("tcp dport %d", out.toPort)
 		back := fmt.Sprintf("tcp sport %d ct state established", out.toPort)
@@ -193,6 +193,14 @@ func (b *box) checks(rules ruleset, links []link, s config.Service) {
 	}
 }
 
+// entrance is the interface by which clients come, or the first of several; empty: not known.
+func (b *box) entrance() string {
+	if b.Config == nil || len(b.Config.Dataplane.Interfaces) == 0 {
+		return ""
+	}
+	return b.Config.Dataplane.Interfaces[0]
+}
+
 // anyPort is one of those that this box takes for its own connections.
 const anyPort = 50000
 
@@ -212,7 +220,7 @@ func (b *box) clients(rules ruleset, s config.Service) {
 	if !s.Address.IsValid() || s.Bits != 0 || s.Forwarding != lb.Direct && s.Forwarding != lb.Tunnel {
 		return // of NAT conntrack sees both directions
 	}
-	first := flow{protocol: uint8(s.Protocol), to: s.Address, toPort: s.Port, state: "new", ipv6: s.Address.Is6()}
+	first := flow{protocol: uint8(s.Protocol), in: b.entrance(), to: s.Address, toPort: s.Port, state: "new", ipv6: s.Address.Is6()}
 	later := first
 	// It has seen no SYN-ACK, since answers don't come through this box.
 	if later.state = "invalid"; s.Protocol != lb.TCP {
@@ -222,7 +230,7 @@ func (b *box) clients(rules ruleset, s config.Service) {
 		first.state, later.state = "untracked", "untracked"
 	}
 	for _, c := range rules {
-		if c.hook != "input" && c.hook != "prerouting" && c.hook != "ingress" || !c.sees(first.ipv6) {
+		if c.hook != "input" && c.hook != "prerouting" && c.hook != "ingress" || !c.sees(first.ipv6) || c.device != "" && c.device != first.in {
 			continue
 		}
 		if c.priority <= beforeConntrack {
@@ -283,18 +291,32 @@ func realServerFirewall(b *box) error {
 	if err != nil {
 		return err
 	}
+	list, err := b.networks()
+	if err != nil {
+		return err
+	}
 	for _, vip := range b.VIPs {
-		f := flow{protocol: protocolTCP, to: vip, state: "new", ipv6: vip.Is6()}
-		family := map[bool]string{false: "ip", true: "ip6"}[vip.Is6()]
-		for _, c := range rules {
-			if c.hook != "input" && c.hook != "prerouting" || !c.sees(f.ipv6) {
-				continue
-			}
-			if r, dropped := rules.drops(c, f); dropped {
-				b.found(fmt.Sprintf("%s drops what is for %s: %s", c.title(), vip, r.text), "clients that the director sends here get no answer"+lasting,
-					b.open(c, opening{family + " daddr " + vip.String(), "-d " + vip.String()}, "--add-rich-rule='rule family=\"ipv"+map[bool]string{false: "4", true: "6"}[vip.Is6()]+"\" destination address=\""+vip.String()+"\" accept'"))
-			}
+		for _, l := range list {
+			b.takes(rules, l.Name, vip)
 		}
 	}
 	return nil
+}
+
+func (b *box) takes(rules ruleset, in string, vip netip.Addr) {
+	f := flow{protocol: protocolTCP, to: vip, in: in, state: "new", ipv6: vip.Is6()}
+	family, rich := "ip", "ipv4"
+	if f.ipv6 {
+		family, rich = "ip6", "ipv6"
+	}
+	for _, c := range rules {
+		if c.hook != "input" && c.hook != "prerouting" && c.hook != "ingress" || !c.sees(f.ipv6) || c.device != "" && c.device != in {
+			continue
+		}
+		if r, dropped := rules.drops(c, f); dropped {
+			b.found(fmt.Sprintf("%s drops what is for %s: %s", c.title(), vip, r.text), "clients that the director sends here get no answer"+lasting,
+				b.open(c, opening{family + " daddr " + vip.String(), "-d " + vip.String()},
+					"--add-rich-rule="+quote(fmt.Sprintf(`rule family="%s" destination address="%s" accept`, rich, vip))))
+		}
+	}
 }

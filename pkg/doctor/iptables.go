@@ -52,7 +52,8 @@ func parseIPTablesRule(fields []string, text string) (name string, r rule) {
 			continue
 		}
 		value := ""
-		if len(fields) > 0 && !strings.HasPrefix(fields[0], "-") && fields[0] != "!" {
+		text := option == "--comment" || option == "--log-prefix" // which may look like anything
+		if len(fields) > 0 && (text || !strings.HasPrefix(fields[0], "-") && fields[0] != "!") {
 			value, fields = fields[0], fields[1:]
 		}
 		switch option {

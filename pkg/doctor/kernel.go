@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -89,26 +90,38 @@ func rights(b *box) error {
 		b.found("this is not root", "a director needs root, or the rights that its unit gives it, and much of this examination does", "sudo xdirector doctor")
 		return nil
 	}
-	for _, n := range needed {
-		if has(n.bit) || has(unix.CAP_SYS_ADMIN) && (n.bit == unix.CAP_BPF || n.bit == unix.CAP_PERFMON) {
-			continue
+	var missing, consequences []string
+	lacks := func(name, consequence string) {
+		missing = append(missing, name)
+		if !slices.Contains(consequences, consequence) {
+			consequences = append(consequences, consequence)
 		}
-		b.found("a process started like this one lacks "+n.name, n.what, start(b))
+	}
+	for _, n := range needed {
+		if !has(n.bit) && !(has(unix.CAP_SYS_ADMIN) && (n.bit == unix.CAP_BPF || n.bit == unix.CAP_PERFMON)) {
+			lacks(n.name, n.what)
+		}
 	}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
 		return fmt.Errorf("ask for the limit of locked memory: %w", err)
 	}
 	if limit.Cur != unix.RLIM_INFINITY && !has(unix.CAP_IPC_LOCK) {
-		b.found(fmt.Sprintf("a process started like this one may lock %d KiB of memory, and lacks CAP_IPC_LOCK", limit.Cur>>10),
-			"the election's memory can be swapped out: an advert then waits for a disk", start(b))
+		lacks("CAP_IPC_LOCK", fmt.Sprintf("no more than %d KiB of the election's memory can be locked: an advert may wait for a disk", limit.Cur>>10))
+	}
+	if len(missing) > 0 {
+		b.found("a process started like this one lacks "+strings.Join(missing, ", "), strings.Join(consequences, "; "), start(b))
 	}
 	return nil
 }
 
 // start is the command that runs a director, or a test of one, with all rights: its unit does.
 func start(b *box) string {
-	return "systemd-run --wait --pipe xdirector doctor --config " + quote(b.File)
+	command := "systemd-run --wait --pipe xdirector doctor"
+	if b.Config != nil {
+		command += " --config " + quote(b.File)
+	}
+	return command
 }
 
 // bpffs: programs are pinned there, so that they outlive the agent.

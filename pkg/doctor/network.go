@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -34,19 +35,31 @@ func listen(b *box) error {
 	for _, i := range b.instances() {
 		wait = max(wait, min(i.AdvertInterval+i.AdvertInterval/2, longestWait))
 	}
-	questions := b.virtualAddresses()
-	for _, s := range b.services() {
-		for _, r := range s.RealServers {
-			if !slices.Contains(questions, r.Address) {
-				questions = append(questions, r.Address)
-			}
-		}
-	}
-	if err := e.listenFor(wait, questions); err != nil {
+	if err := e.listenFor(wait, b.questions()); err != nil {
 		return err
 	}
 	b.virtualRouters(e)
 	return b.answerers(e)
+}
+
+// questions are all virtual addresses on their interfaces, and the real servers.
+func (b *box) questions() []wanted {
+	var list []wanted
+	for _, i := range b.instances() {
+		for _, a := range i.Held() {
+			list = append(list, wanted{a.Prefix.Addr(), cmp.Or(a.Interface, i.Interface)})
+		}
+	}
+	known := map[netip.Addr]bool{}
+	for _, s := range b.services() {
+		for _, r := range s.RealServers {
+			if !known[r.Address] {
+				list = append(list, wanted{address: r.Address})
+			}
+			known[r.Address] = true
+		}
+	}
+	return list
 }
 
 // virtualRouters compares adverts with the instances.
@@ -90,8 +103,12 @@ func (b *box) peer(i config.Instance, h heard) {
 			b.addTo(instancesList, i.Name, "unicast_peers", h.source.String()))
 	}
 	if h.advert.Version != i.Version {
-		b.found(fmt.Sprintf("%s speaks VRRP version %d, instance %s is of version %d", h.source, h.advert.Version, i.Name, i.Version), "neither accepts the other one's adverts: both are MASTER",
-			b.setKey(instancesList, i.Name, "version", strconv.Itoa(int(h.advert.Version))))
+		command := b.setKey(instancesList, i.Name, "version", strconv.Itoa(int(h.advert.Version)))
+		if h.advert.Version == 2 {
+			command += " && " + b.setKey(instancesList, i.Name, "advert_interval", h.advert.Interval.String())
+		}
+		b.found(fmt.Sprintf("%s speaks VRRP version %d, instance %s is of version %d", h.source, h.advert.Version, i.Name, i.Version),
+			"neither accepts the other one's adverts: both are MASTER (version 3 has no authentication: take that out if it is there)", command)
 		return
 	}
 	if i.Version == 2 && h.advert.Interval != i.AdvertInterval {

@@ -123,10 +123,10 @@ func listenAsRealServer(b *box) error {
 	if err := b.runJSON(&routes, "ip", "-json", "route", "show", "default"); err != nil {
 		return err
 	}
-	var gateways []netip.Addr
+	var gateways []wanted
 	for _, r := range routes {
 		if r.Gateway.IsValid() {
-			gateways = append(gateways, r.Gateway)
+			gateways = append(gateways, wanted{address: r.Gateway})
 		}
 	}
 	e, err := openEars(list)

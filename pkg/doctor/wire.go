@@ -102,16 +102,24 @@ func (e *ears) close() {
 	}
 }
 
-// ask sends on all interfaces who-has questions without a sender's address, which nobody learns anything from. A
-// failure to send is silence.
-func (e *ears) ask(addresses []netip.Addr) {
+// wanted is an address whose owners are asked for.
+type wanted struct {
+	address netip.Addr
+	on      string // the interface; empty: all
+}
+
+// ask sends who-has questions without a sender's address, which nobody learns anything from. A failure to send is silence.
+func (e *ears) ask(list []wanted) {
 	for n, l := range e.links {
 		mac, err := net.ParseMAC(l.MAC)
 		if err != nil || len(mac) != 6 {
 			continue
 		}
-		for _, a := range addresses {
-			frame := question(mac, a)
+		for _, w := range list {
+			if w.on != "" && w.on != l.Name {
+				continue
+			}
+			frame := question(mac, w.address)
 			_ = unix.Sendto(e.sockets[n], frame, 0, &unix.SockaddrLinklayer{Protocol: networkOrder(etherARP), Ifindex: l.Index, Halen: 6})
 		}
 	}
@@ -141,7 +149,7 @@ func question(mac net.HardwareAddr, who netip.Addr) []byte {
 }
 
 // listenFor asks for addresses and hears what comes until the time is over.
-func (e *ears) listenFor(d time.Duration, addresses []netip.Addr) error {
+func (e *ears) listenFor(d time.Duration, list []wanted) error {
 	polls := make([]unix.PollFd, 0, len(e.sockets))
 	for _, fd := range e.sockets {
 		polls = append(polls, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
@@ -152,7 +160,7 @@ func (e *ears) listenFor(d time.Duration, addresses []netip.Addr) error {
 	for {
 		now := time.Now()
 		if !now.Before(next) && now.Before(end) {
-			e.ask(addresses)
+			e.ask(list)
 			next = now.Add(again)
 		}
 		wait := min(end.Sub(now), next.Sub(now))
@@ -169,21 +177,21 @@ func (e *ears) listenFor(d time.Duration, addresses []netip.Addr) error {
 			size, from, err := unix.Recvfrom(int(p.Fd), frame, 0)
 			ll, ok := from.(*unix.SockaddrLinklayer)
 			if err == nil && ok && ll.Pkttype != unix.PACKET_OUTGOING {
-				e.hear(e.links[n], frame[:size])
+				e.hear(e.links[n], frame[:size], list)
 			}
 		}
 	}
 }
 
 // hear takes note of one frame.
-func (e *ears) hear(on link, frame []byte) {
+func (e *ears) hear(on link, frame []byte, list []wanted) {
 	if len(frame) < 14 {
 		return
 	}
 	mac, body := net.HardwareAddr(frame[6:12]).String(), frame[14:]
 	switch kind := binary.BigEndian.Uint16(frame[12:]); {
 	case kind == etherARP && len(body) >= 28 && body[7] == 2:
-		e.owner(netip.AddrFrom4([4]byte(body[14:18])), net.HardwareAddr(body[8:14]).String())
+		e.owner(on, list, netip.AddrFrom4([4]byte(body[14:18])), net.HardwareAddr(body[8:14]).String())
 	case kind == etherIPv4 && len(body) >= 20 && int(body[0]&15)*4 <= len(body):
 		total := int(binary.BigEndian.Uint16(body[2:]))
 		if start := int(body[0]&15) * 4; start >= 20 && start <= total && total <= len(body) {
@@ -196,7 +204,7 @@ func (e *ears) hear(on link, frame []byte) {
 		case body[6] == protocolVRRP:
 			e.advert(on, mac, netip.AddrFrom16([16]byte(body[8:24])), netip.AddrFrom16([16]byte(body[24:40])), body[40:total])
 		case total >= 64 && body[40] == 136:
-			e.owner(netip.AddrFrom16([16]byte(body[48:64])), mac)
+			e.owner(on, list, netip.AddrFrom16([16]byte(body[48:64])), mac)
 		}
 	}
 }
@@ -214,8 +222,10 @@ func (e *ears) advert(on link, mac string, from, to netip.Addr, message []byte) 
 	}
 }
 
-func (e *ears) owner(a netip.Addr, mac string) {
-	if !slices.Contains(e.owners[a], mac) {
+// owner takes note of an answer, if it came where the address was asked for.
+func (e *ears) owner(on link, list []wanted, a netip.Addr, mac string) {
+	asked := slices.ContainsFunc(list, func(w wanted) bool { return w.address == a && (w.on == "" || w.on == on.Name) })
+	if asked && !slices.Contains(e.owners[a], mac) {
 		e.owners[a] = append(e.owners[a], mac)
 	}
 }
