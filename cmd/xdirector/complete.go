@@ -33,7 +33,7 @@ func addCompletions(root *cobra.Command) {
 	for _, f := range []string{"deadline", "for", "interval", "duration", "confirm", "history", "count", "rate", "filter", "interface", "config-id"} {
 		flags[f] = nothing
 	}
-	for _, c := range root.Commands() {
+	for _, c := range allCommands(root) {
 		if complete := arguments[c.Name()]; complete != nil {
 			c.ValidArgsFunction = complete.function
 		} else if !files[c.Name()] && !c.HasSubCommands() && c.ValidArgs == nil && c.ValidArgsFunction == nil {
@@ -45,6 +45,14 @@ func addCompletions(root *cobra.Command) {
 			}
 		}
 	}
+}
+
+// allCommands are those below c, at any depth.
+func allCommands(c *cobra.Command) (list []*cobra.Command) {
+	for _, below := range c.Commands() {
+		list = append(append(list, below), allCommands(below)...)
+	}
+	return list
 }
 
 func (complete completer) function(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {

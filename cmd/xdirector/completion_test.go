@@ -62,6 +62,7 @@ func TestShellsCompleteCommandsFlagsAndNames(t *testing.T) {
 		{"xdirector --config " + config + " status ", []string{"VI_1", "dns", "web"}, nil},
 		{"xdirector --config " + config + " drain web/", []string{"web/192.168.5.103", "web/192.168.5.104"}, []string{"dns/192.168.5.103"}},
 		{"xdirector events --kinds in", []string{"instance"}, []string{"reload"}},
+		{"xdirector real-server ", []string{"install", "remove"}, nil},
 		{"xdirector completion ", []string{"bash", "zsh", "fish"}, []string{"powershell"}},
 		{"xdirector --config " + config + ".none status ", nil, []string{"VI_1", "web"}},
 	}
