@@ -86,6 +86,17 @@ type book struct {
 	machines map[string]*lab.Machine
 }
 
+// browse has the client go on asking for pages, from the end of the quick start on.
+func (b *book) browse() {
+	b.t.Helper()
+	const script = `[ -e /run/browsing ] && exit
+touch /run/browsing
+setsid sh -c 'while curl -s -o /dev/null -m 1 http://192.168.5.100/ || true; do sleep 0.1; done' >/dev/null 2>&1 </dev/null &`
+	if out, err := b.machines["client"].Type(script, patience); err != nil {
+		b.t.Fatalf("%v\n%s", err, out)
+	}
+}
+
 func (b *book) do(block block) {
 	b.t.Helper()
 	for _, c := range block.commands {
@@ -179,7 +190,7 @@ func sameText(want []string, out string) error {
 // newBook has the machines of the quick start.
 func newBook(t *testing.T) *book {
 	t.Helper()
-	l, err := lab.New(lab.Options{Directors: 2, RealServers: 2})
+	l, err := lab.New(lab.Options{Directors: 2, RealServers: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +205,7 @@ func newBook(t *testing.T) *book {
 		address string
 	}{
 		"lb1": {l.Directors[0], "192.168.5.101"}, "lb2": {l.Directors[1], "192.168.5.102"},
-		"r1": {l.RealServers[0], "192.168.5.103"}, "r2": {l.RealServers[1], "192.168.5.104"}, "client": {l.Client, "192.168.5.50"},
+		"r1": {l.RealServers[0], "192.168.5.103"}, "r2": {l.RealServers[1], "192.168.5.104"}, "r3": {l.RealServers[2], "192.168.5.109"}, "client": {l.Client, "192.168.5.50"},
 	} {
 		if err := n.node.DeleteAddress("eth0", netip.PrefixFrom(n.node.Address, 24).String()); err != nil {
 			t.Fatal(err)
@@ -223,7 +234,7 @@ func newBook(t *testing.T) *book {
 }
 
 // pages are those whose commands are typed here, one page after the other on the same machines.
-var pages = []string{"quick-start.md", "concepts.md", "vrrp.md", "real-servers.md", "reload.md", "control.md", "explain.md", "tuning.md", "troubleshooting.md", "security.md", "upgrade.md"}
+var pages = []string{"quick-start.md", "concepts.md", "vrrp.md", "real-servers.md", "reload.md", "control.md", "explain.md", "services.md", "../configs/realserver/README.md", "tuning.md", "troubleshooting.md", "security.md", "upgrade.md"}
 
 // The quick start is typed always, the other pages behind it take a minute and are for `make test-long`.
 func TestOperatorsPagesSayWhatHappens(t *testing.T) {
@@ -238,6 +249,7 @@ func TestOperatorsPagesSayWhatHappens(t *testing.T) {
 			for _, block := range blocks(t, page) {
 				b.do(block)
 			}
+			b.browse()
 		}
 	})
 }

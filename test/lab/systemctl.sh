@@ -14,14 +14,20 @@ for word; do
 done
 line() { sed -n "s/^$1=//p" "$file"; }
 running() { [[ -e $run.pid ]] && kill -0 "$(<"$run.pid")" 2>/dev/null; }
+readies() { grep -cs 'msg=ready' "$run.journal" || true; }
 once() { [[ $(line Type) == oneshot ]] && while read -r command; do ${command#-}; done < <(line "$1"); }
 start() {
 	once ExecStart && return
 	running && return
 	mkdir -p "/run/$(line RuntimeDirectory)"
+	local before
+	before=$(readies)
 	# shellcheck disable=SC2046 # words
 	(setsid $(line ExecStart) >>"$run.journal" 2>&1 </dev/null & echo $! >"$run.pid"; wait $!; rm -f "$run.pid") >/dev/null 2>&1 &
 	until running; do read -rt 0.02 <> <(:) || true; done
+	# Type=notify: it is started when it says so.
+	while running && [[ $(readies) == "$before" ]]; do read -rt 0.02 <> <(:) || true; done
+	running || die "Job for $unit.service failed."
 }
 stop() {
 	once ExecStop && return
