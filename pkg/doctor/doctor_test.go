@@ -254,6 +254,21 @@ func TestRealServerIsExaminedAndCured(t *testing.T) {
 		{"iptables -A INPUT -d 10.77.0.0/25 -j DROP; iptables -I INPUT -s 10.77.0.99 -p icmp -j ACCEPT", "iptables -t filter INPUT drops what is for 10.77.0.100", "iptables -I INPUT -d 10.77.0.100 -j ACCEPT"},
 	}, nil)
 	server.cured(t, []ailment{{"ip address del 10.77.0.100/32 dev lo; ip address add 10.77.0.100/24 dev lo", "10.77.0.100 is on lo with a prefix of 24 bits", "ip address add 10.77.0.100/32 dev lo"}}, nil)
-	server.cured(t, []ailment{{"ip address del 10.77.0.100/32 dev lo; sysctl -w net.ipv4.conf.all.arp_ignore=0", "10.77.0.100 is not on lo", "printf"},
-		{"", "arp_ignore of eth0 is 0", "printf"}}, nil)
+	server.cured(t, []ailment{{"ip address del 10.77.0.100/32 dev lo; sysctl -w net.ipv4.conf.all.arp_ignore=0", "10.77.0.100 is not on lo", "printf"}}, nil)
+}
+
+func TestRightsThatAreMissingAreFound(t *testing.T) {
+	t.Parallel()
+	lb, _ := ward(t, file)
+	lb.healthy(t)
+	for _, c := range []struct{ without, what, why string }{
+		{"-net_raw,-perfmon,-sys_admin", "lacks CAP_NET_RAW, CAP_PERFMON", "no adverts"},
+		{"-ipc_lock", "lacks CAP_IPC_LOCK", "KiB of the election's memory"},
+	} {
+		lb.with = []string{"setpriv", "--bounding-set", c.without, "--inh-caps", c.without, "--"}
+		r := lb.examine(t)
+		if len(r.Findings) != 1 || !strings.Contains(r.Findings[0].What, c.what) || !strings.Contains(r.Findings[0].Why, c.why) || r.Findings[0].Command == "" {
+			t.Errorf("%s: findings: %+v", c.without, r.Findings)
+		}
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -76,6 +77,7 @@ type patient struct {
 	name string
 	pid  int
 	args []string // of the examination
+	with []string // in front of it
 	dir  string
 }
 
@@ -154,7 +156,7 @@ func (p *patient) examine(t *testing.T) doctor.Report {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := must(t, p.in(append([]string{binary, "examine"}, p.args...)...))
+	text := must(t, p.in(slices.Concat(p.with, []string{binary, "examine"}, p.args)...))
 	var r doctor.Report
 	if err := json.Unmarshal([]byte(text), &r); err != nil {
 		t.Fatalf("%v: %s", err, text)

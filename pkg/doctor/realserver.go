@@ -74,10 +74,15 @@ func realServerSysctls(b *box) error {
 	if err != nil {
 		return err
 	}
-	for _, vip := range b.VIPs {
+	all, err := b.links()
+	if err != nil {
+		return err
+	}
+	lo, _ := linkNamed(all, "lo")
+	for _, a := range lo.Addresses { // what is not there yet comes with these settings
 		for _, l := range list {
-			if vip.Is4() {
-				b.quietAbout(l.Name, vip)
+			if a.Local.Is4() && slices.Contains(b.VIPs, a.Local) {
+				b.quietAbout(l.Name, a.Local)
 			}
 		}
 	}

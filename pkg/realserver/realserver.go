@@ -143,7 +143,7 @@ func Install(folder string, vips []netip.Addr) (changed bool, err error) {
 	}
 	text := Text(vips, before, tools[0], tools[1])
 	if text == string(old) {
-		return false, systemctl("enable", "--now", Unit)
+		return false, systemctl("enable", "--no-reload", "--now", Unit)
 	}
 	if err := write(file, text); err != nil {
 		return false, err
@@ -151,7 +151,7 @@ func Install(folder string, vips []netip.Addr) (changed bool, err error) {
 	if err := systemctl("daemon-reload"); err != nil {
 		return true, err
 	}
-	if err := systemctl("enable", Unit); err != nil {
+	if err := systemctl("enable", "--no-reload", Unit); err != nil {
 		return true, err
 	}
 	// No restart: connections to an address that stays must not notice.
@@ -198,7 +198,7 @@ func Remove(folder string) (removed bool, err error) {
 	if err := systemdRuns(); err != nil {
 		return false, err
 	}
-	if err := systemctl("disable", "--now", Unit); err != nil {
+	if err := systemctl("disable", "--no-reload", "--now", Unit); err != nil {
 		return false, err
 	}
 	if err := os.Remove(file); err != nil {
