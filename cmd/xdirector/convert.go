@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xdirector/xdirector/pkg/config"
+	"github.com/xdirector/xdirector/pkg/doctor"
 	"github.com/xdirector/xdirector/pkg/keepalived"
 )
 
@@ -65,6 +68,25 @@ type conversion struct {
 	File  string            `json:"file"`
 	YAML  string            `json:"yaml"`
 	Lines []keepalived.Line `json:"lines"` // every line of the input, the blank ones too
+	// Warnings are packet rules of this box that services on XDP are not held to, each with what says the same.
+	Warnings []string `json:"warnings"`
+}
+
+// bypassed says which packet rules of this box the configuration's services would be past. It is told to who may read
+// the rules, and to nobody else: the file may be of another box.
+func bypassed(yaml []byte) []string {
+	warnings := []string{}
+	cfg, err := config.Parse("converted", yaml)
+	if err != nil {
+		return warnings
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	findings, _ := doctor.Bypassed(ctx, cfg)
+	for _, f := range findings {
+		warnings = append(warnings, f.What+": "+f.Why)
+	}
+	return warnings
 }
 
 func convert(root fs.FS, file string, options keepalived.Options, strict, asJSON bool, stdout, stderr io.Writer) error {
@@ -81,12 +103,15 @@ func convert(root fs.FS, file string, options keepalived.Options, strict, asJSON
 	}
 	refused := strict && result.Unsupported() > 0
 	if asJSON {
-		if err := printJSON(stdout, conversion{File: file, YAML: string(result.YAML), Lines: result.Lines}); err != nil {
+		if err := printJSON(stdout, conversion{File: file, YAML: string(result.YAML), Lines: result.Lines, Warnings: bypassed(result.YAML)}); err != nil {
 			return err
 		}
 	} else if !nothing && !refused {
 		if _, err := stdout.Write(result.YAML); err != nil {
 			return fmt.Errorf("write the configuration: %w", err)
+		}
+		for _, w := range bypassed(result.YAML) {
+			fmt.Fprintln(stderr, "warning: "+w)
 		}
 	}
 	switch {

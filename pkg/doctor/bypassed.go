@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -8,6 +9,14 @@ import (
 
 	"github.com/xdirector/xdirector/pkg/config"
 )
+
+// Bypassed lists the packet rules of this box that the services of a configuration, which need not be in force, would not
+// be held to on XDP. Each finding says what means the same in the configuration; its command is of no use without a file.
+func Bypassed(ctx context.Context, c *config.Config) ([]Finding, error) {
+	b := &box{ctx: ctx, probe: "bypassed rules", Options: Options{Config: c}}
+	err := bypassed(b)
+	return b.report.Findings, err
+}
 
 // bypassed: XDP takes packets before any rule sees them, so what rules say of a service's clients must be said in the
 // service.
