@@ -7,7 +7,7 @@ for word; do
 	case $word in
 		--now) now=1 ;;
 		--signal=*) signal=${word#*=} ;;
-		--kill-whom=main | --quiet) ;;
+		--kill-whom=main | --quiet | --no-reload | --no-block) ;;
 		-*) die "$word is more than this machine knows" ;;
 		*) if [[ $verb ]]; then units+=("${word%.service}"); else verb=$word; fi ;;
 	esac
