@@ -234,7 +234,7 @@ func newBook(t *testing.T) *book {
 }
 
 // pages are those whose commands are typed here, one page after the other on the same machines.
-var pages = []string{"quick-start.md", "concepts.md", "vrrp.md", "real-servers.md", "reload.md", "control.md", "explain.md", "services.md", "../configs/realserver/README.md", "tuning.md", "troubleshooting.md", "security.md", "upgrade.md"}
+var pages = []string{"quick-start.md", "concepts.md", "vrrp.md", "real-servers.md", "reload.md", "control.md", "explain.md", "services.md", "../configs/realserver/README.md", "tuning.md", "troubleshooting.md", "security.md", "upgrade.md", "../README.md"}
 
 // The quick start is typed always, the other pages behind it take a minute and are for `make test-long`.
 func TestOperatorsPagesSayWhatHappens(t *testing.T) {
