@@ -49,8 +49,8 @@ func (c *converter) address(k *node, a netip.Addr, bits int) *value {
 		if slices.Contains([]string{"brd", "broadcast", "dev", "scope", "label", "peer", "preferred_lft", "track_group"}, option) {
 			w++
 			if w == len(k.words) {
-				k.note(Converted, "there is nothing behind %s", option)
-				break
+				k.note(Unsupported, "there is nothing behind %s, and keepalived leaves the address out", option)
+				return nil
 			}
 		}
 		switch arg := k.arg(w); option {

@@ -147,7 +147,7 @@ func (c *converter) instance(i *instance) {
 		o.set("accept", word(false))
 	}
 	c.peers(i, peers)
-	c.garp(i)
+	c.garp(i, strict)
 	o.set("notify", c.hooks(n, hookKeys()))
 	c.alert(n, i.name, "smtp_alert_vrrp", false)
 }
@@ -416,7 +416,7 @@ func (c *converter) peers(i *instance, blocks []*node) {
 }
 
 // garp writes what differs from the defaults, which are keepalived's.
-func (c *converter) garp(i *instance) {
+func (c *converter) garp(i *instance, strict bool) {
 	g := mapping()
 	const most = 1000
 	type setting[T any] struct {
@@ -482,6 +482,9 @@ func (c *converter) garp(i *instance) {
 				refreshRepeat, refreshRepeatFrom = v, k
 			}
 		}
+	}
+	if strict {
+		lowerRepeat = setting[int]{0, nil}
 	}
 	if repeat.from != nil {
 		g.set("repeat", word(repeat.v, repeat.from))

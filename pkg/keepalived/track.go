@@ -122,6 +122,9 @@ func (c *converter) trackBlock(i *instance, block *node) {
 				k.note(Unsupported, "there is no vrrp_script %s, and keepalived leaves it out", quote(name))
 				continue
 			}
+			if c.below(k, s) {
+				continue
+			}
 			if w := s.find("weight"); !written && w != nil {
 				weight, _ = c.weightOf(w)
 			}
@@ -138,6 +141,9 @@ func (c *converter) trackBlock(i *instance, block *node) {
 				k.note(Unsupported, "there is no track_file %s with a file, and keepalived leaves it out", quote(name))
 				continue
 			}
+			if c.below(k, f) {
+				continue
+			}
 			if !written {
 				weight = 1
 				if w := f.find("weight"); w != nil {
@@ -152,12 +158,25 @@ func (c *converter) trackBlock(i *instance, block *node) {
 				k.note(Unsupported, "there is no vrrp_track_process %s with a process, and keepalived leaves it out", quote(name))
 				continue
 			}
+			if c.below(k, p) {
+				continue
+			}
 			if w := p.find("weight"); !written && w != nil {
 				weight, _ = c.weightOf(w)
 			}
 			c.process(i, p, weight, k)
 		}
 	}
+}
+
+// below says whether something is declared behind what would track it: then keepalived doesn't.
+func (c *converter) below(k, declared *node) bool {
+	if declared.order < k.order {
+		return false
+	}
+	k.note(NotNeeded, "keepalived doesn't track it, since it reads %s further down only, at line %d; write that above if it shall be tracked, and convert again",
+		declared.keyword(), declared.at.number)
+	return true
 }
 
 // find2 is find on a node that may not be there.

@@ -10,6 +10,7 @@ type node struct {
 	words  []string
 	raw    string // the whole statement
 	at     *line
+	order  int  // how many statements stand before it
 	block  bool // it has braces
 	kids   []*node
 	parent *node
@@ -63,7 +64,7 @@ func buildTree(tokens []token, last *line) *node {
 	root := &node{block: true}
 	in := root
 	var behind *node // the statement that a brace would belong to
-	for _, t := range tokens {
+	for n, t := range tokens {
 		switch {
 		case t.text == "{":
 			t.at.braces = true
@@ -85,7 +86,7 @@ func buildTree(tokens []token, last *line) *node {
 				behind.note(Converted, "its opening brace is missing; read as if it were there")
 				behind.block, in = true, behind
 			}
-			behind = &node{words: words(t.text), raw: t.text, at: t.at, parent: in}
+			behind = &node{words: words(t.text), raw: t.text, at: t.at, parent: in, order: n}
 			if len(behind.words) == 0 {
 				behind.words = []string{""}
 			}
