@@ -84,6 +84,8 @@ test-long: deps-long build ## What takes longer: race detector, fuzzing, repetit
 		tools/gotest bin/test/reloads.txt -v -count=1 -timeout 5m -run TestReloadEvery100Milliseconds ./test/e2e
 	$(STEP) 'every command of the pages for operators' env LAB=1 XDIRECTOR_PAGES=all XDIRECTOR_BIN=$(CURDIR)/bin/xdirector \
 		tools/gotest bin/test/pages.txt -v -count=1 -timeout 5m -run 'TestOperatorsPages|TestNoPage' ./test/e2e
+	$(STEP) 'pairs of keepalived, and what they are converted to' env LAB=1 XDIRECTOR_SETUPS=all XDIRECTOR_BIN=$(CURDIR)/bin/xdirector \
+		tools/gotest bin/test/setups.txt -v -count=1 -timeout 5m -run TestConvertedPair ./test/e2e
 	$(STEP) 'a million adverts in the XDP program' env LAB=1 XDIRECTOR_ADVERTS=1000000 \
 		go test -count=1 -timeout 10m -run TestTheFilterDrops ./pkg/xdp
 	$(STEP) 'all of XDP on kernel 6.1' env LAB=1 CGO_ENABLED=0 VM_TIMEOUT=900 go test -count=1 -exec $(VM) -timeout 10m ./pkg/xdp

@@ -116,6 +116,7 @@ var scenarios = map[string][]string{
 	"TestReloadOnTrialIsTakenBackIfItCostsSomething":            {native},
 	"TestReloadEvery100MillisecondsCostsNoRequest":              {native},
 	"TestNATServiceIsOnIPVSBesideXDP":                           {native},
+	"TestConvertedPairBehavesAsTheKeepalivedPair":               noPlane,
 	"TestOperatorsPagesSayWhatHappens":                          {native},
 }
 

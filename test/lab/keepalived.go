@@ -103,10 +103,22 @@ func (n *Node) StartBalancingKeepalived(services KeepalivedServices, instances .
 	return n.startKeepalived(services, instances, "--log-detail", "--checkers_pid", n.path("checkers.pid"))
 }
 
+// StartKeepalivedFile is StartKeepalived with a whole configuration file.
+func (n *Node) StartKeepalivedFile(text string) (*Process, error) {
+	if err := os.WriteFile(n.path("keepalived.conf"), []byte(text), 0o644); err != nil {
+		return nil, fmt.Errorf("configure keepalived on %s: %w", n.Name, err)
+	}
+	return n.runKeepalived("--vrrp", "--log-detail")
+}
+
 func (n *Node) startKeepalived(services KeepalivedServices, instances []Keepalived, more ...string) (*Process, error) {
 	if err := n.ConfigureBalancingKeepalived(services, instances...); err != nil {
 		return nil, err
 	}
+	return n.runKeepalived(more...)
+}
+
+func (n *Node) runKeepalived(more ...string) (*Process, error) {
 	// Those of a killed one count as long as nobody has reaped its children.
 	for _, file := range []string{"keepalived.pid", "vrrp.pid", "checkers.pid"} {
 		if err := os.Remove(n.path(file)); err != nil && !errors.Is(err, os.ErrNotExist) {
