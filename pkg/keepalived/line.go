@@ -93,7 +93,7 @@ func visible(r rune) rune {
 	switch {
 	case r == utf8.RuneError:
 		return '?'
-	case isBlank(r) || r == '\r':
+	case isBlank(r) || strings.ContainsRune(blanks, r):
 		return ' '
 	case r < ' ' || r == 0x7f:
 		return '?'

@@ -68,6 +68,10 @@ func (c *converter) syncGroup(out *value, g *node) {
 			mine = append(mine, i)
 		}
 	}
+	if len(mine) == 0 {
+		g.all(Unsupported, "none of its instances is there, and keepalived leaves the group out")
+		return
+	}
 	c.superseded(g)
 	for _, k := range g.kids {
 		switch k.keyword() {
@@ -76,18 +80,19 @@ func (c *converter) syncGroup(out *value, g *node) {
 			for _, i := range mine {
 				c.trackBlock(i, k)
 			}
-			if len(mine) == 0 {
-				k.all(NotNeeded, "the group has no members")
-			}
 		default:
-			if groupHooks()[k.keyword()] == "" {
+			switch {
+			case c.instances[k.keyword()] != nil:
+				k.note(Unsupported, "names of instances stand within group { } in keepalived, and it leaves this one out")
+			case groupHooks()[k.keyword()] == "":
 				c.rest(atGroup, k)
 			}
 		}
 	}
 	m.set("instances", list)
 	hooks := c.hooks(g, groupHooks())
-	if len(mine) == 1 && list.items[0].scalar != "" && len(list.items) == 1 {
+	if len(mine) == 1 {
+		c.alert(g, mine[0].name, "smtp_alert_vrrp", false)
 		g.note(NotNeeded, "a group of one: it changes state with nobody")
 		if hooks != nil && mine[0].out.get("notify") == nil {
 			mine[0].out.set("notify", hooks)

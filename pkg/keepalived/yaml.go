@@ -135,7 +135,7 @@ func spare() []string {
 // names are lists of which a word can go without the others; in a command it can't.
 func names() []string {
 	return []string{"virtual_addresses", "excluded_addresses", "unicast_peers", "interfaces", "scripts", "files", "processes",
-		"instances", "only", "to"}
+		"instances", "to"}
 }
 
 // whole is the smallest part around v that can be taken out without changing what the rest means.
@@ -189,11 +189,17 @@ func (v *value) remove() {
 	}
 }
 
-// note tells of the line that v was made of.
+// note tells of the line that v was made of: one of its own, or of what is around it, or of its first part.
 func (v *value) note(o Outcome, reason string) {
-	for ; v != nil; v = v.parent {
-		if len(v.from) > 0 {
-			v.from[0].note(o, "%s", reason)
+	for at := v; at != nil; at = at.parent {
+		if len(at.from) > 0 {
+			at.from[0].note(o, "%s", reason)
+			return
+		}
+	}
+	for at := v; len(at.items) > 0; {
+		if at = at.items[0]; len(at.from) > 0 {
+			at.from[0].note(o, "%s", reason)
 			return
 		}
 	}
