@@ -189,6 +189,41 @@ table netdev early {
 	}, nil)
 }
 
+func TestRulesOfFirewalldAreOpenedInItsOwnWords(t *testing.T) {
+	t.Parallel()
+	lb, _ := ward(t, file)
+	rules := lb.write(t, "rules", `table inet firewalld {
+	chain filter_INPUT {
+		type filter hook input priority filter + 10; policy accept;
+		ct state { established, related } accept
+		ct status dnat accept
+		iifname "lo" accept
+		ct state invalid drop
+		jump filter_INPUT_ZONES
+		reject with icmpx admin-prohibited
+	}
+	chain filter_INPUT_ZONES {
+		goto filter_IN_public
+	}
+	chain filter_IN_public {
+		jump filter_IN_public_allow
+		meta l4proto { icmp, ipv6-icmp } accept
+	}
+	chain filter_IN_public_allow {
+		tcp dport 22 accept
+	}
+}
+`)
+	lb.healthy(t)
+	lb.sh(t, "nft -f "+rules)
+	r := lb.examine(t)
+	if len(r.Findings) != 1 || !strings.HasPrefix(r.Findings[0].What, "nft inet firewalld filter_INPUT drops VRRP") || r.Findings[0].Command != "firewall-cmd --permanent --add-protocol=vrrp && firewall-cmd --reload" {
+		t.Fatalf("findings: %+v", r.Findings)
+	}
+	lb.sh(t, "nft insert rule inet firewalld filter_IN_public_allow ip protocol vrrp accept") // as firewalld does then
+	lb.healthy(t)
+}
+
 func TestRulesOfBothKindsOfIPTablesThatBlockAreFoundAndOpened(t *testing.T) {
 	t.Parallel()
 	lb, _ := ward(t, file)

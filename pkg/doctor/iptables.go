@@ -60,6 +60,7 @@ func parseIPTablesRule(fields []string, text string) (name string, r rule) {
 		case "-m", "--match", "--comment", "--reject-with", "--log-prefix", "--log-level", "--set-mark", "--set-xmark", "--to-destination":
 		case "-j", "-g":
 			r.verdict, r.target = iptablesVerdict(value, option)
+		case "--limit", "--limit-burst": // what is within the limit
 		case "--notrack":
 			r.verdict = "notrack"
 		default:
@@ -124,6 +125,11 @@ func iptablesCondition(option, value string, not bool) condition {
 	case "--ctstate", "--state":
 		c.subject = state
 		c.words = strings.Split(strings.ToLower(value), ",")
+	case "--mark", "--ctstatus":
+		c.subject = mark
+		if strings.TrimLeft(strings.SplitN(value, "/", 2)[0], "0x") == "" {
+			c.numbers = [][2]uint16{{0, 0}}
+		}
 	case "--pkt-type":
 		c.subject = packetType
 		c.words = []string{strings.Replace(value, "unicast", "host", 1)}

@@ -111,8 +111,12 @@ func (p nftParser) rules(expressions []json.RawMessage) []rule {
 				r.verdict = "notrack"
 			case "vmap":
 				return append(p.verdictMap(r, value), p.rules(expressions[n+1:])...)
+			case "limit":
+				if m, _ := value.(map[string]any); m["inv"] == true { // what is over the limit
+					r.conditions = append(r.conditions, condition{})
+				}
 			case "counter", "log", "comment", "mangle", "set", "map", "ct helper", "flow":
-			default: // limit, xt, quota, fib, ...
+			default: // xt, quota, fib, ...
 				r.conditions = append(r.conditions, condition{})
 			}
 		}
@@ -185,11 +189,16 @@ func (p nftParser) conditions(left, right any, not bool) []condition {
 		c.subject = outInterface
 	case "pkttype":
 		c.subject = packetType
+	case "mark":
+		c.subject = mark
 	case "nfproto", "protocol":
 		c.subject = family
 	}
-	if field("ct", "key") == "state" {
+	switch field("ct", "key") {
+	case "state":
 		c.subject = state
+	case "status", "mark":
+		c.subject = mark
 	}
 	for _, v := range p.elements(right) {
 		c.take(v)

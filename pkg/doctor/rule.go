@@ -51,6 +51,7 @@ const (
 	packetType
 	family
 	icmpType
+	mark // of packets or connections, or what NAT did to them: ours have none, and nothing was done
 )
 
 // condition is one test of a rule: the subject is one of the values, or, if not, none of them.
@@ -133,6 +134,9 @@ func (c condition) plain(f flow) answer {
 			return no
 		}
 		return named(map[bool]string{true: "echo", false: ""}[f.icmpOfChecks])
+	}
+	if c.subject == mark {
+		return within(0)
 	}
 	return maybe
 }

@@ -47,6 +47,18 @@ func TestUnitTellsWhatItHoldsAndWhatWasBefore(t *testing.T) {
 	}
 }
 
+func TestUnitMayDoLittleElse(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), Unit)
+	if err := os.WriteFile(file, []byte(Text(vips(), Current(), "/bin/true", "/bin/true")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// Tenths of the exposure that systemd computes.
+	if out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=25", file).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // This runs what systemd would, in its order, in a network namespace.
 func TestLinesOfTheUnitHoldTheAddressesAndGiveBackWhatWas(t *testing.T) {
 	if os.Geteuid() != 0 {

@@ -194,6 +194,10 @@ func TestMinimalConfigurationForwards(t *testing.T) {
 		if err := json.Unmarshal(out, &top); err != nil || top.Seconds < 0.5 || top.All.Flows == 0 || len(top.Services) != 1 || len(top.Services[0].RealServers) != 2 {
 			t.Errorf("top --json: %s (%v)", out, err)
 		}
+		// What works is fit. The lab's real servers and switch are as the doctor wants them, too.
+		if out, err := d.Command("doctor", "--listen", "1s"); err != nil {
+			t.Errorf("doctor beside the director: %v\n%s", err, out)
+		}
 	})
 }
 

@@ -1,0 +1,21 @@
+package vm_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestDoctorMakesARealServerUnderSystemd(t *testing.T) {
+	needLab(t)
+	t.Parallel()
+	script, err := os.ReadFile("testdata/doctor.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, out, errout := run(t, string(script), "VM_SYSTEMD=1", "XDIRECTOR_BIN="+binary(t))
+	if code != 0 || !strings.Contains(out, "fact: and it is undone") {
+		t.Fatalf("exit code %d\n%s%s", code, out, errout)
+	}
+	t.Log(out)
+}
