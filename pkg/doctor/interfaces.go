@@ -49,9 +49,12 @@ func (b *box) missing(name string, all []link) {
 		return
 	}
 	meant := "NAME"
-	if len(likely) == 1 {
+	switch len(likely) {
+	case 0:
+		why += "; this box has no interface but lo: is it the director's?"
+	case 1:
 		meant = likely[0]
-	} else {
+	default:
 		why += "; NAME is the one that is meant: " + strings.Join(likely, ", ")
 	}
 	b.found("there is no interface "+name, why, b.replaceWord(name, meant))
