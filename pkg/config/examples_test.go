@@ -209,10 +209,11 @@ func TestExampleUnicastTrackedGivesTheLeadToWhoIsBetterOff(t *testing.T) {
 }
 
 func TestNoExampleIsLeftWithoutATest(t *testing.T) {
-	files, err := filepath.Glob(examples + "*")
+	files, err := filepath.Glob(examples + "*") // and in the folder keepalived what some of them are converted from
 	if err != nil {
 		t.Fatal(err)
 	}
+	files = slices.DeleteFunc(files, func(file string) bool { return filepath.Base(file) == "keepalived" })
 	if len(files) != 14 {
 		t.Errorf("%d files in %s, 14 are tested", len(files), examples)
 	}
