@@ -91,7 +91,7 @@ test-long: deps-long build ## What takes longer: race detector, fuzzing, repetit
 	$(STEP) 'all of XDP on kernel 6.1' env LAB=1 CGO_ENABLED=0 VM_TIMEOUT=900 go test -count=1 -exec $(VM) -timeout 10m ./pkg/xdp
 	$(STEP) 'what the doctor finds on kernel 6.1: IPVS, cards, VLANs, bonds' env LAB=1 CGO_ENABLED=0 VM_NICS="e1000 vmxnet3" \
 		go test -count=1 -exec $(VM) -timeout 5m -run TestKernel ./pkg/doctor
-	$(STEP) 'real servers under systemd' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector go test -count=1 -timeout 9m -run TestDoctor ./test/vm
+	$(STEP) 'the doctor under systemd: real servers, systemd-networkd' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector go test -count=1 -timeout 9m -run TestDoctor ./test/vm
 	$(STEP) 'end to end, five times' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector tools/gotest bin/test/e2e-long.txt -v -count=5 -timeout 60m ./test/e2e
 	@echo "test-long: passed on $$(date -u +%F), version $(VERSION)"
 

@@ -10,8 +10,10 @@ cure() { bash -ec "$(grep -A 4 -F "$1" /run/found | sed -n 's/^   Cure: //p' | h
 on_lo() { ip -brief address show dev lo | grep -q "$1"; }
 
 # The guest has no boot to wait for.
-mkdir -p /run/systemd/system/xdirector-real-server.service.d
-printf '[Unit]\nDefaultDependencies=no\n' >/run/systemd/system/xdirector-real-server.service.d/test.conf
+for unit in xdirector-real-server systemd-networkd; do
+	mkdir -p /run/systemd/system/$unit.service.d
+	printf '[Unit]\nDefaultDependencies=no\n' >/run/systemd/system/$unit.service.d/test.conf
+done
 install -D "$XDIRECTOR_BIN" /usr/bin/xdirector
 ip netns add network
 ip link add eth0 type veth peer name eth0 netns network
@@ -41,3 +43,33 @@ xdirector real-server remove
 ! systemctl is-active --quiet xdirector-real-server
 xdirector real-server remove | grep -q 'nothing to remove'
 fact and it is undone
+
+# systemd-networkd, which takes a box with a read-only /sys for one without udev.
+mount -o remount,ro /sys
+ip link add net0 type veth peer name net0 netns network
+ip -n network link set net0 up
+mkdir -p /etc/xdirector /etc/systemd/network
+cat >/etc/xdirector/config.yaml <<-'Y'
+	vrrp:
+	  instances:
+	    - {name: VI_1, interface: net0, virtual_router_id: 51, virtual_addresses: [198.51.100.100]}
+Y
+cat >/etc/systemd/network/10-net0.network <<-'N'
+	[Match]
+	Name=net0
+	[Network]
+	Address=198.51.100.11/24
+	LinkLocalAddressing=no
+	IPv6AcceptRA=no
+N
+systemctl start systemd-networkd
+for ((n = 0; n < 300; n++)); do
+	! grep -qs '^ADMIN_STATE=configured' /run/systemd/netif/links/* || break
+	sleep 0.1
+done
+director=(xdirector doctor --listen 0s)
+finds "${director[@]}"
+cure 'systemd-networkd manages net0'
+"${director[@]}"
+grep -q KeepConfiguration=static /etc/systemd/network/10-net0.network.d/xdirector.conf
+fact systemd-networkd keeps what it did not add
