@@ -179,7 +179,7 @@ func connect(t *testing.T, a *patient, nameA string, b *patient, nameB string) {
 func (p *patient) healthy(t *testing.T) {
 	t.Helper()
 	var r doctor.Report
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
 		if r = p.examine(t); r.Fit {
 			return
 		}

@@ -36,7 +36,11 @@ func advertise(args []string) error {
 	}
 	group := netip.MustParseAddr("224.0.0.18")
 	message := a.Append(nil, netip.MustParseAddr(args[0]), group)
-	for tick := time.NewTicker(100 * time.Millisecond); ; <-tick.C {
+	for tick, n := time.NewTicker(100*time.Millisecond), 0; ; n++ {
+		<-tick.C
+		if n == 1 {
+			fmt.Println("speaking")
+		}
 		if _, err := conn.WriteTo(message, &net.IPAddr{IP: group.AsSlice()}); err != nil {
 			return err
 		}
@@ -51,6 +55,10 @@ func (p *patient) speaks(t *testing.T, args ...string) {
 		t.Fatal(err)
 	}
 	cmd := p.in(append([]string{binary, "advertise"}, args...)...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +66,9 @@ func (p *patient) speaks(t *testing.T, args ...string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatalf("send adverts: %v", err)
+	}
 }
 
 // instance is one of version 3, fast enough not to be waited for long.
@@ -98,7 +109,7 @@ func TestWhoElseIsInTheNetworkIsHeardAndDealtWith(t *testing.T) {
 
 func TestRealServerWhoseGatewayIsTheDirectorGetsTheRouter(t *testing.T) {
 	t.Parallel()
-	server, director := admit(t, "-real-server", "-vip", "10.77.0.100", "-gateway", "10.77.0.254", "-listen", "300ms"), admit(t)
+	server, director := admit(t, "-real-server", "-vip", "10.77.0.100", "-gateway", "10.77.0.254", "-listen", "1s"), admit(t)
 	connect(t, server, "eth0", director, "eth0")
 	director.sh(t, "ip address add 10.77.0.11/24 dev eth0; ip route add 224.0.0.0/4 dev eth0; ip address add 10.77.0.12/32 dev eth0")
 	server.sh(t, "ip address add 10.77.0.21/24 dev eth0; ip address add 10.77.0.100/32 dev lo; sysctl -w net.ipv4.conf.all.arp_ignore=1; sysctl -w net.ipv4.conf.all.arp_announce=2",
