@@ -63,13 +63,8 @@ __attribute__((noinline)) int server_of_error(const struct packet *packet, __u32
 	turn = bpf_map_lookup_elem(&turns, &id);
 	if (!service || !turn || (service->flags & SERVICE_REFUSES && !was_flooded(service, turn, units(now))))
 		return outcome_of(OUTCOME_DROP, DROP_NO_FLOW);
-	if (service->persistence) {
-		struct client_key client = client_of(service, &packet->source);
-
-		chosen = clients_server(&client, id, service, now);
-		if (chosen)
-			note(why, WHY_CLIENT);
-	}
+	if (service->persistence)
+		chosen = clients_server(id, packet);
 	if (!chosen)
 		chosen = next_in_ring(id, service, 0, &packet->source, &hash, 0);
 	if (!chosen || !live_server(chosen))

@@ -102,7 +102,7 @@ static __always_inline __u32 member_of(__u32 service, __u32 id, __u32 generation
 
 /* The id of the server that this client is bound to; 0: none. A server of weight 0 keeps its clients, as IPVS has it
  * by default (expire_quiescent_template=0); one that is down loses them. */
-static __always_inline __u32 clients_server(const struct client_key *key, __u32 id, const struct service *service, __u64 now)
+static __always_inline __u32 bound_server(const struct client_key *key, __u32 id, const struct service *service, __u64 now)
 {
 	struct client *client = bpf_map_lookup_elem(&clients, key);
 	__u32 own;
@@ -115,15 +115,15 @@ static __always_inline __u32 clients_server(const struct client_key *key, __u32 
 	return own && live_server(own) ? own : 0;
 }
 
-static __always_inline void bind_client(const struct client_key *key, const struct service *service, __u32 id, __u32 generation,
-					__u64 now)
+static __always_inline void bind_to(const struct client_key *key, const struct service *service, __u32 server, __u32 generation,
+				    __u64 now)
 {
 	struct client client;
 
 	if (is_dry)
 		return;
 	client = (struct client){
-		.server = id,
+		.server = server,
 		.generation = generation,
 		.expires = now + (__u64)service->persistence * ticks_per_second,
 	};
@@ -131,12 +131,50 @@ static __always_inline void bind_client(const struct client_key *key, const stru
 	bpf_map_update_elem(&clients, key, &client, BPF_ANY);
 }
 
-/* An old flow of a client that has moved on must not pull it back. */
-static __always_inline void keep_client(__u32 id, const struct service *service, const struct address *client, __u64 flow, __u64 now)
-{
-	struct client_key key = client_of(service, client);
-	__u32 bound = clients_server(&key, id, service, now);
+/* What persistence needs are functions of their own: nobody else pays for them, and the verifier looks at them once. */
 
-	if (!bound || bound == server_of(flow))
-		bind_client(&key, service, server_of(flow), generation_of(flow), now);
+/* The id of the server of a packet's client; 0: it is free to go to any. */
+__attribute__((noinline)) int clients_server(__u32 id, const struct packet *packet)
+{
+	struct service *service = bpf_map_lookup_elem(&services, &id);
+	struct client_key key;
+	__u32 server;
+
+	if (!service || !packet)
+		return 0;
+	key = client_of(service, &packet->source);
+	server = bound_server(&key, id, service, bpf_jiffies64());
+	if (server)
+		note(why, WHY_CLIENT);
+	return server;
+}
+
+__attribute__((noinline)) int bind_client(__u32 id, const struct packet *packet, __u32 server, __u32 generation)
+{
+	struct service *service = bpf_map_lookup_elem(&services, &id);
+	struct client_key key;
+
+	if (!service || !packet)
+		return 0;
+	key = client_of(service, &packet->source);
+	bind_to(&key, service, server, generation, bpf_jiffies64());
+	return 1;
+}
+
+/* An old flow of a client that has moved on must not pull it back. */
+__attribute__((noinline)) int keep_client(__u32 id, const struct packet *packet, __u64 flow)
+{
+	struct service *service = bpf_map_lookup_elem(&services, &id);
+	__u64 now = bpf_jiffies64();
+	struct client_key key;
+	__u32 bound;
+
+	if (!service || !packet)
+		return 0;
+	key = client_of(service, &packet->source);
+	bound = bound_server(&key, id, service, now);
+	if (bound && bound != server_of(flow))
+		return 0;
+	bind_to(&key, service, server_of(flow), generation_of(flow), now);
+	return 1;
 }

@@ -38,7 +38,7 @@ static __always_inline struct decision follow(const struct known_flow *flow, str
 		if (closes(packet) && is_active(flow->state))
 			add_load(server_of(flow->state), -1);
 		if (service->persistence)
-			keep_client(id, service, &packet->source, flow->state, now);
+			keep_client(id, packet, flow->state);
 	}
 	return send_to(server, server_of(flow->state));
 }
@@ -66,7 +66,6 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 {
 	__u32 id = found->id;
 	struct turn *turn = bpf_map_lookup_elem(&turns, &id);
-	struct client_key client = {};
 	struct decision decision;
 	struct server *server = 0;
 	struct room room = {};
@@ -95,12 +94,8 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 		room = room_for(hash, units(now));
 		count_new(turn, units(now));
 	}
-	if (service->persistence) {
-		client = client_of(service, &packet->source);
-		chosen = clients_server(&client, id, service, now);
-		if (chosen)
-			note(why, WHY_CLIENT);
-	}
+	if (service->persistence)
+		chosen = clients_server(id, packet);
 	if (!chosen) {
 		chosen = next_in_ring(id, service, room.place && begins(packet) ? turn : 0, &packet->source, hash, &start);
 		if (service->flags & SERVICE_CAPPED && begins(packet)) {
@@ -122,7 +117,7 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 		count_stored(&room, state);
 	decision.unstored = !decision.creates_flow;
 	if (service->persistence)
-		bind_client(&client, service, chosen, server->generation, now);
+		bind_client(id, packet, chosen, server->generation);
 	return decision;
 }
 
