@@ -50,28 +50,39 @@ static __always_inline __u64 take_place(struct turn *turn)
 	return is_dry ? look_at(turn->next) : __sync_fetch_and_add(&turn->next, 1);
 }
 
-/* The id of the server that a new flow gets; 0: there is none. User space made the ring of live servers only, and changes it
- * before a server goes. Without a turn the hash of its client says where it goes, on every director the same. start, if it
- * is asked for, is the turn or the hash. */
-static __always_inline __u32 next_in_ring(__u32 id, const struct service *service, struct turn *turn, const struct address *client,
-					  const struct flow_hash *hash, __u64 *start)
-{
-	__u32 in_turn = turn && !(service->flags & SERVICE_HASHES), chosen;
-	__u64 place = in_turn ? take_place(turn) : hash_of_client(client);
+/* The server that a new flow gets. */
+struct choice {
+	struct server *server; /* 0: there is none */
+	__u32 id;
+	__u64 start; /* the turn or the hash by which the ring gave it */
+};
 
-	if (start)
-		*start = place;
+static __always_inline struct choice choice_of(__u32 id)
+{
+	return (struct choice){.server = live_server(id), .id = id};
+}
+
+/* User space made the ring of live servers only, and changes it before a server goes. Without a turn the hash of its client says
+ * where a flow goes, on every director the same. */
+static __always_inline struct choice next_in_ring(__u32 id, const struct service *service, struct turn *turn, const struct address *client,
+						  __u64 random)
+{
+	__u32 in_turn = turn && !(service->flags & SERVICE_HASHES);
+	__u64 start = in_turn ? take_place(turn) : hash_of_client(client);
+	struct choice choice;
+
 	if (in_turn && service->flags & SERVICE_LEAST) {
 		note(why, WHY_LEAST);
-		chosen = least_loaded(id, place, hash->spread);
+		choice = choice_of(least_loaded(id, start, random));
 	} else {
 		note(why, in_turn ? WHY_TURN : service->flags & SERVICE_HASHES ? WHY_HASH : WHY_FALLBACK);
-		chosen = server_in_turn(id, place, in_turn);
+		choice = choice_of(server_in_turn(id, start, in_turn));
 	}
-	if (!chosen || live_server(chosen))
-		return chosen;
 	/* The ring has just changed: the one that there is now knows who is live. */
-	return server_in_turn(id, place, in_turn);
+	if (choice.id && !choice.server)
+		choice = choice_of(server_in_turn(id, start, in_turn));
+	choice.start = start;
+	return choice;
 }
 
 /* What a client is bound by: the first bits of its address. */
