@@ -11,7 +11,7 @@ wait_for() { # SECONDS COMMAND...
 			echo "gave up waiting for: $*"
 			return 1
 		fi
-		sleep 0.2
+		sleep 0.5
 	done
 }
 
@@ -79,6 +79,7 @@ begin_load() {
 		while [[ -e /run/web/load ]]; do
 			all=$((all + 1))
 			request || failed=$((failed + 1))
+			sleep 0.1 # leaves an emulated processor to the director
 		done
 		echo "$failed of $all" >/run/web/failed
 	) &
