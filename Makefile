@@ -67,7 +67,7 @@ test-vm-e2e: build
 		tools/gotest bin/test/e2e-vm.txt -v -count=1 -exec $(VM) -timeout 10m ./test/e2e
 
 test-vm-kernel: build
-	$(STEP) 'the virtual machine' env LAB=1 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector go test -count=1 -timeout 9m -skip TestDoctor ./test/vm
+	$(STEP) 'the virtual machine' env LAB=1 VM_TIMEOUT=500 XDIRECTOR_BIN=$(CURDIR)/bin/xdirector go test -count=1 -timeout 9m -skip TestDoctor ./test/vm
 	$(STEP) 'IPVS on kernel 6.1' env LAB=1 CGO_ENABLED=0 go test -count=1 -exec $(VM) -timeout 5m ./pkg/ipvs
 	$(STEP) 'packets and adverts in XDP on kernel 6.1' env LAB=1 CGO_ENABLED=0 \
 		go test -count=1 -exec $(VM) -timeout 5m -run 'TestKernel|EachPacket|FramesReach|ForwardingGoesOn|ASilentMaster' ./pkg/xdp

@@ -15,14 +15,6 @@ static __always_inline int is_used_up(const struct service *service, __u64 store
 	return stored >> 32 == now && (__u32)stored >= service->new_flows;
 }
 
-/* A new flow would not be stored now. */
-static __always_inline int is_flooded(__u32 id, const struct service *service, __u32 now)
-{
-	struct turn *turn = bpf_map_lookup_elem(&turns, &id);
-
-	return turn && is_used_up(service, look_at(turn->stored), now);
-}
-
 static __always_inline int may_store(const struct service *service, struct turn *turn, __u32 now)
 {
 	__u64 stored = look_at(turn->stored);

@@ -6,8 +6,8 @@
  * that was asked for.
  *
  * Both sets of a flow come from far away, for nothing if there is no such flow. So every place has a hint beside the table: eight
- * bits of the print that was put there last. Those of a set are one word, and all words a sixteenth of the table. In a flood of
- * SYNs, which are of no flow, a set is read only if one of its hints fits. Who holds a place writes its hint before the
+ * bits of the print that was put there last. Those of a set are one word, and all words a sixteenth of the table. For a SYN, which
+ * is nearly always of no flow, a set is read only if one of its hints fits. Who holds a place writes its hint before the
  * print, and it stays until the next flow gets the place: so flows that are there always fit.
  *
  * A place holds no address: its print is a hash of the whole tuple under a secret seed. For two flows that differ,
@@ -150,10 +150,10 @@ static __always_inline __u64 may_hold(const struct flow_hints *hints, __u64 prin
 	return (x - ones) & ~x & ones << 7;
 }
 
-/* The set with this index; 0 in a flood if the flow isn't in it. */
-static __always_inline struct flow_set *set_of(__u32 index, __u64 print, int flooded)
+/* The set with this index; 0 if it is doubted, and the flow isn't in it. */
+static __always_inline struct flow_set *set_of(__u32 index, __u64 print, int doubted)
 {
-	if (flooded) {
+	if (doubted) {
 		const struct flow_hints *hints = hints_at(index);
 
 		if (!hints || !may_hold(hints, print))
@@ -162,16 +162,16 @@ static __always_inline struct flow_set *set_of(__u32 index, __u64 print, int flo
 	return set_at(index);
 }
 
-/* The flow of this tuple, forgotten or not. flooded: there is probably none. zero is for the verifier, see blur: what follows is
+/* The flow of this tuple, forgotten or not. doubted: there is probably none. zero is for the verifier, see blur: what follows is
  * the same for all places. */
-static __always_inline struct known_flow find_flow(const struct flow_hash *hash, int flooded, __u32 zero)
+static __always_inline struct known_flow find_flow(const struct flow_hash *hash, int doubted, __u32 zero)
 {
 	struct known_flow found = {};
-	struct flow_set *set = set_of(hash->set[0], hash->print, flooded);
+	struct flow_set *set = set_of(hash->set[0], hash->print, doubted);
 	int way = set ? look_in(set, hash->print, &found.state) : -1;
 
 	if (way < 0) {
-		set = set_of(hash->set[1], hash->print, flooded);
+		set = set_of(hash->set[1], hash->print, doubted);
 		way = set ? look_in(set, hash->print, &found.state) : -1;
 	}
 	if (way >= 0) {
@@ -320,22 +320,25 @@ __attribute__((noinline)) int find_room(__u32 first_set, __u32 second_set, __u32
 
 static __always_inline struct room room_for(const struct flow_hash *hash, __u32 now)
 {
-	struct flow_hints *first = hints_at(hash->set[0]), *second = hints_at(hash->set[1]), *hints;
+	struct flow_hints *hints = hints_at(hash->set[0]);
+	__u32 index = hash->set[0];
 	struct room room = {};
 	struct flow_set *set;
 	int place;
 
-	if (!first || !second)
+	if (!hints)
 		return room;
-	/* One will be written. If it weren't here by then, the atomic write that follows would wait for it. */
-	look_at(first->way);
-	look_at(second->way);
+	/* Nearly always it will be written. If it weren't here by then, the atomic write that follows would wait for it. */
+	look_at(hints->way);
 	place = find_room(hash->set[0], hash->set[1], now);
 	if (place < 0)
 		return room;
-	hints = place & FLOW_WAYS ? second : first;
-	set = set_at(place & FLOW_WAYS ? hash->set[1] : hash->set[0]);
-	if (!set)
+	if (place & FLOW_WAYS) {
+		index = hash->set[1];
+		hints = hints_at(index);
+	}
+	set = set_at(index);
+	if (!set || !hints)
 		return room;
 	room.place = &set->place[(__u64)place & (FLOW_WAYS - 1)];
 	room.hint = &hints->way[(__u64)place & (FLOW_WAYS - 1)];

@@ -38,12 +38,13 @@ __attribute__((noinline)) int server_of_error(const struct packet *packet, __u32
 	struct settings *settings_now;
 	struct service *service;
 	__u64 now = bpf_jiffies64();
-	__u32 chosen = 0;
+	struct choice choice = {};
 	struct known_flow flow;
+	__u32 first = 0;
 	struct flow_hash hash;
 	struct turn *turn;
 
-	settings_now = bpf_map_lookup_elem(&settings, &chosen);
+	settings_now = bpf_map_lookup_elem(&settings, &first);
 	if (!settings_now || !sender || !packet)
 		return outcome_of(OUTCOME_VERDICT, VERDICT_PASS_NOT_OURS);
 	note(service, id);
@@ -63,18 +64,13 @@ __attribute__((noinline)) int server_of_error(const struct packet *packet, __u32
 	turn = bpf_map_lookup_elem(&turns, &id);
 	if (!service || !turn || (service->flags & SERVICE_REFUSES && !was_flooded(service, turn, units(now))))
 		return outcome_of(OUTCOME_DROP, DROP_NO_FLOW);
-	if (service->persistence) {
-		struct client_key client = client_of(service, &packet->source);
-
-		chosen = clients_server(&client, id, service, now);
-		if (chosen)
-			note(why, WHY_CLIENT);
-	}
-	if (!chosen)
-		chosen = next_in_ring(id, service, 0, &packet->source, &hash, 0);
-	if (!chosen || !live_server(chosen))
+	if (service->persistence)
+		choice = choice_of(clients_server(id, packet));
+	if (!choice.id)
+		choice = next_in_ring(id, service, 0, &packet->source, hash.spread);
+	if (!choice.server)
 		return outcome_of(OUTCOME_DROP, DROP_NO_REAL_SERVER);
-	return outcome_of(OUTCOME_SERVER, chosen);
+	return outcome_of(OUTCOME_SERVER, choice.id);
 }
 
 /* Outcome for a packet of ICMP. */

@@ -50,28 +50,39 @@ static __always_inline __u64 take_place(struct turn *turn)
 	return is_dry ? look_at(turn->next) : __sync_fetch_and_add(&turn->next, 1);
 }
 
-/* The id of the server that a new flow gets; 0: there is none. User space made the ring of live servers only, and changes it
- * before a server goes. Without a turn the hash of its client says where it goes, on every director the same. start, if it
- * is asked for, is the turn or the hash. */
-static __always_inline __u32 next_in_ring(__u32 id, const struct service *service, struct turn *turn, const struct address *client,
-					  const struct flow_hash *hash, __u64 *start)
-{
-	__u32 in_turn = turn && !(service->flags & SERVICE_HASHES), chosen;
-	__u64 place = in_turn ? take_place(turn) : hash_of_client(client);
+/* The server that a new flow gets. */
+struct choice {
+	struct server *server; /* 0: there is none */
+	__u32 id;
+	__u64 start; /* the turn or the hash by which the ring gave it */
+};
 
-	if (start)
-		*start = place;
+static __always_inline struct choice choice_of(__u32 id)
+{
+	return (struct choice){.server = live_server(id), .id = id};
+}
+
+/* User space made the ring of live servers only, and changes it before a server goes. Without a turn the hash of its client says
+ * where a flow goes, on every director the same. */
+static __always_inline struct choice next_in_ring(__u32 id, const struct service *service, struct turn *turn, const struct address *client,
+						  __u64 random)
+{
+	__u32 in_turn = turn && !(service->flags & SERVICE_HASHES);
+	__u64 start = in_turn ? take_place(turn) : hash_of_client(client);
+	struct choice choice;
+
 	if (in_turn && service->flags & SERVICE_LEAST) {
 		note(why, WHY_LEAST);
-		chosen = least_loaded(id, place, hash->spread);
+		choice = choice_of(least_loaded(id, start, random));
 	} else {
 		note(why, in_turn ? WHY_TURN : service->flags & SERVICE_HASHES ? WHY_HASH : WHY_FALLBACK);
-		chosen = server_in_turn(id, place, in_turn);
+		choice = choice_of(server_in_turn(id, start, in_turn));
 	}
-	if (!chosen || live_server(chosen))
-		return chosen;
 	/* The ring has just changed: the one that there is now knows who is live. */
-	return server_in_turn(id, place, in_turn);
+	if (choice.id && !choice.server)
+		choice = choice_of(server_in_turn(id, start, in_turn));
+	choice.start = start;
+	return choice;
 }
 
 /* What a client is bound by: the first bits of its address. */
@@ -102,7 +113,7 @@ static __always_inline __u32 member_of(__u32 service, __u32 id, __u32 generation
 
 /* The id of the server that this client is bound to; 0: none. A server of weight 0 keeps its clients, as IPVS has it
  * by default (expire_quiescent_template=0); one that is down loses them. */
-static __always_inline __u32 clients_server(const struct client_key *key, __u32 id, const struct service *service, __u64 now)
+static __always_inline __u32 bound_server(const struct client_key *key, __u32 id, const struct service *service, __u64 now)
 {
 	struct client *client = bpf_map_lookup_elem(&clients, key);
 	__u32 own;
@@ -115,15 +126,15 @@ static __always_inline __u32 clients_server(const struct client_key *key, __u32 
 	return own && live_server(own) ? own : 0;
 }
 
-static __always_inline void bind_client(const struct client_key *key, const struct service *service, __u32 id, __u32 generation,
-					__u64 now)
+static __always_inline void bind_to(const struct client_key *key, const struct service *service, __u32 server, __u32 generation,
+				    __u64 now)
 {
 	struct client client;
 
 	if (is_dry)
 		return;
 	client = (struct client){
-		.server = id,
+		.server = server,
 		.generation = generation,
 		.expires = now + (__u64)service->persistence * ticks_per_second,
 	};
@@ -131,12 +142,50 @@ static __always_inline void bind_client(const struct client_key *key, const stru
 	bpf_map_update_elem(&clients, key, &client, BPF_ANY);
 }
 
-/* An old flow of a client that has moved on must not pull it back. */
-static __always_inline void keep_client(__u32 id, const struct service *service, const struct address *client, __u64 flow, __u64 now)
-{
-	struct client_key key = client_of(service, client);
-	__u32 bound = clients_server(&key, id, service, now);
+/* What persistence needs are functions of their own: nobody else pays for them, and the verifier looks at them once. */
 
-	if (!bound || bound == server_of(flow))
-		bind_client(&key, service, server_of(flow), generation_of(flow), now);
+/* The id of the server of a packet's client; 0: it is free to go to any. */
+__attribute__((noinline)) int clients_server(__u32 id, const struct packet *packet)
+{
+	struct service *service = bpf_map_lookup_elem(&services, &id);
+	struct client_key key;
+	__u32 server;
+
+	if (!service || !packet)
+		return 0;
+	key = client_of(service, &packet->source);
+	server = bound_server(&key, id, service, bpf_jiffies64());
+	if (server)
+		note(why, WHY_CLIENT);
+	return server;
+}
+
+__attribute__((noinline)) int bind_client(__u32 id, const struct packet *packet, __u32 server, __u32 generation)
+{
+	struct service *service = bpf_map_lookup_elem(&services, &id);
+	struct client_key key;
+
+	if (!service || !packet)
+		return 0;
+	key = client_of(service, &packet->source);
+	bind_to(&key, service, server, generation, bpf_jiffies64());
+	return 1;
+}
+
+/* An old flow of a client that has moved on must not pull it back. */
+__attribute__((noinline)) int keep_client(__u32 id, const struct packet *packet, __u64 flow)
+{
+	struct service *service = bpf_map_lookup_elem(&services, &id);
+	__u64 now = bpf_jiffies64();
+	struct client_key key;
+	__u32 bound;
+
+	if (!service || !packet)
+		return 0;
+	key = client_of(service, &packet->source);
+	bound = bound_server(&key, id, service, now);
+	if (bound && bound != server_of(flow))
+		return 0;
+	bind_to(&key, service, server_of(flow), generation_of(flow), now);
+	return 1;
 }

@@ -38,7 +38,7 @@ static __always_inline struct decision follow(const struct known_flow *flow, str
 		if (closes(packet) && is_active(flow->state))
 			add_load(server_of(flow->state), -1);
 		if (service->persistence)
-			keep_client(id, service, &packet->source, flow->state, now);
+			keep_client(id, packet, flow->state);
 	}
 	return send_to(server, server_of(flow->state));
 }
@@ -66,12 +66,10 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 {
 	__u32 id = found->id;
 	struct turn *turn = bpf_map_lookup_elem(&turns, &id);
-	struct client_key client = {};
+	struct choice choice = {};
 	struct decision decision;
-	struct server *server = 0;
 	struct room room = {};
-	__u64 state, start = 0;
-	__u32 chosen = 0;
+	__u64 state;
 	int below;
 
 	if (is_dry)
@@ -95,34 +93,28 @@ static __always_inline struct decision begin(const struct flow_hash *hash, const
 		room = room_for(hash, units(now));
 		count_new(turn, units(now));
 	}
-	if (service->persistence) {
-		client = client_of(service, &packet->source);
-		chosen = clients_server(&client, id, service, now);
-		if (chosen)
-			note(why, WHY_CLIENT);
-	}
-	if (!chosen) {
-		chosen = next_in_ring(id, service, room.place && begins(packet) ? turn : 0, &packet->source, hash, &start);
+	if (service->persistence)
+		choice = choice_of(clients_server(id, packet));
+	if (!choice.id) {
+		choice = next_in_ring(id, service, room.place && begins(packet) ? turn : 0, &packet->source, hash->spread);
 		if (service->flags & SERVICE_CAPPED && begins(packet)) {
-			below = server_below_cap(id, start, chosen, room.place != 0);
+			below = server_below_cap(id, choice.start, choice.id, room.place != 0);
 			if (below < 0)
 				return refuse_flow(id, packet);
-			chosen = below;
+			choice = choice_of(below);
 		}
 	}
-	if (chosen)
-		server = live_server(chosen);
-	if (!server)
+	if (!choice.server)
 		return opens(packet) ? pass(VERDICT_PASS_REFUSED) : drop(DROP_NO_REAL_SERVER);
 
-	decision = send_to(server, chosen);
-	state = state_of(service, chosen, server->generation, first_phase(packet), units(now));
+	decision = send_to(choice.server, choice.id);
+	state = state_of(service, choice.id, choice.server->generation, first_phase(packet), units(now));
 	decision.creates_flow = store_flow(hash, &room, state);
 	if (decision.creates_flow && !is_dry)
 		count_stored(&room, state);
 	decision.unstored = !decision.creates_flow;
 	if (service->persistence)
-		bind_client(&client, service, chosen, server->generation, now);
+		bind_client(id, packet, choice.id, choice.server->generation);
 	return decision;
 }
 
@@ -155,7 +147,7 @@ static __always_inline struct decision decide(struct packet *packet)
 
 	now = bpf_jiffies64();
 	hash = hash_of(packet);
-	flow = find_flow(&hash, opens(packet) && is_flooded(found.id, service, units(now)), found.zero);
+	flow = find_flow(&hash, opens(packet), found.zero);
 	if (flow.place && remaining(flow.state, units(now)) > 0 && !(opens(packet) && phase_of(flow.state) == FLOW_CLOSING)) {
 		server = same_server(server_of(flow.state), generation_of(flow.state));
 		if (server && !(opens(packet) && server->flags & SERVER_FAILED))

@@ -189,9 +189,13 @@ func (d *Director) attachFirst(ctx context.Context, cfg *config.Config) error {
 	return d.openPlane(ctx, cfg)
 }
 
-// hopPatience is how long a reload waits for the next hops of the real servers that it adds. On a quiet network they
-// answer within a millisecond; one that doesn't answer at all gets no client anyway.
-const hopPatience = 200 * time.Millisecond
+// How long a reload waits for the next hops of the real servers that it adds. On a quiet network they answer within a
+// millisecond; one that doesn't answer at all gets no client anyway. A service that has clients and would have no real server to
+// send them to waits for the answer to a second request, which the kernel sends a second after the first.
+const (
+	hopPatience     = 200 * time.Millisecond
+	lastHopPatience = 2 * time.Second
+)
 
 // learnHops finds the next hops of new real servers before the plane hears of them: a service that changes to other
 // real servers would refuse its clients until then.
@@ -207,14 +211,30 @@ func (d *Director) learnHops(ctx context.Context, cfg *config.Config) {
 	}
 	d.neigh.Routed(routed(cfg))
 	d.neigh.Watch(append(old, added...), append(virtual(d.cfg), virtual(cfg)...))
-	limit := time.After(hopPatience)
-	for slices.ContainsFunc(added, func(a netip.Addr) bool { h := d.hops[a]; return h.Err == nil && !h.Local && !h.Routed && !h.Known() }) {
+	limit, lastLimit, patient := time.After(hopPatience), time.After(lastHopPatience), true
+	for patient && slices.ContainsFunc(added, d.resolving) || d.strands(cfg) {
 		select {
 		case d.hops = <-d.neigh.Changes():
 		case <-limit:
+			patient = false
+		case <-lastLimit:
 			return
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// resolving says that the next hop of a real server is asked for and has not answered.
+func (d *Director) resolving(a netip.Addr) bool {
+	h := d.hops[a]
+	return h.Err == nil && !h.Local && !h.Routed && !h.Known()
+}
+
+// strands says that a service of now would have no real server whose next hop is known.
+func (d *Director) strands(cfg *config.Config) bool {
+	return slices.ContainsFunc(cfg.Services, func(s config.Service) bool {
+		return d.service(s.Name) != nil && len(s.RealServers) > 0 &&
+			!slices.ContainsFunc(s.RealServers, func(r config.RealServer) bool { return !d.resolving(r.Address) })
+	})
 }

@@ -69,13 +69,17 @@ func (h *hops) Changes() <-chan map[netip.Addr]neigh.Hop  { return h.changes }
 func (h *hops) Source(netip.Addr) (a netip.Addr, _ error) { return a, nil }
 
 func TestAReloadKnowsTheNextHopsOfNewRealServersBeforeThePlaneHearsOfThem(t *testing.T) {
-	next := netip.MustParseAddr("192.168.5.105")
+	next, never := netip.MustParseAddr("192.168.5.105"), netip.MustParseAddr("192.168.5.106")
 	for name, tt := range map[string]struct {
-		answer bool
+		beside []netip.Addr // real servers that the service keeps
+		answer time.Duration
 		takes  time.Duration
 	}{
-		"one that answers":        {true, 30 * time.Millisecond},
-		"one that doesn't answer": {false, hopPatience},
+		"the only one, which answers":                      {nil, 30 * time.Millisecond, 30 * time.Millisecond},
+		"the only one, which answers the second request":   {nil, 1010 * time.Millisecond, 1010 * time.Millisecond},
+		"the only one, which doesn't answer":               {nil, time.Hour, lastHopPatience},
+		"one more, which doesn't answer":                   {[]netip.Addr{first}, time.Hour, hopPatience},
+		"the only one that answers, beside one that won't": {[]netip.Addr{never}, 30 * time.Millisecond, hopPatience},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -83,21 +87,20 @@ func TestAReloadKnowsTheNextHopsOfNewRealServersBeforeThePlaneHearsOfThem(t *tes
 				fake := &hops{changes: make(chan map[netip.Addr]neigh.Hop, 1)}
 				d.neigh, d.hops = fake, map[netip.Addr]neigh.Hop{first: hop1}
 				cfg := oneService()
-				cfg.Services[0].RealServers = []config.RealServer{{Address: next, Port: 80, Weight: 1}}
-				go func() {
-					fake.changes <- map[netip.Addr]neigh.Hop{first: hop1, next: {}} // not answered yet
-					time.Sleep(30 * time.Millisecond)
-					if tt.answer {
-						fake.changes <- map[netip.Addr]neigh.Hop{first: hop1, next: hop1}
-					}
-				}()
+				cfg.Services[0].RealServers = nil
+				for _, a := range append(tt.beside, next) {
+					cfg.Services[0].RealServers = append(cfg.Services[0].RealServers, config.RealServer{Address: a, Port: 80, Weight: 1})
+				}
+				fake.changes <- map[netip.Addr]neigh.Hop{first: hop1, next: {}} // not answered yet
+				defer time.AfterFunc(tt.answer, func() { fake.changes <- map[netip.Addr]neigh.Hop{first: hop1, next: hop1} }).Stop()
 				began := time.Now()
 				d.learnHops(t.Context(), cfg)
-				if took := time.Since(began); took != tt.takes || d.hops[next].Known() != tt.answer {
-					t.Errorf("known %v after %v, want %v after %v", d.hops[next].Known(), took, tt.answer, tt.takes)
+				if took := time.Since(began); took != tt.takes || d.hops[next].Known() != (tt.answer <= tt.takes) {
+					t.Errorf("known %v after %v, want %v", d.hops[next].Known(), took, tt.takes)
 				}
 				// Those in use stay watched: the reload may still be refused.
-				if len(fake.watched) != 1 || !slices.Equal(fake.watched[0], []netip.Addr{first, other, next}) {
+				watched := append([]netip.Addr{first, other}, slices.DeleteFunc(append(tt.beside, next), func(a netip.Addr) bool { return a == first })...)
+				if len(fake.watched) != 1 || !slices.Equal(fake.watched[0], watched) {
 					t.Errorf("watched %v", fake.watched)
 				}
 			})

@@ -83,6 +83,7 @@ type Plane struct {
 	reason    string                        // why an earlier mode was not taken
 	warned    map[netip.Addr]string         // real servers that can't be reached in native mode, and what was said about them
 
+	object        *ebpf.CollectionSpec // the built-in one while the plane opens, which makes many programs of it
 	flowClock     flowClock
 	explaining    sync.Mutex // held while packets are explained; taken before the others
 	counting      sync.Mutex // held while flows are counted; taken before mu
@@ -126,10 +127,14 @@ func openOn(cfg Config, log *slog.Logger, system func() ([]device, error), drive
 	if p.lock, err = p.pins.lock(); err != nil {
 		return nil, fmt.Errorf("open xdp plane: %w", err)
 	}
+	if p.object, err = builtIn(); err != nil {
+		return nil, err
+	}
 	fresh, err := p.openMaps()
 	if err == nil {
 		err = p.prepare()
 	}
+	p.object = nil // a program that is made later is worth reading it again, not keeping it
 	if err != nil {
 		err = explain(err, "/proc/thread-self/status")
 		p.Close()
@@ -252,11 +257,23 @@ func (p *Plane) loadMaps() error {
 	return nil
 }
 
-// spec is the program with everything set that is the same on all interfaces.
-func (p *Plane) spec() (*ebpf.CollectionSpec, error) {
-	spec, err := loadXdirector()
+// builtIn reads the programs and maps that the binary carries.
+func builtIn() (*ebpf.CollectionSpec, error) {
+	object, err := loadXdirector()
 	if err != nil {
 		return nil, fmt.Errorf("read built-in program: %w", err)
+	}
+	return object, nil
+}
+
+// spec is the program with everything set that is the same on all interfaces.
+func (p *Plane) spec() (*ebpf.CollectionSpec, error) {
+	spec, err := p.object.Copy(), error(nil)
+	if spec == nil {
+		spec, err = builtIn()
+	}
+	if err != nil {
+		return nil, err
 	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {

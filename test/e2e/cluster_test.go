@@ -41,10 +41,10 @@ func check() string {
 	return "{type: tcp, interval: 200ms, timeout: 500ms, retries: 1, retry_delay: 100ms}"
 }
 
-// loadRate is the number of new connections per second.
+// loadRate is the number of new connections per second. More than 20 leave an emulated machine no time for the rest.
 func loadRate() int {
 	if inVM() {
-		return 50
+		return 20
 	}
 	return 200
 }

@@ -46,13 +46,14 @@ func TestDownloadGoesOnByteForByte(t *testing.T) {
 		other := slices.DeleteFunc([]string{"r1", "r2", "r3"}, func(name string) bool { return name == server })[0]
 		newer := otherVersion(t, c)
 
+		want, err := c.lab.OfferDownload()
+		c.ok(err)
 		c.ok(conn.SetDeadline(time.Now().Add(4 * patience)))
-		_, err := io.WriteString(conn, "GET /download HTTP/1.1\r\nHost: web\r\n\r\n")
+		_, err = io.WriteString(conn, "GET /download HTTP/1.1\r\nHost: web\r\n\r\n")
 		c.ok(err)
 		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		c.ok(err)
 		defer answer.Body.Close()
-		want := lab.Download()
 		var got []byte
 		read := func() {
 			t.Helper()

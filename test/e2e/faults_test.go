@@ -71,9 +71,7 @@ func TestInterfaceThatIsMissingAtTheStartIsWaitedFor(t *testing.T) {
 		_, err := d.Launch()
 		c.ok(err)
 		c.ok(lab.Wait(t.Context(), patience, waits))
-		if log := d.Log(); !strings.Contains(log, "missing=eth0") || !strings.Contains(log, "away0") {
-			t.Error("the log names neither the interface nor those there are")
-		}
+		c.ok(d.Process().WaitLog(t.Context(), patience, "missing=eth0 \"this box has\"=\"lo, away0\"", 1))
 		rename("away0", "eth0")
 		c.ok(d.WaitState(t.Context(), "VI_1", "MASTER", patience))
 		if plane != election {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -185,6 +186,14 @@ func TestMinimalConfigurationForwards(t *testing.T) {
 		if s.RouterID != "lb1" || len(s.Instances) != 1 || s.Instances[0].State != "MASTER" || s.Plane.Name != plane {
 			t.Errorf("status --json: %+v", s)
 		}
+		c.ok(d.WaitStatus(t.Context(), patience, func(s *status.Status) error {
+			for _, r := range s.Services[0].RealServers {
+				if r.Flows > 0 {
+					return nil
+				}
+			}
+			return errors.New("no flow is counted")
+		}))
 		out, err = d.Command("top", "web", "--once", "--json")
 		c.ok(err)
 		var top struct {

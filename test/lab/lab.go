@@ -201,7 +201,7 @@ func (l *Lab) addNode(name string, host byte) (*Node, error) {
 func Wait(ctx context.Context, limit time.Duration, fact func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(period())
 	defer tick.Stop()
 	for {
 		err := fact()
@@ -214,6 +214,14 @@ func Wait(ctx context.Context, limit time.Duration, fact func() error) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// period is how often a fact is looked for. To an emulated machine the looking costs more than the waiting.
+func period() time.Duration {
+	if os.Getenv("XDIRECTOR_VM") != "" {
+		return 50 * time.Millisecond
+	}
+	return 5 * time.Millisecond
 }
 
 // mountBPF mounts a bpf file system of its own on the folder, and unmounts it at the end.

@@ -158,10 +158,11 @@ func (p *Process) WaitLog(ctx context.Context, limit time.Duration, text string,
 
 // children lists the direct children of a process: those of all its threads.
 func children(pid int) []int {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is right
+	tasks := fmt.Sprintf("/proc/%d/task", pid)
+	threads, _ := os.ReadDir(tasks) // none of a process that is gone
 	var pids []int
-	for _, file := range files {
-		b, err := os.ReadFile(file)
+	for _, thread := range threads {
+		b, err := os.ReadFile(filepath.Join(tasks, thread.Name(), "children"))
 		if err != nil {
 			continue // the thread is gone
 		}

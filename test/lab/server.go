@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -30,7 +31,7 @@ http {
         listen %[1]d backlog=1024;
         listen [::]:%[1]d backlog=1024;
         location / { return 200 "%[2]s\n"; }
-        location = /download { root .; limit_rate %[3]d; sendfile off; }
+        location = /download { root %[4]s; limit_rate %[3]d; sendfile off; }
     }
 }
 `
@@ -40,25 +41,26 @@ const (
 	downloadRate = 512 << 10 // bytes per second
 )
 
-// Download is what every web server has at /download: bytes without a pattern, sent slowly, so that it takes some seconds.
-func Download() []byte {
+// OfferDownload gives every web server a /download, which it returns: bytes without a pattern, sent slowly, so that it takes
+// some seconds.
+func (l *Lab) OfferDownload() ([]byte, error) {
 	b := make([]byte, downloadSize)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(b) // never fails
-	return b
+	if err := os.WriteFile(filepath.Join(l.Dir, "download"), b, 0o644); err != nil {
+		return nil, fmt.Errorf("offer a download: %w", err)
+	}
+	return b, nil
 }
 
-// StartNginx runs a web server on all addresses of the node; its pages are the node's name, but see Download. It returns when the server
+// StartNginx runs a web server on all addresses of the node; its pages are the node's name, but see OfferDownload. It returns when the server
 // answers.
 func (n *Node) StartNginx(port uint16) (*Process, error) {
 	dir := n.path(fmt.Sprintf("nginx-%d", port))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("start nginx on %s: %w", n.Name, err)
 	}
-	if err := os.WriteFile(dir+"/download", Download(), 0o644); err != nil {
-		return nil, fmt.Errorf("start nginx on %s: %w", n.Name, err)
-	}
 	conf := dir + "/nginx.conf"
-	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConfig, port, n.Name, downloadRate), 0o644); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConfig, port, n.Name, downloadRate, n.lab.Dir), 0o644); err != nil {
 		return nil, fmt.Errorf("start nginx on %s: %w", n.Name, err)
 	}
 	p, err := n.lab.start(n.t, n.Name+"/nginx", dir, nil, "nginx", "-e", "stderr", "-p", dir, "-c", conf)

@@ -11,7 +11,7 @@ wait_for() { # SECONDS COMMAND...
 			echo "gave up waiting for: $*"
 			return 1
 		fi
-		sleep 0.2
+		sleep 0.5
 	done
 }
 
@@ -79,6 +79,7 @@ begin_load() {
 		while [[ -e /run/web/load ]]; do
 			all=$((all + 1))
 			request || failed=$((failed + 1))
+			sleep 0.1 # leaves an emulated processor to the director
 		done
 		echo "$failed of $all" >/run/web/failed
 	) &
@@ -193,23 +194,23 @@ install -m 755 /dev/stdin /etc/xdirector/check-it <<-'C'
 	echo "by $(id -un):$(id -gn) $(grep -E '^(CapEff|NoNewPrivs)' /proc/self/status | tr -s '\n\t' ' ')"
 	exit 1
 C
-sed -i 's|^vrrp:|&\n  scripts: [{name: it, command: /etc/xdirector/check-it, user: checker, interval: 200ms, timeout: 1s, weight: -60}]|
+sed -i 's|^vrrp:|&\n  scripts: [{name: it, command: /etc/xdirector/check-it, user: checker, interval: 200ms, timeout: 4s, weight: -60}]|
 	s|interface: eth0,|& track: {scripts: [it]},|' /etc/xdirector/config.yaml
 systemctl reload xdirector
 in_status() { xdirector status --json | tr -d ' \n' | grep -qE "$1"; }
 has_priority() { in_status "\"priority\":$1,.*\"configured_priority\":100,"; }
-wait_for 10 has_priority 100
+wait_for 60 has_priority 100
 touch /run/web/bad
-wait_for 10 has_priority 40
+wait_for 60 has_priority 40
 wait_for 60 logged 'by checker:checker CapEff: 0000000000000000 NoNewPrivs: 1'
 fact a script runs as its user without any right, and its failure lowers the priority
 rm /run/web/bad
-wait_for 10 has_priority 100
+wait_for 60 has_priority 100
 touch /run/web/hang
-wait_for 10 has_priority 40
-wait_for 60 logged 'did not end within 1s and was killed'
+wait_for 60 has_priority 40
+wait_for 60 logged 'did not end within 4s and was killed'
 rm /run/web/hang
-wait_for 10 has_priority 100
+wait_for 60 has_priority 100
 [[ -z $(pgrep -u checker sleep) ]]
 fact one that hangs is killed, and its success gives the priority back
 is_master
