@@ -36,38 +36,54 @@ func TestFilterKeepsAFloodFromTheElection(t *testing.T) {
 			}
 		}
 		election := b.director.Process().PIDsWith("election")
-		cpu, err := lab.CPUTime(election)
-		b.ok(err)
-		begin := time.Now()
-		const flood = 20_000
-		for n := range flood {
-			b.ok(b.inject.Send(frames[n%len(frames)]))
-		}
-		took := time.Since(begin)
-		used, err := lab.CPUTime(election)
-		b.ok(err)
-		b.ok(b.director.WaitStatus(t.Context(), patience, func(s *status.Status) error {
-			filtered, passed := uint64(0), uint64(0)
-			for _, i := range s.Instances {
-				for _, n := range i.AdvertsFiltered {
-					filtered += n
+		const flood, tries = 20_000, 3
+		sent, seconds := uint64(0), uint64(0)
+		// To a process the kernel counts what it did for others meanwhile, too, but not each time.
+		for try := 1; ; try++ {
+			used, took := b.flood(frames, flood, election)
+			sent, seconds = sent+flood, seconds+uint64(took/time.Second)+2 // a tail may fall into one more second
+			b.ok(b.director.WaitStatus(t.Context(), patience, func(s *status.Status) error {
+				filtered, passed := uint64(0), uint64(0)
+				for _, i := range s.Instances {
+					for _, n := range i.AdvertsFiltered {
+						filtered += n
+					}
+					for _, n := range i.AdvertsRefused {
+						passed += n
+					}
 				}
-				for _, n := range i.AdvertsRefused {
-					passed += n
+				if limit := uint64(len(frames)) * seconds; passed == 0 || passed > limit {
+					return fmt.Errorf("%d of %d bad adverts have passed in %d s, want 1 to %d", passed, sent, seconds, limit)
 				}
+				if filtered+passed < sent {
+					return fmt.Errorf("%d filtered and %d passed, %d were sent", filtered, passed, sent)
+				}
+				return nil
+			}))
+			t.Logf("%d bad adverts in %v: %v of CPU for the election", flood, took, used)
+			limit := took/20 + 20*time.Millisecond
+			if used <= limit {
+				break
 			}
-			// A tail of the flood may fall into one more second.
-			if limit := uint64(len(frames)) * uint64(took/time.Second+2); passed == 0 || passed > limit {
-				return fmt.Errorf("%d of %d bad adverts have passed in %v, want 1 to %d", passed, flood, took, limit)
+			if try == tries {
+				t.Errorf("the election used %v of CPU in a flood of %v, want at most %v", used, took, limit)
+				break
 			}
-			if filtered+passed < flood {
-				return fmt.Errorf("%d filtered and %d passed, %d were sent", filtered, passed, flood)
-			}
-			return nil
-		}))
-		t.Logf("%d bad adverts in %v: %v of CPU for the election", flood, took, used-cpu)
-		if limit := took/20 + 20*time.Millisecond; used-cpu > limit {
-			t.Errorf("the election used %v of CPU in a flood of %v, want at most %v", used-cpu, took, limit)
 		}
 	})
+}
+
+// flood sends so many frames and returns what CPU time processes used meanwhile.
+func (b *bed) flood(frames [][]byte, n int, pids []int) (used, took time.Duration) {
+	b.t.Helper()
+	before, err := lab.CPUTime(pids)
+	b.ok(err)
+	begin := time.Now()
+	for n := range n {
+		b.ok(b.inject.Send(frames[n%len(frames)]))
+	}
+	took = time.Since(begin)
+	after, err := lab.CPUTime(pids)
+	b.ok(err)
+	return after - before, took
 }

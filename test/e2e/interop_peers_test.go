@@ -254,7 +254,9 @@ func handToAndFro(t *testing.T, f flavour, other maker, preferUs bool) {
 	c.ok(reserve.entered("BACKUP"))
 	stopped := time.Now()
 	step("clean stop", preferred.stop, reserve)
-	if a := preferred.sent.Adverts(stopped); len(a) == 0 || a[len(a)-1].Priority != 0 {
+	// A director that was kept from running has given the addresses up before, and has nothing to say.
+	stood := preferUs && strings.Contains(c.d[0].Log(), "this director stood still")
+	if a := preferred.sent.Adverts(stopped); !stood && (len(a) == 0 || a[len(a)-1].Priority != 0) {
 		t.Errorf("adverts of %s after its stop: %v, want priority 0 last", preferred.name, a)
 	}
 	step("it comes back", preferred.start, preferred)
