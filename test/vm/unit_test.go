@@ -36,7 +36,7 @@ func TestUnitRunsUnderSystemdAndOutlivesTheDeathOfEachProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, out, errout := run(t, string(script), "VM_SYSTEMD=1", "VM_MEMORY=1024",
-		"XDIRECTOR_BIN="+binary(t), "XDIRECTOR_UNIT="+filepath.Join(root, "configs", "xdirector.service"),
+		"XDIRECTOR_UNIT_ALL="+os.Getenv("XDIRECTOR_UNIT_ALL"), "XDIRECTOR_BIN="+binary(t), "XDIRECTOR_UNIT="+filepath.Join(root, "configs", "xdirector.service"),
 		"XDIRECTOR_CLEANUP_UNIT="+filepath.Join(root, "configs", "xdirector-cleanup.service"))
 	if code != 0 || !strings.Contains(out, "fact: a clean stop leaves nothing") {
 		t.Fatalf("exit code %d\n%s%s", code, out, errout)
