@@ -138,6 +138,7 @@ fi
 
 # Upgrade under load.
 now=$(date '+%F %T')
+election=$(part election) main=$(main_pid)
 cp /usr/bin/xdirector /usr/bin/xdirector.new
 mv /usr/bin/xdirector.new /usr/bin/xdirector
 begin_load
