@@ -39,7 +39,7 @@ demo: deps-demo ## See a failover: two directors, three real servers, a client, 
 
 ##@ Test
 .PHONY: test test-static test-unit test-e2e test-vm test-long fuzz bench bench-vm bench-vrrp
-test: deps-test ## Test everything, in less than 15 minutes (root)
+test: deps-test ## Test everything (root)
 	@tools/step 'all tests' $(MAKE) --no-print-directory test-static test-unit test-e2e test-vm test-planes
 
 test-static: deps-generate ## Format, vet, staticcheck, generated files
