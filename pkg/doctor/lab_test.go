@@ -98,6 +98,14 @@ func admit(t *testing.T, args ...string) *patient {
 	// What cures write to /etc is not for the box that the test runs on.
 	cmd := exec.Command("ip", "netns", "exec", p.name, "unshare", "--mount", "sh", "-c",
 		"for d in /etc/sysctl.d /etc/modules-load.d; do mkdir -p $d; mount -t tmpfs none $d; done; ip link set lo up; echo up; exec sleep infinity")
+	begin(t, "start a box", cmd)
+	p.pid = cmd.Process.Pid
+	return p
+}
+
+// begin runs a command until the end of the test; it returns when the command has said its first word.
+func begin(t *testing.T, what string, cmd *exec.Cmd) {
+	t.Helper()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -110,10 +118,8 @@ func admit(t *testing.T, args ...string) *patient {
 		_ = cmd.Wait()
 	})
 	if _, err := out.Read(make([]byte, 3)); err != nil {
-		t.Fatalf("start a box: %v", err)
+		t.Fatalf("%s: %v", what, err)
 	}
-	p.pid = cmd.Process.Pid
-	return p
 }
 
 func must(t *testing.T, cmd *exec.Cmd) string {

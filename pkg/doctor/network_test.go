@@ -54,21 +54,7 @@ func (p *patient) speaks(t *testing.T, args ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := p.in(append([]string{binary, "advertise"}, args...)...)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	if _, err := out.Read(make([]byte, 1)); err != nil {
-		t.Fatalf("send adverts: %v", err)
-	}
+	begin(t, "send adverts", p.in(append([]string{binary, "advertise"}, args...)...))
 }
 
 // instance is one of version 3, fast enough not to be waited for long.

@@ -124,11 +124,11 @@ func openOn(cfg Config, log *slog.Logger, system func() ([]device, error), drive
 	if p.flowClock, err = newFlowClock(); err != nil {
 		return nil, fmt.Errorf("open xdp plane: %w", err)
 	}
-	if p.lock, err = p.pins.lock(); err != nil {
+	if p.object, err = builtIn(); err != nil {
 		return nil, fmt.Errorf("open xdp plane: %w", err)
 	}
-	if p.object, err = builtIn(); err != nil {
-		return nil, err
+	if p.lock, err = p.pins.lock(); err != nil {
+		return nil, fmt.Errorf("open xdp plane: %w", err)
 	}
 	fresh, err := p.openMaps()
 	if err == nil {
@@ -268,12 +268,12 @@ func builtIn() (*ebpf.CollectionSpec, error) {
 
 // spec is the program with everything set that is the same on all interfaces.
 func (p *Plane) spec() (*ebpf.CollectionSpec, error) {
-	spec, err := p.object.Copy(), error(nil)
+	spec := p.object.Copy() // nil of nil
 	if spec == nil {
-		spec, err = builtIn()
-	}
-	if err != nil {
-		return nil, err
+		var err error
+		if spec, err = builtIn(); err != nil {
+			return nil, err
+		}
 	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
