@@ -1,7 +1,6 @@
 package config
 
 import (
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -63,37 +62,11 @@ func comment(text string) string {
 // explanations reads the comments of the reference, by the paths of their keys; the first one of a path counts.
 func explanations(t *testing.T) map[string]explanation {
 	t.Helper()
-	data, err := os.ReadFile(reference)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var document yaml.Node
-	if err := yaml.Unmarshal(data, &document); err != nil {
-		t.Fatal(err)
-	}
 	all := map[string]explanation{}
-	var walk func(node *yaml.Node, path string)
-	walk = func(node *yaml.Node, path string) {
-		switch node.Kind {
-		case yaml.SequenceNode:
-			for _, element := range node.Content {
-				walk(element, path+"[]")
-			}
-		case yaml.MappingNode:
-			for i := 0; i < len(node.Content); i += 2 {
-				key, value := node.Content[i], node.Content[i+1]
-				at := join(path, key.Value)
-				beside := value.LineComment
-				if beside == "" {
-					beside = key.LineComment
-				}
-				if e := explain(comment(key.HeadComment), comment(beside)); all[at] == (explanation{}) {
-					all[at] = e
-				}
-				walk(value, at)
-			}
+	eachKey(t, func(path string, mapping *yaml.Node, at int, beside string) {
+		if e := explain(comment(mapping.Content[at].HeadComment), comment(beside)); all[path] == (explanation{}) {
+			all[path] = e
 		}
-	}
-	walk(document.Content[0], "")
+	})
 	return all
 }

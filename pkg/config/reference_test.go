@@ -23,8 +23,8 @@ type leaf struct {
 
 func (l leaf) key() string { return l.mapping.Content[l.at].Value }
 
-// leaves returns the document and the first leaf of each path in it.
-func leaves(t *testing.T) (*yaml.Node, []leaf) {
+// eachKey reads the reference and shows every key of it: with its path, its place in a mapping, and the comment on its line.
+func eachKey(t *testing.T, show func(path string, mapping *yaml.Node, at int, beside string)) *yaml.Node {
 	t.Helper()
 	data, err := os.ReadFile(reference)
 	if err != nil {
@@ -34,8 +34,6 @@ func leaves(t *testing.T) (*yaml.Node, []leaf) {
 	if err := yaml.Unmarshal(data, &document); err != nil {
 		t.Fatal(err)
 	}
-	var found []leaf
-	seen := map[string]bool{}
 	var walk func(node *yaml.Node, path string)
 	walk = func(node *yaml.Node, path string) {
 		switch node.Kind {
@@ -45,22 +43,35 @@ func leaves(t *testing.T) (*yaml.Node, []leaf) {
 			}
 		case yaml.MappingNode:
 			for i := 0; i < len(node.Content); i += 2 {
-				value, path := node.Content[i+1], join(path, node.Content[i].Value)
-				scalars := value.Kind == yaml.SequenceNode && value.Content[0].Kind == yaml.ScalarNode
-				if (value.Kind == yaml.ScalarNode || scalars) && !seen[path] {
-					seen[path] = true
-					comment := value.LineComment
-					if comment == "" {
-						comment = node.Content[i].LineComment
-					}
-					found = append(found, leaf{path, node, i, strings.TrimPrefix(comment, "# ")})
+				key, value := node.Content[i], node.Content[i+1]
+				beside := value.LineComment
+				if beside == "" {
+					beside = key.LineComment
 				}
-				walk(value, path)
+				at := join(path, key.Value)
+				show(at, node, i, beside)
+				walk(value, at)
 			}
 		}
 	}
 	walk(document.Content[0], "")
-	return &document, found
+	return &document
+}
+
+// leaves returns the document and the first leaf of each path in it.
+func leaves(t *testing.T) (*yaml.Node, []leaf) {
+	t.Helper()
+	var found []leaf
+	seen := map[string]bool{}
+	document := eachKey(t, func(path string, mapping *yaml.Node, at int, beside string) {
+		value := mapping.Content[at+1]
+		scalars := value.Kind == yaml.SequenceNode && value.Content[0].Kind == yaml.ScalarNode
+		if (value.Kind == yaml.ScalarNode || scalars) && !seen[path] {
+			seen[path] = true
+			found = append(found, leaf{path, mapping, at, strings.TrimPrefix(beside, "# ")})
+		}
+	})
+	return document, found
 }
 
 func parseNode(t *testing.T, document *yaml.Node) (*Config, error) {
