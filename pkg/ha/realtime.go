@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -30,9 +29,6 @@ const (
 	// With tidyAbove bytes a thousand instances have their memory tidied once a minute: it takes another CPU a few milliseconds.
 	tidyInterval = 10 * time.Second
 	tidyAbove    = 3 << 19
-	// slack is how much later than asked for the kernel may wake the other threads. Go's scheduler has one that looks after every
-	// system call a few times whether it ended, 50 us apart if it can: more work than all that one instance has to do.
-	slack = 5 * time.Millisecond
 )
 
 // rest has the kernel see that the loop, however much it has to do, has not lost its way. now is after a wait that began at
@@ -68,15 +64,6 @@ func realtime(log *slog.Logger) (denied []string) {
 		err = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: fifoPriority}, 0)
 	}
 	try("no real-time scheduling (SCHED_FIFO), so on a busy box adverts are late: don't use intervals below 100ms", fifoCure(err), err)
-	threads, _ := filepath.Glob("/proc/self/task/*")
-	for _, t := range threads {
-		// Where it is not permitted a little more CPU is used. A real-time thread has no slack.
-		file := filepath.Join("/proc", filepath.Base(t), "timerslack_ns")
-		if b, err := os.ReadFile(file); err == nil && len(b) > len(fmt.Sprintln(slack.Nanoseconds())) {
-			continue // it was given more
-		}
-		_ = os.WriteFile(file, fmt.Append(nil, slack.Nanoseconds()), 0)
-	}
 	// Where the kernel makes huge pages of everything, what is given back of one would soon be there again, and locked.
 	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) // else a few megabytes more
 	if len(denied) > 0 {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,22 +26,33 @@ const niceness = -20
 // from everybody. The service manager starts it again.
 const fuse = 3
 
-// watcherSlack is how much later than asked for the kernel may wake Go's watcher: the thread with which Go's scheduler
-// looks after every wait in the kernel a few dozen times, 20 us apart, whether it has ended. It would use more CPU than all
-// the rest. What it is for, to take a processor from who waits in the kernel or calculates for long, is needed where those
-// are few: see processors.
-const watcherSlack = time.Second
+// slack is how much later than asked for the kernel may wake a thread: its own default. watcherSlack is that of Go's watcher:
+// the thread with which Go's scheduler looks after every wait in the kernel a few dozen times, 20 us apart, whether it has
+// ended. It would use more CPU than all the rest. It takes a processor from who waits in the kernel or calculates for long,
+// which is needed where those are few: see processors; and it looks for messages and timers where the last thread that did has
+// gone to wait in the kernel. So it may be late, but not for long: with a minute, starts took as much.
+const (
+	slack        = 50 * time.Microsecond
+	watcherSlack = time.Second
+)
 
 // processors are more of Go's than goroutines ever wait in the kernel at one time: with 4 of them and a slow watcher, 500
 // instances that came to a busy box were announced for eight seconds. That they are said at all keeps Go from looking every
 // second how many CPUs there are.
 const processors = 16
 
+// crowd is how many threads are started at the beginning: more than there are processors and waits in the kernel. A new
+// thread has the slack of the one that starts it, and Go's watcher starts one where it finds none at rest. That one sleeps for
+// microseconds in the middle of Go's scheduler, which would be a second then; and everybody waits for it, the real-time
+// thread too, when a garbage collection begins or ends.
+const crowd = processors + 8
+
 // hurry puts this process before ordinary ones, where that is permitted.
 func hurry() {
 	runtime.GOMAXPROCS(max(processors, runtime.GOMAXPROCS(0)))
-	if tid, err := watcher(); err == nil {
-		_ = os.WriteFile("/proc/"+tid+"/timerslack_ns", fmt.Append(nil, watcherSlack.Nanoseconds()), 0)
+	watcher, err := watcher()
+	if err == nil {
+		gather(crowd)
 	}
 	_ = unix.Setrlimit(unix.RLIMIT_RTTIME, &unix.Rlimit{Cur: fuse * 1e6, Max: fuse * 1e6})
 	// Later threads inherit it from earlier ones. One that comes meanwhile may have been started by one that was not changed
@@ -61,8 +73,34 @@ func hurry() {
 			if err := setNice(tid, niceness); err != nil && err != unix.ESRCH {
 				return // not permitted: the election tells that, with the cure
 			}
+			if t.Name() != watcher {
+				setSlack(t.Name(), slack) // who started this process may have had another one
+			}
 		}
 	}
+	if watcher != "" {
+		setSlack(watcher, watcherSlack)
+	}
+}
+
+// gather has n threads at once, which rest afterwards until Go needs them.
+func gather(n int) {
+	var there sync.WaitGroup
+	there.Add(n)
+	for range n {
+		go func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			there.Done()
+			there.Wait()
+		}()
+	}
+	there.Wait()
+}
+
+// setSlack is without effect where it is not permitted: a little more CPU is used.
+func setSlack(tid string, d time.Duration) {
+	_ = os.WriteFile("/proc/"+tid+"/timerslack_ns", fmt.Append(nil, d.Nanoseconds()), 0)
 }
 
 // watcher is the id of Go's watcher: the first thread that a Go process starts. The kernel lists them in the order of their start.

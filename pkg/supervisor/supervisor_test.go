@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 			os.Exit(fakeAgent(os.Args[2]))
 		case "election":
 			os.Exit(fakeElection())
+		case "busy":
+			os.Exit(busyChild())
 		}
 	}
 	os.Exit(m.Run())
