@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,6 +26,7 @@ import (
 func newDoctor() *cobra.Command {
 	var o doctor.Options
 	var vips []string
+	var ports []uint
 	var gateway string
 	c := &cobra.Command{
 		Use:   "doctor [--real-server --vip ADDRESS]",
@@ -34,17 +38,18 @@ director is started or beside it.
 
 With --real-server the box is examined as one behind a director, for the virtual addresses that --vip names.
 Exit code 0: nothing was found; 1: something was.`,
-		Example: "  xdirector doctor\n  xdirector doctor --real-server --vip 192.168.5.100 --gateway 192.168.5.254",
+		Example: "  xdirector doctor\n  xdirector doctor --real-server --vip 192.168.5.100 --port 80 --gateway 192.168.5.254",
 		Args:    noArguments,
 	}
 	c.Flags().BoolVar(&o.RealServer, "real-server", false, "this box is a real server, not a director")
 	c.Flags().StringSliceVar(&vips, "vip", nil, "virtual `ADDRESS` of a real server; several times, or with commas")
+	c.Flags().UintSliceVar(&ports, "port", nil, "`PORT` of a service of a real server, which its packet rules must let in; several times, or with commas")
 	c.Flags().StringVar(&gateway, "gateway", "", "`ADDRESS` of the router that a real server's answers take")
 	c.Flags().DurationVar(&o.Listen, "listen", 3*time.Second, "listen to the network for `TIME`; 0s: don't")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
-		if err := asked(&o, vips, gateway); err != nil {
+		if err := asked(&o, vips, ports, gateway); err != nil {
 			return usageError{err}
 		}
 		if !o.RealServer {
@@ -72,15 +77,21 @@ Exit code 0: nothing was found; 1: something was.`,
 }
 
 // asked fills in what flags say, or says what is wrong with them.
-func asked(o *doctor.Options, vips []string, gateway string) error {
+func asked(o *doctor.Options, vips []string, ports []uint, gateway string) error {
 	var err error
 	switch {
 	case o.Listen < 0:
 		return fmt.Errorf("--listen %s is negative", o.Listen)
 	case o.RealServer && len(vips) == 0:
 		return errors.New("--real-server needs --vip ADDRESS, the virtual address that it serves")
-	case !o.RealServer && (len(vips) > 0 || gateway != ""):
-		return errors.New("--vip and --gateway go with --real-server: a director's addresses are in its configuration")
+	case !o.RealServer && (len(vips) > 0 || len(ports) > 0 || gateway != ""):
+		return errors.New("--vip, --port and --gateway go with --real-server: a director's addresses are in its configuration")
+	}
+	for _, port := range ports {
+		if port == 0 || port > math.MaxUint16 {
+			return fmt.Errorf("--port %d is no port: 1 to %d", port, math.MaxUint16)
+		}
+		o.Ports = append(o.Ports, uint16(port))
 	}
 	if o.VIPs, err = parseVIPs(vips); err != nil {
 		return err
@@ -122,8 +133,14 @@ func loadFor(ctx context.Context, c *cobra.Command, o *doctor.Options) error {
 		return nil
 	case errors.As(err, &problems):
 		return showProblems(err, c.ErrOrStderr())
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: only root and the group of the service may read it: sudo xdirector doctor --config %s", err, o.File)
 	case err != nil:
 		return err
+	}
+	// Cures are run from anywhere.
+	if o.File, err = filepath.Abs(o.File); err != nil {
+		return fmt.Errorf("find %s: %w", configFile(c), err)
 	}
 	if _, err := os.Stat(o.Config.Control.Socket); err != nil {
 		return nil
@@ -147,7 +164,11 @@ func printReport(r doctor.Report, w io.Writer) {
 	for _, note := range r.Skipped {
 		fmt.Fprintf(w, "%s: not looked at: %s\n", note.Probe, note.Text)
 	}
-	if r.Fit {
+	switch blind := slices.DeleteFunc(slices.Clone(r.Skipped), func(n doctor.Note) bool { return n.Wanted }); {
+	case r.Fit && len(blind) > 0:
+		fmt.Fprintf(w, "Nothing was found, but not all could be looked at: %s.\n", count(len(blind), "probe"))
+		return
+	case r.Fit:
 		fmt.Fprintln(w, "This box is fit: nothing was found.")
 		return
 	}

@@ -24,7 +24,9 @@ func TestDoctorAndRealServerSayWhatIsWrongWithTheirUse(t *testing.T) {
 		stderr string
 	}{
 		{[]string{"doctor", "eth0"}, 2, `doctor takes no argument, got "eth0"`},
-		{[]string{"doctor", "--vip", "10.0.0.1"}, 2, "--vip and --gateway go with --real-server"},
+		{[]string{"doctor", "--vip", "10.0.0.1"}, 2, "--vip, --port and --gateway go with --real-server"},
+		{[]string{"doctor", "--port", "80"}, 2, "--vip, --port and --gateway go with --real-server"},
+		{[]string{"doctor", "--real-server", "--vip", "10.0.0.1", "--port", "65536"}, 2, "--port 65536 is no port: 1 to 65535"},
 		{[]string{"doctor", "--real-server"}, 2, "--real-server needs --vip ADDRESS"},
 		{[]string{"doctor", "--real-server", "--vip", "10.0.0.1/24"}, 2, `--vip "10.0.0.1/24" is no virtual address`},
 		{[]string{"doctor", "--real-server", "--vip", "10.0.0.1", "--gateway", "gw"}, 2, `--gateway "gw" is no address`},

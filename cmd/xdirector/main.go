@@ -76,7 +76,7 @@ func newRoot() *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().String("config", defaultConfig, "configuration `FILE`")
 	root.PersistentFlags().Bool("json", false, "print JSON")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newRun(), newAgent(), newCleanup(), newCheck(), newStatus(), newTop(), newEvents(), newReload(), newPlan(), newFailover(), newMaintenance(), newDrain(), newUndrain(), newWeight(), newExplain(), newCapture(), newConvert(), newTestNotify(), newDoctor(), newRealServer(), newCompletion(), newVersion())
 	addCompletions(root)
 	return root

@@ -100,6 +100,10 @@ func (c Command) run(ctx context.Context) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("give up new privileges: %w", err)
 	}
+	// A service that isn't root has its capabilities in the ambient set, and what is there outlives execve and setuid both.
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("give up capabilities: %w", err)
+	}
 	// Files that this process was started with would be open in the command. Kernels before 5.11 know no such call; the
 	// files that Go opens are not inherited anyway.
 	_ = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)

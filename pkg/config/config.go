@@ -337,7 +337,7 @@ func cure(err error) string {
 	case errors.Is(err, fs.ErrNotExist):
 		return ": write it, or name another file with --config FILE"
 	case errors.Is(err, fs.ErrPermission):
-		return ": run as root, or let this user read it"
+		return ": run as root; or for the service: chgrp xdirector and chmod 640"
 	case errors.Is(err, syscall.EISDIR):
 		return ": name a file with --config FILE"
 	}

@@ -5,6 +5,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -27,8 +28,9 @@ type Finding struct {
 
 // Note is what a probe saw and found good, or why it could not look.
 type Note struct {
-	Probe string `json:"probe"`
-	Text  string `json:"text"`
+	Probe  string `json:"probe"`
+	Text   string `json:"text"`
+	Wanted bool   `json:"wanted,omitempty"` // it was asked for that this is not looked at
 }
 
 // Report is the result of an examination.
@@ -48,8 +50,12 @@ type Options struct {
 
 	RealServer bool         // the box is, or shall be, a real server, not a director
 	VIPs       []netip.Addr // virtual addresses of a real server
+	Ports      []uint16     // that its services have there; none: packet rules are read for all of them together
 	Gateway    netip.Addr   // the router that a real server's answers should take; invalid: not known
 }
+
+// errNotAsked says that a probe was left out because its user said so.
+var errNotAsked = errors.New("not asked for: --listen 0s")
 
 // probe is one look at the box. An error says why it could not look.
 type probe struct {
@@ -60,7 +66,7 @@ type probe struct {
 // directorProbes are in the order in which they are told: what the others depend on comes first.
 func directorProbes() []probe {
 	return []probe{
-		{"kernel", kernel}, {"rights", rights}, {"bpffs", bpffs},
+		{"tools", tools}, {"kernel", kernel}, {"rights", rights}, {"service", service}, {"bpffs", bpffs},
 		{"interfaces", interfaces}, {"bonds", bonds}, {"mtu", sameMTU},
 		{"xdp", xdpMode}, {"offloads", offloads}, {"queues", queues},
 		{"sysctls", directorSysctls}, {"ipvs", ipvs},
@@ -71,7 +77,7 @@ func directorProbes() []probe {
 
 func realServerProbes() []probe {
 	return []probe{
-		{"virtual addresses", carried}, {"sysctls", realServerSysctls}, {"mtu", fullMTU}, {"firewall", realServerFirewall},
+		{"tools", tools}, {"virtual addresses", carried}, {"sysctls", realServerSysctls}, {"mtu", fullMTU}, {"firewall", realServerFirewall},
 		{"network", listenAsRealServer},
 	}
 }
@@ -86,7 +92,7 @@ func Examine(ctx context.Context, o Options) Report {
 	for _, p := range probes {
 		b.probe = p.name
 		if err := p.look(b); err != nil {
-			b.report.Skipped = append(b.report.Skipped, Note{p.name, err.Error()})
+			b.report.Skipped = append(b.report.Skipped, Note{p.name, err.Error(), errors.Is(err, errNotAsked)})
 		}
 	}
 	b.report.Fit = len(b.report.Findings) == 0
@@ -114,7 +120,7 @@ func (b *box) foundOn(where, what, why, command string) {
 }
 
 func (b *box) fact(format string, args ...any) {
-	b.report.Facts = append(b.report.Facts, Note{b.probe, fmt.Sprintf(format, args...)})
+	b.report.Facts = append(b.report.Facts, Note{Probe: b.probe, Text: fmt.Sprintf(format, args...)})
 }
 
 // instances are those of the configuration, if there is one.

@@ -101,6 +101,94 @@ func TestInterfaceOfTheConfigurationThatIsMissingIsNamedAnew(t *testing.T) {
 	lb.cured(t, []ailment{{"sed -i s/eth0/ens3/ config.yaml", "there is no interface ens3", "sed -i"}}, nil)
 }
 
+func TestInterfaceThatIsMissingAmongSeveralIsLeftToWhoKnows(t *testing.T) {
+	t.Parallel()
+	lb, other := ward(t, strings.ReplaceAll(file, "eth0", "ens3"))
+	second(t, lb, other, "10.78.0.11/24")
+	r := lb.examine(t)
+	if len(r.Findings) != 1 || r.Findings[0].What != "there is no interface ens3" || !strings.Contains(r.Findings[0].Why, "NAME is the one that is meant: eth") {
+		t.Fatalf("findings: %+v", r.Findings)
+	}
+	lb.sh(t, strings.Replace(r.Findings[0].Command, "NAME", "eth0", 1))
+	lb.healthy(t)
+}
+
+func TestInterfaceWithoutALinkLocalAddressGetsOne(t *testing.T) {
+	t.Parallel()
+	lb, _ := ward(t, edited(t, "services:", `    - {name: VI_6, interface: eth0, virtual_router_id: 51, virtual_addresses: ["fe80::100"]}
+services:`))
+	lb.cured(t, []ailment{{"ip link set dev eth0 addrgenmode none; ip -6 address flush dev eth0", "eth0 has no link-local address", "ip address add fe80::"}}, nil)
+}
+
+// toInstall wants one finding, whose cure apt would do; the command is returned.
+func (p *patient) toInstall(t *testing.T, what string) string {
+	t.Helper()
+	r := p.examine(t)
+	if len(r.Findings) != 1 || !strings.HasPrefix(r.Findings[0].What, what) {
+		t.Fatalf("findings: %+v", r.Findings)
+	}
+	install, _ := strings.CutSuffix(r.Findings[0].Command, " && reboot")
+	if !strings.HasPrefix(install, "apt-get install ") {
+		t.Fatalf("cure: %s", r.Findings[0].Command)
+	}
+	p.sh(t, strings.Replace(install, "install", "install --simulate -o Debug::NoLocking=true", 1))
+	return r.Findings[0].Command
+}
+
+func TestMissingToolIsFoundAndWhatItWouldHaveSaidIsTold(t *testing.T) {
+	t.Parallel()
+	lb, _ := ward(t, file)
+	lb.healthy(t)
+	lb.sh(t, "touch no; mount --bind $PWD/no $(readlink -f $(command -v ip))")
+	lb.toInstall(t, "the command ip (iproute2) is missing")
+	r := lb.examine(t)
+	if len(r.Skipped) < 5 {
+		t.Errorf("not looked at: %+v", r.Skipped)
+	}
+	for _, n := range r.Skipped {
+		if asked := n.Probe == "network"; n.Wanted != asked {
+			t.Errorf("asked for: %v: %+v", n.Wanted, n)
+		}
+	}
+}
+
+func TestIPVSThatTheKernelLacksComesWithAnotherOne(t *testing.T) {
+	t.Parallel()
+	lb, _ := ward(t, edited(t, "mode: auto", "mode: ipvs"))
+	// Also where this kernel has it.
+	lb.sh(t, "for d in /lib/modules /sys/module; do [ ! -d $d ] || mount -t tmpfs none $d; done")
+	if command := lb.toInstall(t, "this kernel has no ip_vs, ip_vs_rr"); !strings.HasSuffix(command, " && reboot") {
+		t.Errorf("cure: %s", command)
+	}
+}
+
+// The kernel can be told to say that it is another one, and /sys to lack a file. What comes with a reboot is asked of apt alone.
+func TestOldKernelOrOneWithoutTypesIsFound(t *testing.T) {
+	t.Parallel()
+	lb, _ := ward(t, file)
+	lb.healthy(t)
+	found := func(what string) {
+		t.Helper()
+		if command := lb.toInstall(t, what); !strings.HasSuffix(command, " && reboot") {
+			t.Errorf("cure: %s", command)
+		}
+	}
+	lb.with = []string{"setarch", "--uname-2.6"}
+	found("the kernel is 2.6.")
+	lb.with = nil
+	lb.sh(t, "mount -t tmpfs none /sys/kernel/btf")
+	found("the kernel tells no types of its own (BTF)")
+	lb.sh(t, "umount /sys/kernel/btf")
+	lb.healthy(t)
+}
+
+// No kernel of the lab has an interpreter, so the setting is a file here, as one that has shows it.
+func TestInterpreterOfProgramsIsFoundAndCured(t *testing.T) {
+	t.Parallel()
+	lb, _ := ward(t, file)
+	lb.cured(t, []ailment{{"cd $PWD; mkdir core; echo 0 >core/bpf_jit_enable; mount --bind core /proc/sys/net/core", "the kernel interprets BPF programs", "printf"}}, nil)
+}
+
 func TestInterfaceWithoutAnAddressHasNoSource(t *testing.T) {
 	t.Parallel()
 	lb, _ := ward(t, file)
@@ -123,6 +211,7 @@ func TestProgramsAndModesOfXDPAreFoundAndCured(t *testing.T) {
 	lb, _ := ward(t, edited(t, "mode: auto", "mode: xdp-native"))
 	lb.write(t, "other.o", string(object))
 	lb.cured(t, []ailment{{"ip link set dev eth0 xdpgeneric obj other.o section xdp.frags", `somebody else's XDP program "driver"`, "ip link set dev eth0 xdpgeneric off"}}, nil)
+	lb.cured(t, []ailment{{"ip link set dev eth0 xdpdrv obj other.o section xdp.frags", `somebody else's XDP program "driver"`, "ip link set dev eth0 xdp off"}}, nil)
 	lb.cured(t, []ailment{{"ip link add br0 type bridge; ip link set br0 up; ip address add 10.78.0.11/24 dev br0; sed -i 's/interfaces: .eth0/&, br0/' config.yaml",
 		"the driver of br0 (bridge) has no native XDP", "sed -i"}}, nil)
 }
@@ -147,6 +236,11 @@ func TestWhatElseHoldsTheAddressesHereIsFoundAndEnded(t *testing.T) {
 	lb.cured(t, []ailment{
 		{"keepalived -P -f $PWD/keepalived.conf -p $PWD/ka.pid -r $PWD/kr.pid; until ip netns pids $(ip netns identify $$) | xargs -I@ cat /proc/@/comm | grep -q keepalived; do :; done",
 			"keepalived runs here too", "kill "},
+	}, nil)
+	lb.write(t, "vrrpd.conf", "interface eth0\n vrrp 9 version 3\n vrrp 9 ip 10.77.0.100\n")
+	lb.cured(t, []ailment{
+		{"mount -t tmpfs none /run; mkdir /run/frr; cp vrrpd.conf /run/frr; chown -R frr: /run/frr; /usr/lib/frr/vrrpd -d -f /run/frr/vrrpd.conf -A 127.0.0.1 -P 0 -i /run/frr/pid",
+			"vrrpd runs here too (process ", "kill "},
 	}, nil)
 }
 
@@ -292,18 +386,36 @@ func TestRealServerIsExaminedAndCured(t *testing.T) {
 	server.cured(t, []ailment{{"ip address del 10.77.0.100/32 dev lo; sysctl -w net.ipv4.conf.all.arp_ignore=0", "10.77.0.100 is not on lo", "printf"}}, nil)
 }
 
+func TestRealServerInSeveralNetworksIsCuredOfStrictPaths(t *testing.T) {
+	t.Parallel()
+	server, other := admit(t, "-real-server", "-vip", "10.77.0.100"), admit(t)
+	connect(t, server, "eth0", other, "eth0")
+	second(t, server, other, "10.78.0.21/24")
+	server.sh(t, "ip address add 10.77.0.21/24 dev eth0; ip address add 10.77.0.100/32 dev lo; sysctl -w net.ipv4.conf.all.arp_ignore=1; sysctl -w net.ipv4.conf.all.arp_announce=2")
+	server.cured(t, []ailment{{"sysctl -w net.ipv4.conf.eth1.rp_filter=1", "rp_filter of eth1 is 1 (strict), and there are several interfaces", "printf"}}, nil)
+}
+
 func TestRightsThatAreMissingAreFound(t *testing.T) {
 	t.Parallel()
 	lb, _ := ward(t, file)
 	lb.healthy(t)
+	page, err := os.ReadFile("../../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	install := strings.Join(strings.Fields(strings.ReplaceAll(string(page), "\\\n", " ")), " ")
 	for _, c := range []struct{ without, what, why string }{
 		{"-net_raw,-perfmon,-sys_admin", "lacks CAP_NET_RAW, CAP_PERFMON", "no adverts"},
 		{"-ipc_lock", "lacks CAP_IPC_LOCK", "KiB of the election's memory"},
 	} {
 		lb.with = []string{"setpriv", "--bounding-set", c.without, "--inh-caps", c.without, "--"}
 		r := lb.examine(t)
-		if len(r.Findings) != 1 || !strings.Contains(r.Findings[0].What, c.what) || !strings.Contains(r.Findings[0].Why, c.why) || r.Findings[0].Command == "" {
-			t.Errorf("%s: findings: %+v", c.without, r.Findings)
+		if len(r.Findings) != 1 || !strings.Contains(r.Findings[0].What, c.what) || !strings.Contains(r.Findings[0].Why, c.why) {
+			t.Fatalf("%s: findings: %+v", c.without, r.Findings)
+		}
+		// Here is no systemd, as in a container: it must be started as the page of installing says.
+		if f := r.Findings[0]; f.Where != "the host of this container" || !strings.HasPrefix(f.Command, "podman run ") || !strings.Contains(install, f.Command) {
+			t.Errorf("on %s: %s", f.Where, f.Command)
 		}
 	}
 }

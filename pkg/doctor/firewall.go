@@ -71,7 +71,13 @@ func (o opening) admit(c chain) string {
 	return fmt.Sprintf("nft insert rule %s %s %s %s accept", c.family, c.table, c.name, o.nft)
 }
 
-const lasting = "; what the command adds lasts until the rules are loaded again: put it in their file too"
+// lasting is what is to be said of a command, if it is to be said: firewalld remembers what it is told.
+func lasting(command string) string {
+	if strings.HasPrefix(command, "firewall-cmd ") && !strings.Contains(command, "nft ") {
+		return ""
+	}
+	return "; what the command adds lasts until the rules are loaded again: put it in their file too"
+}
 
 func firewall(b *box) error {
 	rules, err := b.rulesets()
@@ -134,17 +140,22 @@ func (b *box) adverts(rules ruleset, i config.Instance) {
 			continue
 		}
 		if r, dropped := rules.drops(c, f); dropped {
-			b.found(fmt.Sprintf("%s drops VRRP (protocol 112) on %s: %s", c.title(), i.Interface, r.text), why+lasting, b.open(c, o, "--add-protocol=vrrp"))
+			command := b.open(c, i.Interface, o, "--add-protocol=vrrp")
+			b.found(fmt.Sprintf("%s drops VRRP (protocol 112) on %s: %s", c.title(), i.Interface, r.text), why+lasting(command), command)
 		}
 	}
 }
 
 // open is the command that admits packets, in the words of what owns the chain.
-func (b *box) open(c chain, o opening, firewalld string) string {
-	if c.tool == "nft" && c.table == "firewalld" {
-		return "firewall-cmd --permanent " + firewalld + " && firewall-cmd --reload"
+func (b *box) open(c chain, in string, o opening, firewalld string) string {
+	if c.tool != "nft" || c.table != "firewalld" {
+		return o.admit(c)
 	}
-	return o.admit(c)
+	// An interface that is in no zone by name belongs to the default one, as a command without a zone does.
+	if zone, err := b.run("firewall-cmd", "--get-zone-of-interface="+in); err == nil && in != "" {
+		firewalld = "--zone=" + quote(strings.TrimSpace(string(zone))) + " " + firewalld
+	}
+	return "firewall-cmd --permanent " + firewalld + " && firewall-cmd --reload"
 }
 
 // checks: this box reaches its real servers, and their answers come in.
@@ -186,8 +197,9 @@ func (b *box) checks(rules ruleset, links []link, s config.Service) {
 				continue
 			}
 			if r, dropped := rules.drops(c, f); dropped {
+				command := b.open(c, out.out, open, "--add-port="+strconv.Itoa(int(out.toPort))+"/tcp")
 				b.found(strings.TrimSpace(fmt.Sprintf("%s drops %s", c.title(), strings.TrimSpace(way+" checks of "+server.Address.String())))+": "+r.text,
-					"real server "+s.Name+"/"+server.Address.String()+" counts as down"+lasting, b.open(c, open, "--add-port="+strconv.Itoa(int(out.toPort))+"/tcp"))
+					"real server "+s.Name+"/"+server.Address.String()+" counts as down"+lasting(command), command)
 			}
 		}
 	}
@@ -237,10 +249,9 @@ func (b *box) clients(rules ruleset, s config.Service) {
 			first, later := first, later
 			first.state, later.state = "", "" // not yet known there
 		}
-		o := openingTo(s)
 		if r, dropped := rules.drops(c, first); dropped {
-			b.found(fmt.Sprintf("%s drops what is for service %s: %s", c.title(), s.Name, r.text), "IPVS never sees a client of it"+lasting,
-				b.open(c, o, fmt.Sprintf("--add-port=%d/%s", s.Port, s.Protocol)))
+			admitted := b.open(c, first.in, openingTo(s), firewalldTo(s))
+			b.found(fmt.Sprintf("%s drops what is for service %s: %s", c.title(), s.Name, r.text), "IPVS never sees a client of it"+lasting(admitted), admitted)
 			continue
 		}
 		r, dropped := rules.drops(c, later)
@@ -251,11 +262,34 @@ func (b *box) clients(rules ruleset, s config.Service) {
 		untracked.state = "untracked"
 		command := notrack(c, s)
 		if _, still := rules.drops(c, untracked); still {
-			command += " && " + b.open(c, o, fmt.Sprintf("--add-port=%d/%s", s.Port, s.Protocol))
+			command += " && " + b.open(c, first.in, openingTo(s), firewalldTo(s))
 		}
 		b.found(fmt.Sprintf("%s drops what conntrack calls invalid, in front of IPVS: %s", c.title(), r.text),
-			"with direct return this box sees one direction only: conntrack calls all packets of service "+s.Name+" but the first of each connection invalid, and no connection is made"+lasting, command)
+			"with direct return this box sees one direction only, so conntrack knows no connection of service "+s.Name+consequence()+lasting(command), command)
 	}
+}
+
+// consequence is what becomes of connections that conntrack sees half of, in front of a rule that drops what is invalid.
+func consequence() string {
+	if setting("net/netfilter/nf_conntrack_tcp_loose") == "0" || setting("net/ipv4/vs/conntrack") == "1" {
+		return ": only their first packet passes, and none is made"
+	}
+	return ": all packets pass but those that end one (FIN, RST), so real servers and IPVS keep dead ones until they time out"
+}
+
+// firewalldTo says what openingTo says in the words of firewalld.
+func firewalldTo(s config.Service) string {
+	if s.Port != 0 {
+		return fmt.Sprintf("--add-port=%d/%s", s.Port, s.Protocol)
+	}
+	return "--add-rich-rule=" + quote(fmt.Sprintf(`rule family="%s" destination address="%s" protocol value="%s" accept`, richFamily(s.Address), s.Address, s.Protocol))
+}
+
+func richFamily(a netip.Addr) string {
+	if a.Is6() {
+		return "ipv6"
+	}
+	return "ipv4"
 }
 
 // openingTo says in the words of both tools what is for a service.
@@ -295,28 +329,48 @@ func realServerFirewall(b *box) error {
 	if err != nil {
 		return err
 	}
+	ports := b.Ports
+	if len(ports) == 0 {
+		ports = []uint16{0}
+		if len(rules) > 0 {
+			b.fact("only rules that drop whatever is for the address are told: --port PORT says of which services more is to be known")
+		}
+	}
 	for _, vip := range b.VIPs {
 		for _, l := range list {
-			b.takes(rules, l.Name, vip)
+			for _, port := range ports {
+				b.takes(rules, l.Name, vip, port)
+			}
 		}
 	}
 	return nil
 }
 
-func (b *box) takes(rules ruleset, in string, vip netip.Addr) {
-	f := flow{protocol: protocolTCP, to: vip, in: in, state: "new", ipv6: vip.Is6()}
-	family, rich := "ip", "ipv4"
+// takes: a connection to a port of a virtual address is let in; port 0 is any.
+func (b *box) takes(rules ruleset, in string, vip netip.Addr, port uint16) {
+	f := flow{protocol: protocolTCP, to: vip, toPort: port, in: in, state: "new", ipv6: vip.Is6()}
+	whom := vip.String()
+	if port != 0 {
+		whom = netip.AddrPortFrom(vip, port).String()
+	}
+	family := "ip"
 	if f.ipv6 {
-		family, rich = "ip6", "ipv6"
+		family = "ip6"
+	}
+	o := opening{family + " daddr " + vip.String(), "-d " + vip.String()}
+	rich := fmt.Sprintf(`rule family="%s" destination address="%s"`, richFamily(vip), vip)
+	if port != 0 {
+		o.nft += fmt.Sprintf(" tcp dport %d", port)
+		o.iptables += fmt.Sprintf(" -p tcp --dport %d", port)
+		rich += fmt.Sprintf(` port port="%d" protocol="tcp"`, port)
 	}
 	for _, c := range rules {
 		if c.hook != "input" && c.hook != "prerouting" && c.hook != "ingress" || !c.sees(f.ipv6) || c.device != "" && c.device != in {
 			continue
 		}
 		if r, dropped := rules.drops(c, f); dropped {
-			b.found(fmt.Sprintf("%s drops what is for %s: %s", c.title(), vip, r.text), "clients that the director sends here get no answer"+lasting,
-				b.open(c, opening{family + " daddr " + vip.String(), "-d " + vip.String()},
-					"--add-rich-rule="+quote(fmt.Sprintf(`rule family="%s" destination address="%s" accept`, rich, vip))))
+			command := b.open(c, in, o, "--add-rich-rule="+quote(rich+" accept"))
+			b.found(fmt.Sprintf("%s drops what is for %s: %s", c.title(), whom, r.text), "clients that the director sends here get no answer"+lasting(command), command)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -51,7 +52,7 @@ func (b *box) missing(name string, all []link) {
 	meant := "NAME"
 	switch len(likely) {
 	case 0:
-		why += "; this box has no interface but lo: is it the director's?"
+		why += "; this box has no interface but lo, so NAME can't be told"
 	case 1:
 		meant = likely[0]
 	default:
@@ -78,12 +79,21 @@ func (b *box) speaks(i config.Instance, l link) {
 		if setting("net/ipv6/conf/"+l.Name+"/disable_ipv6") == "1" {
 			return // found among the sysctls
 		}
-		b.found(l.Name+" has no link-local address", "instance "+i.Name+" has no address to send adverts from",
-			fmt.Sprintf("sysctl net/ipv6/conf/%[1]s/addr_gen_mode=0 && ip link set dev %[1]s down && ip link set dev %[1]s up", l.Name))
+		b.found(l.Name+" has no link-local address", "instance "+i.Name+" has no address to send adverts from; the kernel makes one at the next boot if net.ipv6.conf.*.addr_gen_mode is 0 by then",
+			fmt.Sprintf("ip address add %s/64 dev %s", linkLocal(l.MAC), quote(l.Name)))
 		return
 	}
 	b.found(l.Name+" has no IPv4 address of its own", "instance "+i.Name+" has no address to send adverts from; ADDRESS is one of its network, with the prefix length",
 		"ip address add ADDRESS dev "+quote(l.Name))
+}
+
+// linkLocal is the address that the kernel would make of a MAC address (RFC 4291, appendix A).
+func linkLocal(mac string) netip.Addr {
+	m, err := net.ParseMAC(mac)
+	if err != nil || len(m) != 6 {
+		return netip.MustParseAddr("fe80::1") // no Ethernet: any will do
+	}
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
 }
 
 // sameMTU: a frame too long for the interface that it leaves by is lost.

@@ -71,9 +71,19 @@ func (b *box) modules(names []string) error {
 	if len(absent) > 0 {
 		b.found("this kernel has no "+strings.Join(absent, ", "), "services that IPVS has to forward are not", installModules(release))
 	}
-	if len(idle) > 0 {
-		b.found(strings.Join(idle, ", ")+" not loaded", "a director that may not load modules, in a container or with fewer rights, can't forward by IPVS",
-			fmt.Sprintf("printf '%%s\\n' %[1]s > /etc/modules-load.d/xdirector.conf && modprobe -a %[1]s", strings.Join(names, " ")))
+	if len(idle) == 0 {
+		return nil
+	}
+	// The kernel loads what is asked for, also for a director that may not, unless it was told not to.
+	load := fmt.Sprintf("printf '%%s\\n' %s > /etc/modules-load.d/xdirector.conf && ", strings.Join(names, " "))
+	switch {
+	case setting("kernel/modules_disabled") == "1":
+		b.found(strings.Join(idle, ", ")+" not loaded, and this kernel loads no more modules (kernel.modules_disabled is 1)", "services that IPVS has to forward are not", load+"reboot")
+	case setting("kernel/modprobe") == "":
+		b.found(strings.Join(idle, ", ")+" not loaded, and the kernel may not load modules by itself (kernel.modprobe is empty)",
+			"a director that may not load them either, as the unit's, can't forward by IPVS", load+"modprobe -a "+strings.Join(names, " "))
+	default:
+		b.fact("%s not loaded yet: the kernel does that when a director asks for it", strings.Join(idle, ", "))
 	}
 	return nil
 }

@@ -56,6 +56,23 @@ func installKernel() string {
 	return "apt-get install linux-image-" + runtime.GOARCH + " && reboot"
 }
 
+// tools: what the other probes ask.
+func tools(b *box) error {
+	if _, err := tool("ip"); err == nil {
+		return nil
+	}
+	text, err := os.ReadFile("/etc/os-release")
+	where, command := "", "apt-get install iproute2"
+	switch {
+	case err != nil: // an image of nothing but a director
+		where, command = "the host of this container", again(b)
+	case strings.Contains(string(text), "rhel") || strings.Contains(string(text), "fedora"):
+		command = "dnf install iproute"
+	}
+	b.foundOn(where, "the command ip (iproute2) is missing", "most of this box can't be looked at without it", command)
+	return nil
+}
+
 // needed are the capabilities without which something doesn't work, with what. They are those of the unit.
 var needed = [...]struct {
 	bit  uint
@@ -87,7 +104,7 @@ func rights(b *box) error {
 	}
 	has := func(bit uint) bool { return effective>>bit&1 == 1 }
 	if os.Geteuid() != 0 && effective == 0 {
-		b.found("this is not root", "a director needs root, or the rights that its unit gives it, and much of this examination does", "sudo xdirector doctor")
+		b.found("this is not root", "a director needs root, or the rights that its unit gives it, and much of this examination does", asRoot(again(b)))
 		return nil
 	}
 	var missing, consequences []string
@@ -110,18 +127,35 @@ func rights(b *box) error {
 		lacks("CAP_IPC_LOCK", fmt.Sprintf("no more than %d KiB of the election's memory can be locked: an advert may wait for a disk", limit.Cur>>10))
 	}
 	if len(missing) > 0 {
-		b.found("a process started like this one lacks "+strings.Join(missing, ", "), strings.Join(consequences, "; "), start(b))
+		where, command := start(b)
+		b.foundOn(where, "a process started like this one lacks "+strings.Join(missing, ", "), strings.Join(consequences, "; "), command)
 	}
 	return nil
 }
 
-// start is the command that runs a director, or a test of one, with all rights: its unit does.
-func start(b *box) string {
-	command := "systemd-run --wait --pipe xdirector doctor"
-	if b.Config != nil {
-		command += " --config " + quote(b.File)
+// start is the command that runs a director, or a test of one, with all rights: its unit does, or a container that is given them.
+func start(b *box) (where, command string) {
+	if _, err := os.Stat("/run/systemd/system"); err == nil {
+		return "", "systemd-run --wait --pipe " + again(b)
 	}
-	return command
+	return "the host of this container", "podman run -d --name xdirector --network host --read-only --cap-drop all --cap-add NET_ADMIN,NET_RAW,BPF,PERFMON,SYS_NICE " +
+		"--security-opt seccomp=unconfined --security-opt unmask=/proc/sys --ulimit memlock=-1 --ulimit rtprio=40 --ulimit nofile=65536 --stop-timeout 90 -v /etc/xdirector:/etc/xdirector:ro -v /run/xdirector:/run/xdirector:rslave xdirector"
+}
+
+// asRoot is the command as somebody who isn't root gives it.
+func asRoot(command string) string {
+	if _, err := tool("sudo"); err == nil {
+		return "sudo " + command
+	}
+	return "su -c " + quote(command)
+}
+
+// again is this examination once more.
+func again(b *box) string {
+	if b.Config == nil {
+		return "xdirector doctor"
+	}
+	return "xdirector doctor --config " + quote(b.File)
 }
 
 // bpffs: programs are pinned there, so that they outlive the agent.
@@ -129,13 +163,17 @@ func bpffs(b *box) error {
 	if len(b.onXDP()) == 0 {
 		return nil
 	}
+	if known, err := b.pinnedByService(); known || err != nil {
+		return err
+	}
 	command, err := xdp.MountCommand(b.Config.Dataplane.PinPath)
 	if err != nil {
 		return err
 	}
 	if command != "" {
 		b.found(b.Config.Dataplane.PinPath+" is not on a bpffs, and this is not the host's mount namespace",
-			"XDP programs can't be pinned, so the XDP plane is refused: one mounted by the director would vanish with its process", command)
+			"XDP programs can't be pinned, so the XDP plane is refused: one mounted by the director would vanish with its process. "+
+				"For a container the command is the host's, and the container is given the folder: -v /run/xdirector:/run/xdirector:rslave", command)
 	}
 	return nil
 }

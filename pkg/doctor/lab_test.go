@@ -23,7 +23,7 @@ import (
 
 // TestMain: this binary is also what runs in a namespace of the lab: it examines the box and prints the report,
 // or is another director. What is named TestKernel needs IPVS, VLANs, bonds and network cards, and exists only where
-// test/vm/exec says that they are there.
+// test/vm/exec says that they are there. What is named TestDebian downloads packages: XDIRECTOR_DEBS=1.
 func TestMain(m *testing.M) {
 	var err error
 	switch {
@@ -33,10 +33,15 @@ func TestMain(m *testing.M) {
 		err = advertise(os.Args[2:])
 	default:
 		flag.Parse()
+		var elsewhere []string
 		if os.Getenv("XDIRECTOR_VM") != "1" {
-			if err := flag.Set("test.skip", "^TestKernel"); err != nil {
-				panic(err)
-			}
+			elsewhere = append(elsewhere, "^TestKernel")
+		}
+		if os.Getenv("XDIRECTOR_DEBS") != "1" {
+			elsewhere = append(elsewhere, "^TestDebian")
+		}
+		if err := flag.Set("test.skip", strings.Join(elsewhere, "|")); err != nil {
+			panic(err)
 		}
 		os.Exit(m.Run())
 	}
@@ -53,6 +58,7 @@ func examineHere(args []string) error {
 	flags.BoolVar(&o.RealServer, "real-server", false, "")
 	vip := flags.String("vip", "", "")
 	gateway := flags.String("gateway", "", "")
+	port := flags.Uint("port", 0, "")
 	flags.DurationVar(&o.Listen, "listen", 0, "")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -65,6 +71,9 @@ func examineHere(args []string) error {
 	}
 	if *vip != "" {
 		o.VIPs = []netip.Addr{netip.MustParseAddr(*vip)}
+	}
+	if *port != 0 {
+		o.Ports = []uint16{uint16(*port)}
 	}
 	if *gateway != "" {
 		o.Gateway = netip.MustParseAddr(*gateway)

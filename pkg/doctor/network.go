@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -20,7 +19,7 @@ const longestWait = 10 * time.Second
 // the addresses.
 func listen(b *box) error {
 	if b.Listen == 0 {
-		return errors.New("not asked for: --listen 0s")
+		return errNotAsked
 	}
 	used, err := b.used()
 	if err != nil {

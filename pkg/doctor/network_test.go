@@ -93,6 +93,15 @@ func TestWhoElseIsInTheNetworkIsHeardAndDealtWith(t *testing.T) {
 	}, map[string]*patient{"10.77.0.21": server, mac: stranger})
 }
 
+func TestMasterWithAnotherIntervalIsHeardAndFollowed(t *testing.T) {
+	t.Parallel()
+	lb, stranger := ward(t, file)
+	stranger.sh(t, "ip address add 10.77.0.12/24 dev eth0; ip route add 224.0.0.0/4 dev eth0; ip address add 10.77.0.100/32 dev eth0")
+	lb.args = append(lb.args, "-listen", "200ms")
+	stranger.speaks(t, "10.77.0.12", "2", "51", "2s", "10.77.0.100")
+	lb.cured(t, []ailment{{"", "the adverts of 10.77.0.12 say 2s, instance VI_1 has advert_interval: 1s", "sed -i"}}, nil)
+}
+
 func TestRealServerWhoseGatewayIsTheDirectorGetsTheRouter(t *testing.T) {
 	t.Parallel()
 	server, director := admit(t, "-real-server", "-vip", "10.77.0.100", "-gateway", "10.77.0.254", "-listen", "1s"), admit(t)

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -115,7 +114,7 @@ func fullMTU(b *box) error {
 // listenAsRealServer hears who the director is, and looks whether answers would go back to it.
 func listenAsRealServer(b *box) error {
 	if b.Listen == 0 {
-		return errors.New("not asked for: --listen 0s")
+		return errNotAsked
 	}
 	list, err := b.networks()
 	if err != nil {

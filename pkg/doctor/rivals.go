@@ -52,7 +52,10 @@ func processes(names ...string) []process {
 
 // end is the command that ends a process for good.
 func (p process) end() string {
-	if p.unit != "" {
+	switch {
+	case p.name == "vrrpd" && p.unit == "frr.service": // routing is not ours to end
+		return "sed -i s/^vrrpd=yes/vrrpd=no/ /etc/frr/daemons && systemctl restart frr.service"
+	case p.unit != "":
 		return "systemctl disable --now " + p.unit
 	}
 	return "kill " + strconv.Itoa(p.pid)
@@ -64,7 +67,7 @@ func rivals(b *box) error {
 		return nil
 	}
 	seen := map[string]bool{}
-	for _, p := range processes("keepalived", "vrrpd", "ucarp", "vrrpd-frr") {
+	for _, p := range processes("keepalived", "vrrpd", "ucarp") {
 		file := p.configuration()
 		if seen[file] {
 			continue // a child of the first one
@@ -94,7 +97,13 @@ func (p process) configuration() string {
 			return p.arguments[n+1]
 		}
 	}
-	return map[string]string{"keepalived": "/etc/keepalived/keepalived.conf", "vrrpd": "/etc/frr/vrrpd.conf"}[p.name]
+	if p.name == "vrrpd" {
+		if _, err := os.Stat("/etc/frr/vrrpd.conf"); err != nil {
+			return "/etc/frr/frr.conf" // all daemons of FRR in one
+		}
+		return "/etc/frr/vrrpd.conf"
+	}
+	return map[string]string{"keepalived": "/etc/keepalived/keepalived.conf"}[p.name]
 }
 
 // shares says whether a configuration of something else names one of our addresses.

@@ -57,9 +57,8 @@ func (h *holder) lost(what string, name any, device string) {
 func meddlers() map[string]string {
 	return map[string]string{
 		"NetworkManager":  "tell it to leave the interface alone: nmcli device set IFACE managed no",
-		"systemd-network": "systemd-networkd: put KeepConfiguration=static in the interface's .network file and ManageForeignRoutes=no in networkd.conf",
+		"systemd-network": "systemd-networkd: put KeepConfiguration=yes in the interface's .network file and ManageForeignRoutes=no in networkd.conf",
 		"dhclient":        "its script flushes the interface; give the interface a static address",
-		"dhcpcd":          "put denyinterfaces IFACE in /etc/dhcpcd.conf",
 		"connmand":        "put IFACE into NetworkInterfaceBlacklist in /etc/connman/main.conf",
 		"keepalived":      "is the same address in its configuration?",
 		"ifplugd":         "it runs ifdown when the link goes down",

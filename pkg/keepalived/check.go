@@ -64,19 +64,23 @@ func (c *converter) check(s *service, r *node, port int) *value {
 	}
 	icmp := v.get("type").scalar == "icmp"
 	c.times(v, s, r, best)
-	to := port
-	if k := best.find("connect_port"); k != nil {
-		if p, ok := number(k, 1, 1, 65535); ok {
+	to, own := port, c.connectPort(best)
+	if own != nil {
+		if p, ok := number(own, 1, 1, 65535); ok {
 			to = p
-			k.done()
+			own.done()
 		}
 	}
-	if !icmp && (to != s.target.port || s.target.mark != 0) && !(s.forwarding == "nat" && to == port && best.find("connect_port") == nil) && to != 0 {
-		v.set("port", word(to, best.find("connect_port")))
+	if !icmp && (to != s.target.port || s.target.mark != 0) && !(s.forwarding == "nat" && to == port && own == nil) && to != 0 {
+		v.set("port", word(to, own))
 	}
 	for _, k := range best.kids {
 		switch k.keyword() {
 		case "connect_port", "url", "virtualhost", "delay_loop", "connect_timeout", "retry", "delay_before_retry":
+		case "host":
+			if kind != "SMTP_CHECK" {
+				c.rest(atCheck, k)
+			}
 		case "nb_get_retry":
 			if kind != "HTTP_GET" && kind != "SSL_GET" {
 				k.note(NotNeeded, "keepalived knows it in HTTP_GET and SSL_GET only, so that retries is %s; write retry where it shall count", v.get("retries").scalar)
@@ -95,6 +99,34 @@ func (c *converter) check(s *service, r *node, port int) *value {
 		best.note(Converted, "insecure: true, since keepalived accepts every certificate")
 	}
 	return v
+}
+
+// connectPort is what says to which port a check goes; nil: nothing does. A check by SMTP has it in the braces of a host, too: in
+// keepalived each of these is a check of its own.
+func (c *converter) connectPort(check *node) *node {
+	port := check.find("connect_port")
+	if check.keyword() != "SMTP_CHECK" {
+		return port
+	}
+	for i, host := range check.each("host") {
+		if i > 0 {
+			host.all(Unsupported, "a real server has one check, and that goes where the host of line %d says", check.each("host")[0].at.number)
+			continue
+		}
+		host.done()
+		if own := host.find("connect_port"); own != nil {
+			if port != nil {
+				port.note(NotNeeded, "line %d says another one", own.at.number)
+			}
+			port = own
+		}
+		for _, k := range host.kids {
+			if k.keyword() != "connect_port" {
+				c.rest(atCheck, k)
+			}
+		}
+	}
+	return port
 }
 
 // usable says whether keepalived keeps a check at all.

@@ -83,7 +83,7 @@ func (n *node) each(keyword string) []*node {
 // many are the keywords that count as often as they are written.
 func many() map[string]bool {
 	list := append(checks(), "real_server", "url", "virtual_ipaddress", "virtual_ipaddress_excluded", "virtual_routes", "track_interface",
-		"track_script", "track_file", "track_process", "unicast_peer", "notification_email", "group", "lb_algo", "lvs_sched", "lb_kind",
+		"track_script", "track_file", "track_process", "unicast_peer", "notification_email", "group", "host", "lb_algo", "lvs_sched", "lb_kind",
 		"lvs_method", "protocol")
 	m := map[string]bool{}
 	for _, k := range list {

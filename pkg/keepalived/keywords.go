@@ -179,10 +179,10 @@ var checkRules = map[string]rule{
 	"alpha": lack("a new real server is up until its first result"), "warmup": drop("the starts of checks are spread by themselves"), "log_all_failures": drop("the reason of a failure is logged and counted"),
 	"http_protocol": drop("HTTP 1.1 is spoken"), "fast_recovery": drop("a real server is up again after rise successes, one by default"), "enable_sni": drop("the name is always sent: host"),
 	"misc_dynamic": lack("weights don't follow a check; xdirector weight sets one"), "user": lack("there are no checks by a command"), "misc_timeout": lack("there are no checks by a command"),
-	"misc_path": lack("there are no checks by a command"), "helo_name": lack("there is no SMTP check"), "type": lack("there is no DNS check"), "name": lack("there is neither a DNS check nor one by BFD"),
+	"misc_path": lack("there are no checks by a command"), "helo_name": lack("there is no SMTP check"), "type": lack("there is no DNS check"), "name": lack("there is neither a check by DNS nor one by BFD"),
 	"payload": lack("there is no UDP check"), "require_reply": lack("there is no UDP check"), "min_reply_length": lack("there is no UDP check"), "max_reply_length": lack("there is no UDP check"),
 	"track_file": lack("there is no check by a file"), "dynamic": lack("weights don't follow a check; xdirector weight sets one"), "weight": lack("weights don't follow a check; xdirector weight sets one"),
-	"host": lack("hosts of an SMTP check are long gone from keepalived"),
+	"host": lack("only an SMTP_CHECK has hosts"),
 }
 
 var urlRules = map[string]rule{

@@ -245,8 +245,12 @@ func (c *converter) persistence(s *service) {
 	k, mask := s.node.find("persistence_timeout"), s.node.find("persistence_granularity")
 	timeout, on := 360, false
 	if k != nil {
-		on = true
-		if k.arg(1) != "" {
+		switch k.arg(1) {
+		case "":
+			on = true
+		case "0":
+			k.note(NotNeeded, "keepalived refuses 0, and the service is not persistent")
+		default:
 			timeout, on = number(k, 1, 1, 2678400)
 		}
 	}
@@ -323,8 +327,12 @@ func (c *converter) sorryServer(s *service) {
 	}
 	a, ok := address(k.arg(1))
 	p, valid := port(k.arg(2))
-	if !ok || !valid {
+	switch {
+	case !ok || !valid:
 		k.note(Unsupported, "it is no address with a port, and keepalived leaves it out")
+		return
+	case a.IsLoopback():
+		k.note(Unsupported, "the sorry server can't be reached by a loopback address; write that of another box that serves such a page on the service's port")
 		return
 	}
 	m := mapping(k)

@@ -387,7 +387,15 @@ func (c *converter) command(line, user string, at *node) *value {
 		at.note(Unsupported, "there is no command")
 		return nil
 	}
-	if !strings.HasPrefix(list[0], "/") {
+	missing := ""
+	if at.keyword() == "script" {
+		missing = ". keepalived leaves a script out that it can't find; here one that can't be run counts as failed"
+	}
+	if strings.HasPrefix(list[0], "/") {
+		if _, err := fs.Stat(c.root, below(list[0])); err != nil && missing != "" {
+			at.note(Converted, "it is not on this box%s", missing)
+		}
+	} else {
 		found := ""
 		for _, folder := range []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
 			if _, err := fs.Stat(c.root, below(folder+"/"+list[0])); err == nil && !strings.Contains(list[0], "/") && list[0] != "" && list[0] != "." && list[0] != ".." {
@@ -397,7 +405,7 @@ func (c *converter) command(line, user string, at *node) *value {
 		}
 		if found == "" {
 			found = "/usr/bin/" + strings.TrimLeft(list[0], "./")
-			at.note(Converted, "%s is not found on this box; %s is written: look for it", quote(list[0]), found)
+			at.note(Converted, "%s is not found on this box; %s is written: look for it%s", quote(list[0]), found, missing)
 		} else {
 			at.note(Converted, "it is %s on this box", found)
 		}

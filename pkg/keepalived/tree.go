@@ -129,6 +129,7 @@ func blocksIn(keyword string) []string {
 		"real_server":    strings.Join(checks(), " "),
 		"HTTP_GET":       "url",
 		"SSL_GET":        "url",
+		"SMTP_CHECK":     "host",
 		"garp_group":     "interfaces",
 		"track_group":    "group",
 	}

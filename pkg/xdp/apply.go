@@ -431,6 +431,7 @@ func (p *Plane) removeServices(w *wish) error {
 		if err := p.maps.Services.Put(entry.id, xdirectorService{}); err != nil {
 			return fmt.Errorf("remove service %s: %w", key, err)
 		}
+		entry.closeArray()
 		t.freeServices = append(t.freeServices, entry.id)
 		delete(t.services, key)
 	}

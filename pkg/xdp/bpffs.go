@@ -27,13 +27,16 @@ func EnsureBPFFS(path string) error {
 }
 
 func ensureBPFFS(path, proc string) error {
-	on, err := onBPFFS(path)
+	on, err := OnBPFFS(path)
 	if err != nil {
-		return fmt.Errorf("find bpffs for %s: %w", path, err)
+		return fmt.Errorf("find bpffs for %s: %w%s", path, err, notOurs(err))
 	}
 	if on {
 		if err := os.MkdirAll(path, 0o700); err != nil {
-			return fmt.Errorf("create pin path: %w", err)
+			return fmt.Errorf("create pin path: %w%s", err, notOurs(err))
+		}
+		if err := unix.Access(path, unix.W_OK|unix.X_OK); err != nil {
+			return fmt.Errorf("use pin path %s: %w%s", path, err, notOurs(err))
 		}
 		return nil
 	}
@@ -56,14 +59,27 @@ func ensureBPFFS(path, proc string) error {
 	return nil
 }
 
+// notOurs is the cure where a user that isn't root may not write.
+func notOurs(err error) string {
+	if !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EROFS) {
+		return ""
+	}
+	return fmt.Sprintf(": user %d must own that folder and see it writable: leave dataplane.pin_path out of the configuration for the one that comes with "+
+		"the service, or chown yours, and name it in ReadWritePaths= of the unit", os.Geteuid())
+}
+
 func mountCommand(path string) string {
-	return fmt.Sprintf("mkdir -p %s && mount -t bpf -o mode=0700 %s %s", path, mountSource, path)
+	command := fmt.Sprintf("mkdir -p %s && mount -t bpf -o mode=0700 %s %s", path, mountSource, path)
+	if user := os.Geteuid(); user != 0 {
+		command += fmt.Sprintf(" && chown %d %s", user, path)
+	}
+	return command
 }
 
 // MountCommand returns the command that makes path a folder on a bpffs, if EnsureBPFFS would refuse to do that itself in
 // the mount namespace of the calling process; empty: nothing has to be done.
 func MountCommand(path string) (string, error) {
-	on, err := onBPFFS(path)
+	on, err := OnBPFFS(path)
 	if err != nil {
 		return "", fmt.Errorf("find bpffs for %s: %w", path, err)
 	}
@@ -73,8 +89,8 @@ func MountCommand(path string) (string, error) {
 	return mountCommand(path), nil
 }
 
-// onBPFFS looks at the path, or at what exists of it.
-func onBPFFS(path string) (bool, error) {
+// OnBPFFS says whether a path lies on a bpffs, or would: what exists of it is looked at.
+func OnBPFFS(path string) (bool, error) {
 	for {
 		var fs unix.Statfs_t
 		err := unix.Statfs(path, &fs)

@@ -55,7 +55,7 @@ func TestBPFFSIsMountedInTheHostsMountNamespaceAlone(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if on, err := onBPFFS(path); err != nil || !on {
+				if on, err := OnBPFFS(path); err != nil || !on {
 					t.Errorf("%s on bpffs: %v, %v", path, on, err)
 				}
 				if err := ensureBPFFS(path, t.TempDir()); err != nil {
@@ -84,6 +84,20 @@ func TestFoldersMissingBelowABPFFSAreCreated(t *testing.T) {
 	}
 	if info.Mode().Perm() != 0o700 {
 		t.Errorf("mode %o, want 700", info.Mode().Perm())
+	}
+}
+
+func TestAPinPathThatTheServiceMayNotWriteIsRefusedWithTheCure(t *testing.T) {
+	needRoot(t)
+	path := t.TempDir()
+	if err := unix.Mount("bpf", path, "bpf", unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(path, 0)
+	for _, folder := range []string{path, filepath.Join(path, "below")} {
+		if err := EnsureBPFFS(folder); err == nil || !strings.Contains(err.Error(), "leave dataplane.pin_path out of the configuration") {
+			t.Errorf("%s: %v", folder, err)
+		}
 	}
 }
 

@@ -195,7 +195,9 @@ func (p pins) removePath() error {
 		return err
 	}
 	if ours {
-		if err := unix.Unmount(p.path, 0); err != nil {
+		if err := unix.Unmount(p.path, 0); errors.Is(err, unix.EPERM) {
+			return nil // root mounted it, for us; an empty one is in nobody's way
+		} else if err != nil {
 			return fmt.Errorf("unmount bpffs: %w", err)
 		}
 	}

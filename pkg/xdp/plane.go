@@ -83,6 +83,7 @@ type Plane struct {
 	reason    string                        // why an earlier mode was not taken
 	warned    map[netip.Addr]string         // real servers that can't be reached in native mode, and what was said about them
 
+	mostArrays    int                  // of rings that are kept open
 	object        *ebpf.CollectionSpec // the built-in one while the plane opens, which makes many programs of it
 	flowClock     flowClock
 	explaining    sync.Mutex // held while packets are explained; taken before the others
@@ -116,7 +117,7 @@ func openOn(cfg Config, log *slog.Logger, system func() ([]device, error), drive
 	if !filepath.IsAbs(cfg.PinPath) {
 		return nil, fmt.Errorf("open xdp plane: pin path %q is not absolute", cfg.PinPath)
 	}
-	p := &Plane{config: cfg, log: log, pins: pins{path: filepath.Clean(cfg.PinPath)}, system: system, offloads: drivers}
+	p := &Plane{config: cfg, mostArrays: mostArrays(), log: log, pins: pins{path: filepath.Clean(cfg.PinPath)}, system: system, offloads: drivers}
 	if err := EnsureBPFFS(p.pins.path); err != nil {
 		return nil, err
 	}
@@ -377,6 +378,11 @@ func (p *Plane) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err := p.maps.Close()
+	if p.tables != nil {
+		for _, service := range p.tables.services {
+			service.closeArray()
+		}
+	}
 	if p.watched != nil {
 		err = errors.Join(err, p.watched.Close())
 	}

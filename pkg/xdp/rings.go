@@ -3,11 +3,13 @@ package xdp
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/xdirector/xdirector/pkg/lb"
 )
@@ -120,19 +122,23 @@ func (p *Plane) swapArrays(swaps []ringSwap) error {
 func (p *Plane) putRings(swaps []ringSwap) error {
 	var ids, descriptors []uint32
 	for _, swap := range swaps {
-		m, err := p.newRing(swap.ring)
+		swap.entry.ringKnown = false // until all are written
+		swap.entry.closeArray()
+		array, err := p.newRing(swap.ring)
 		if err != nil {
 			return err
 		}
-		defer m.Close() // the outer map holds it
+		swap.entry.array = array
 		ids = append(ids, swap.entry.id)
-		descriptors = append(descriptors, uint32(m.FD()))
-		swap.entry.ringKnown = false // until all are written
+		descriptors = append(descriptors, uint32(array.FD()))
 	}
 	if err := p.updateRings(ids, descriptors); err != nil {
 		return err
 	}
 	for _, swap := range swaps {
+		if len(p.tables.services) > p.mostArrays {
+			swap.entry.closeArray() // the outer map holds it
+		}
 		swap.entry.ringKnown, swap.entry.ring = true, swap.ring
 		swap.entry.ringHalf, swap.entry.ringSecond, swap.entry.ringChanged = swap.ring.half(), false, time.Now()
 	}
@@ -153,17 +159,22 @@ func (p *Plane) updateRings(ids, descriptors []uint32) error {
 	return errors.Join(failed...)
 }
 
+// mostArrays is the number of services up to which the arrays of their rings stay open. To open one again by its id takes
+// CAP_SYS_ADMIN ("BPF_MAP_GET_FD_BY_ID", bpf(2)), which the service hasn't got.
+func mostArrays() int {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return 0
+	}
+	return int(min(files.Cur/2, math.MaxInt32))
+}
+
 // changeRing has the other half of a ring used, once the new ring is in it. False: it has no room for that, or may still be read.
 func (p *Plane) changeRing(swap ringSwap) (bool, error) {
 	e := swap.entry
-	if !e.ringKnown || swap.ring.lines() > e.ringHalf || time.Since(e.ringChanged) < ringPause {
+	if !e.ringKnown || e.array == nil || swap.ring.lines() > e.ringHalf || time.Since(e.ringChanged) < ringPause {
 		return false, nil
 	}
-	var array *ebpf.Map
-	if err := p.maps.Rings.Lookup(e.id, &array); err != nil {
-		return false, err
-	}
-	defer array.Close()
 	first := 1
 	lengths := uint64(len(swap.ring.fallback))<<32 | uint64(len(swap.ring.turns))
 	if !e.ringSecond {
@@ -171,7 +182,7 @@ func (p *Plane) changeRing(swap ringSwap) (bool, error) {
 		lengths |= uint64(xdirectorRingWordRING_SECOND)
 	}
 	e.ringKnown = false // until all is written
-	if err := swap.ring.write(array, first); err != nil {
+	if err := swap.ring.write(e.array, first); err != nil {
 		return false, err
 	}
 	change := struct {

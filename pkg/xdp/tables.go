@@ -52,9 +52,15 @@ type serviceEntry struct {
 	ringHalf    int // lines
 	ringSecond  bool
 	ringChanged time.Time
+	array       *ebpf.Map  // of the ring; nil: it is not known, or too many would be open
 	of          lb.Service // that the two were made of
 	schedule    []int
 	fallback    []int
+}
+
+func (e *serviceEntry) closeArray() {
+	e.array.Close()
+	e.array = nil
 }
 
 type serverEntry struct {

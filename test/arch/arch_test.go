@@ -26,7 +26,7 @@ const (
 // package must be placed here.
 func rows() [][]string {
 	return [][]string{
-		{"test/arch", "test/bench", "test/benchvrrp", "test/demo", "test/e2e", "test/failover", "test/vm"},
+		{"test/arch", "test/bench", "test/benchvrrp", "test/demo", "test/e2e", "test/failover", "test/release", "test/vm"},
 		{"test/lab"},
 		{"cmd/xdirector"},
 		{"pkg/director", "pkg/keepalived", "pkg/supervisor", "pkg/doctor"},
@@ -53,6 +53,7 @@ func modules() map[string][]string {
 		"github.com/prometheus/common":        {"tests"},
 		"gopkg.in/yaml.v3":                    {"pkg/config"},
 		"github.com/spf13/cobra":              {"cmd/xdirector"},
+		"github.com/spf13/pflag":              {"cmd/xdirector"},
 		"github.com/coreos/go-systemd/v22":    {"cmd/xdirector"},
 		"golang.org/x/term":                   {"cmd/xdirector", "test/demo"},
 		"golang.org/x/net":                    {"pkg/ha", "pkg/health", "pkg/control", "pkg/metrics", "test/lab", "tests"},

@@ -156,6 +156,9 @@ func mapMemory(pid int, rings string) (sum uint64, err error) {
 	var id, inner uint32
 	entries := outer.Iterate()
 	for entries.Next(&id, &inner) {
+		if seen[strconv.FormatUint(uint64(inner), 10)] {
+			continue // the agent keeps it open
+		}
 		ring, err := ebpf.NewMapFromID(ebpf.MapID(inner))
 		if err != nil {
 			return 0, fmt.Errorf("open ring %d: %w", id, err)

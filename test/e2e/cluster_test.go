@@ -61,12 +61,23 @@ type cluster struct {
 	interval time.Duration               // between adverts of the instance that all scenarios share
 	more     func(director int) []string // further keys of that instance; nil: none
 	d        []*lab.Director
-	nginx    []*lab.Process // by real server
+	servers  []webServer // by real server
 	wire     *lab.Wire
 }
 
 // newCluster builds a lab with real servers that run nginx, and directors that don't run yet.
 func newCluster(t *testing.T, plane string, directors, servers int) *cluster {
+	t.Helper()
+	c := newBareCluster(t, plane, directors, servers)
+	c.servers = make([]webServer, servers)
+	for i := range c.servers {
+		c.serve(i)
+	}
+	return c
+}
+
+// newBareCluster is newCluster with real servers that run nothing.
+func newBareCluster(t *testing.T, plane string, directors, servers int) *cluster {
 	t.Helper()
 	binary, err := filepath.Abs(os.Getenv("XDIRECTOR_BIN"))
 	if err != nil {
@@ -78,11 +89,6 @@ func newCluster(t *testing.T, plane string, directors, servers int) *cluster {
 	}
 	t.Cleanup(l.Close)
 	c := &cluster{t: t, lab: l, plane: plane, interval: interval}
-	for _, r := range l.RealServers {
-		p, err := r.StartNginx(80)
-		c.ok(err)
-		c.nginx = append(c.nginx, p)
-	}
 	for _, n := range l.Directors {
 		d, err := l.NewDirector(n, binary)
 		c.ok(err)
@@ -92,6 +98,24 @@ func newCluster(t *testing.T, plane string, directors, servers int) *cluster {
 	c.wire, err = l.CaptureVRRP()
 	c.ok(err)
 	return c
+}
+
+// webServer is a real server's nginx; in the emulated machine, where each would take a second to start, a server within the
+// test.
+type webServer interface {
+	Kill() // and all of its connections
+}
+
+// serve starts the web server of a real server.
+func (c *cluster) serve(server int) {
+	c.t.Helper()
+	var err error
+	if r := c.lab.RealServers[server]; inVM() {
+		c.servers[server], err = r.StartWeb(80)
+	} else {
+		c.servers[server], err = r.StartNginx(80)
+	}
+	c.ok(err)
 }
 
 // calm gives a scenario in which nobody may take over another interval where the machine is an emulated one, which may

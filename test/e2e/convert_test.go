@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"os"
@@ -58,7 +59,7 @@ func (c *cluster) keepalivedPair(s setUp) pair {
 	}
 	return pair{
 		start: func(i int) (err error) {
-			if running[i], err = c.lab.Directors[i].StartKeepalivedFile(s.file(c.t, i)); err != nil {
+			if running[i], err = c.lab.Directors[i].StartKeepalivedFile(s.file(c.t, i), "--vrrp"); err != nil {
 				return err
 			}
 			return lab.Wait(c.t.Context(), patience, func() error {
@@ -75,20 +76,23 @@ func (c *cluster) keepalivedPair(s setUp) pair {
 // convertedPair has what the command itself makes of the same files.
 func (c *cluster) convertedPair(s setUp) pair {
 	for i, d := range c.d {
-		c.ok(d.Configure(lab.Config{})) // paths of the lab alone
-		head, err := os.ReadFile(d.ConfigFile())
-		c.ok(err)
-		input := filepath.Join(c.t.TempDir(), "keepalived.conf")
-		c.ok(os.WriteFile(input, []byte(s.file(c.t, i)), 0o644))
-		out, err := d.Command("convert", input, "--strict")
-		c.ok(err)
-		_, converted, ok := strings.Cut(string(out), "\n") // the lab has a router_id
-		if !ok || !strings.HasPrefix(string(out), "router_id: ") {
-			c.t.Fatalf("converted:\n%s", out)
-		}
-		c.ok(d.WriteFile(string(head) + converted))
+		c.convert(d, i, s.file(c.t, i), lab.Config{})
 	}
 	return pair{start: func(i int) error { return c.d[i].Start() }, kill: func(i int) { c.d[i].Kill() }}
+}
+
+// convert gives a director what the command makes of a keepalived.conf, with the paths of the lab and what else it says.
+func (c *cluster) convert(d *lab.Director, director int, text string, more lab.Config) {
+	c.t.Helper()
+	c.ok(d.Configure(more))
+	head, err := os.ReadFile(d.ConfigFile())
+	c.ok(err)
+	_, head, _ = bytes.Cut(head, []byte("\n")) // the file has a router_id
+	input := filepath.Join(c.t.TempDir(), "keepalived.conf")
+	c.ok(os.WriteFile(input, []byte(text), 0o644))
+	out, err := d.Command("convert", input, "--strict", "--config-id", fmt.Sprintf("lb%d", director+1))
+	c.ok(err)
+	c.ok(d.WriteFile(string(head) + string(out)))
 }
 
 // course is what a pair did: who was MASTER of each virtual router in the end of each act, and how long it was without one.
@@ -142,7 +146,7 @@ func (c *cluster) sender(a lab.Advert) int {
 
 // inARow is how many adverts of one director settle who is MASTER: a BACKUP that starts, and has to hear nothing for four intervals
 // before it takes over, has done so by then.
-const inARow = 10
+const inARow = 6
 
 // settled waits until the last adverts of each virtual router came from one director.
 func (c *cluster) settled(s setUp, from time.Time) map[uint8]int {

@@ -21,6 +21,9 @@ func TestAbsorbedAdvertsEndInATakeover(t *testing.T) {
 			instance.Interval = interval
 			c.ok(d.Configure(lab.Config{Mode: plane, FastPath: "absorb", Instances: []lab.Instance{instance}}))
 			c.ok(d.Start())
+			if i == 0 { // also if it stood still at the start: the other one may never have been MASTER
+				c.ok(d.WaitState(t.Context(), "VI_1", "MASTER", patience))
+			}
 		}
 		master, backup := c.d[0], c.d[1]
 		c.oneMaster(master, backup, patience)

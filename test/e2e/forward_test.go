@@ -124,7 +124,7 @@ func TestPersistentClientStaysUntilItsRealServerFails(t *testing.T) {
 		if got["r2"] > 0 {
 			mine, other = 1, "r1"
 		}
-		c.nginx[mine].Kill()
+		c.servers[mine].Kill()
 		c.ok(c.d[0].WaitStatus(t.Context(), patience, func(s *status.Status) error {
 			if s.Services[0].RealServers[mine].Up {
 				return fmt.Errorf("real server %d is up", mine)

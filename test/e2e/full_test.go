@@ -32,7 +32,7 @@ func TestFullDiskIsToldOnceAndStopsNothing(t *testing.T) {
 		}
 		f.Close()
 
-		c.nginx[1].Kill()
+		c.servers[1].Kill()
 		c.waitUp(d, 1, false)
 		_, err = d.Command("drain", "web/"+c.lab.RealServers[1].Address.String())
 		c.ok(err)
@@ -80,7 +80,7 @@ func TestBlockedLogStopsNothing(t *testing.T) {
 		}
 		c.start(c.service())
 		c.get(web, 4)
-		c.nginx[1].Kill()
+		c.servers[1].Kill()
 		c.waitUp(d, 1, false)
 		c.get(web, 4)
 		for _, step := range [][]string{{"reload"}, {"failover", "VI_1"}, {"failover", "VI_1", "--off"}} {

@@ -117,6 +117,7 @@ var scenarios = map[string][]string{
 	"TestReloadEvery100MillisecondsCostsNoRequest":              {native},
 	"TestNATServiceIsOnIPVSBesideXDP":                           {native},
 	"TestConvertedPairBehavesAsTheKeepalivedPair":               noPlane,
+	"TestConvertedPairServesAsTheKeepalivedPair":                {ipvs},
 	"TestOperatorsPagesSayWhatHappens":                          {native},
 }
 

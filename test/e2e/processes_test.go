@@ -491,7 +491,15 @@ func TestCleanupRemovesWhatAKilledDirectorLeft(t *testing.T) {
 		}
 		c.get(web, 1)
 		d.Kill()
+		// What is done is what the doctor says.
+		cure := "Cure: xdirector cleanup --config " + d.ConfigFile() + "\n"
+		if err := d.Node.Run(d.Binary(), "doctor", "--listen", "0s", "--config", d.ConfigFile()); err == nil || !strings.Contains(err.Error(), cure) {
+			t.Errorf("no %q is said: %v", cure, err)
+		}
 		c.ok(d.Node.Run(d.Binary(), "cleanup", "--config", d.ConfigFile()))
+		if err := d.Node.Run(d.Binary(), "doctor", "--listen", "0s", "--config", d.ConfigFile()); err != nil && strings.Contains(err.Error(), "cleanup") {
+			t.Error(err)
+		}
 		if n, err := c.count(d.Node); err != nil || n != 0 {
 			t.Errorf("after the cleanup the address is there %d times (%v)", n, err)
 		}

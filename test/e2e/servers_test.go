@@ -28,14 +28,12 @@ func TestFailedRealServerLeavesAndComesBack(t *testing.T) {
 		c := newCluster(t, plane, 1, 3)
 		c.start(c.service())
 		load := c.load()
-		c.nginx[1].Kill()
+		c.servers[1].Kill()
 		c.waitUp(c.d[0], 1, false)
 		down := time.Now()
 		c.answered(load, down, 60)
 		back := time.Now()
-		p, err := c.lab.RealServers[1].StartNginx(80)
-		c.ok(err)
-		c.nginx[1] = p
+		c.serve(1)
 		c.waitUp(c.d[0], 1, true)
 		up := time.Now()
 		c.answered(load, up, 60)
@@ -98,11 +96,10 @@ func TestRealServerThatComesBackGetsItsShareStepByStep(t *testing.T) {
 		}
 		c.start(s)
 		c.goesTo("xdirector was started", "r1", "r2")
-		c.nginx[1].Kill()
+		c.servers[1].Kill()
 		c.waitUp(c.d[0], 1, false)
 		load := c.load()
-		_, err := c.lab.RealServers[1].StartNginx(80)
-		c.ok(err)
+		c.serve(1)
 		var back lab.Requests // from the first that it answers
 		c.ok(lab.Wait(t.Context(), patience, func() error {
 			back = load.Requests()

@@ -162,7 +162,7 @@ func TestTooFewRealServersHandOver(t *testing.T) {
 			cfg.Instances[0].More = []string{"track: {services: [{name: web, min_up: 2}]}"}
 		}, c.service())
 		first, second := c.d[0], c.d[1]
-		c.nginx[0].Kill()
+		c.servers[0].Kill()
 		c.ok(first.WaitStatus(t.Context(), patience, func(s *status.Status) error {
 			if s.Services[0].RealServers[0].Up {
 				return errors.New("the real server counts as up")
@@ -170,12 +170,10 @@ func TestTooFewRealServersHandOver(t *testing.T) {
 			return nil
 		}))
 		c.ok(first.WaitState(t.Context(), "VI_1", "MASTER", patience)) // two are enough
-		c.nginx[1].Kill()
+		c.servers[1].Kill()
 		c.oneMaster2(second, first, "FAULT")
 		c.says(first, "service web has 1 of 3 real servers that can take new flows, 2 wanted")
-		nginx, err := c.lab.RealServers[1].StartNginx(80)
-		c.ok(err)
-		c.nginx[1] = nginx
+		c.serve(1)
 		c.oneMaster(first, second, patience)
 	})
 }

@@ -103,12 +103,12 @@ func (n *Node) StartBalancingKeepalived(services KeepalivedServices, instances .
 	return n.startKeepalived(services, instances, "--log-detail", "--checkers_pid", n.path("checkers.pid"))
 }
 
-// StartKeepalivedFile is StartKeepalived with a whole configuration file.
-func (n *Node) StartKeepalivedFile(text string) (*Process, error) {
+// StartKeepalivedFile is StartKeepalived with a whole configuration file, and with more options: --vrrp is not among its own.
+func (n *Node) StartKeepalivedFile(text string, more ...string) (*Process, error) {
 	if err := os.WriteFile(n.path("keepalived.conf"), []byte(text), 0o644); err != nil {
 		return nil, fmt.Errorf("configure keepalived on %s: %w", n.Name, err)
 	}
-	return n.runKeepalived("--vrrp", "--log-detail")
+	return n.runKeepalived(append(more, "--log-detail", "--checkers_pid", n.path("checkers.pid"))...)
 }
 
 func (n *Node) startKeepalived(services KeepalivedServices, instances []Keepalived, more ...string) (*Process, error) {

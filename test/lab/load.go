@@ -42,12 +42,18 @@ type Request struct {
 // Get asks for / by HTTP/1.0 over a new TCP connection. The request is complete when the whole body is there; the
 // limit runs from the first SYN.
 func (n *Node) Get(target netip.AddrPort, limit time.Duration) Request {
-	return get(n.t, target, limit)
+	return get(n.t, netip.Addr{}, target, limit)
 }
 
-func get(t *thread, target netip.AddrPort, limit time.Duration) Request {
+// GetFrom is Get with one of the node's addresses as the client's.
+func (n *Node) GetFrom(source netip.Addr, target netip.AddrPort, limit time.Duration) Request {
+	return get(n.t, source, target, limit)
+}
+
+// get asks from the source, or from the one that the kernel chooses.
+func get(t *thread, source netip.Addr, target netip.AddrPort, limit time.Duration) Request {
 	r := Request{Start: time.Now()}
-	body, err := r.exchange(t, target, limit)
+	body, err := r.exchange(t, source, target, limit)
 	r.finish(body, err)
 	return r
 }
@@ -69,13 +75,20 @@ func (r *Request) finish(server string, err error) {
 }
 
 // exchange makes only the socket on the thread: a connect that hangs must not hold up the next request.
-func (r *Request) exchange(t *thread, target netip.AddrPort, limit time.Duration) (string, error) {
+func (r *Request) exchange(t *thread, source netip.Addr, target netip.AddrPort, limit time.Duration) (string, error) {
 	var f *os.File
 	err := t.do(func() error {
 		family, address := sockaddr(target)
 		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return fmt.Errorf("make socket: %w", err)
+		}
+		if source.IsValid() {
+			_, own := sockaddr(netip.AddrPortFrom(source, 0))
+			if err := unix.Bind(fd, own); err != nil {
+				_ = unix.Close(fd)
+				return fmt.Errorf("bind to %s: %w", source, err)
+			}
 		}
 		r.Start = time.Now() // a wait for the thread is the lab's, not the network's
 		err = unix.Connect(fd, address)
@@ -257,7 +270,7 @@ func (l *Load) pace(t *thread, target netip.AddrPort, gap, limit time.Duration) 
 			next = now // what was missed is not made up for: a burst would be a load that nobody asked for
 		}
 		open.Go(func() {
-			r := get(t, target, limit)
+			r := get(t, netip.Addr{}, target, limit)
 			l.mu.Lock()
 			l.requests = append(l.requests, r)
 			l.mu.Unlock()

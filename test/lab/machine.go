@@ -15,7 +15,7 @@ import (
 )
 
 // Machine is a node on which commands can be typed as they stand in a book: it has process ids, a /run and a /proc of its own, and
-// what is written to /etc, /usr and the folder of the sources is written for it alone. What it starts ends with it.
+// what is written to /etc, /usr, /var/lib, /var/cache, /var/log and the folder of the sources is written for it alone: packages, too. What it starts ends with it.
 type Machine struct {
 	*Node
 	first int    // the process that is the machine's number 1, as we see it

@@ -2,7 +2,7 @@
 set -e
 mkdir -p "$1/own"
 mount -t tmpfs own "$1/own"
-for dir in /etc /usr "$2"; do
+for dir in /etc /usr /var/lib /var/cache /var/log "$2"; do
 	own=$1/own/${dir//\//_}
 	mkdir -p "$own" "$own.work"
 	mount -t overlay -o "lowerdir=$dir,upperdir=$own,workdir=$own.work" overlay "$dir"
@@ -14,6 +14,7 @@ cp "$1/systemctl" /usr/bin/systemctl
 cat >/usr/bin/journalctl <<'END'
 #!/bin/sh
 # journalctl -u UNIT -n LINES
+[ "$1" = -u ] || exit 0
 exec tail -n "$4" "/run/$2.journal"
 END
 chmod 755 /usr/bin/journalctl

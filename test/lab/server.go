@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 )
 
@@ -79,6 +81,40 @@ func (n *Node) StartNginx(port uint16) (*Process, error) {
 	})
 	return p, err
 }
+
+// Web is a web server within this process: it costs an emulated machine much less than nginx.
+type Web struct {
+	server  http.Server
+	stopped atomic.Bool
+}
+
+// StartWeb answers every request to a port of the node, on all its addresses, with the node's name.
+func (n *Node) StartWeb(port uint16) (*Web, error) {
+	l, err := n.Listen(fmt.Sprintf(":%d", port))
+	if err != nil {
+		return nil, fmt.Errorf("start a web server on %s: %w", n.Name, err)
+	}
+	w := &Web{}
+	w.server.Handler = http.HandlerFunc(func(answer http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintln(answer, n.Name) // a client that has gone is not ours to care for
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = w.server.Serve(l) // until Kill
+	}()
+	n.lab.onClose(func() { w.Kill(); <-done })
+	return w, nil
+}
+
+// Kill closes the port and all connections.
+func (w *Web) Kill() {
+	w.stopped.Store(true)
+	_ = w.server.Close()
+}
+
+// Running says whether the server has not been killed.
+func (w *Web) Running() bool { return !w.stopped.Load() }
 
 // StartUDPEcho answers every datagram to the addresses with the node's name, a space, and what it got.
 func (n *Node) StartUDPEcho(addresses ...netip.AddrPort) error {

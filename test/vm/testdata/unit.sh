@@ -1,5 +1,5 @@
-# Runs in the guest, with systemd as PID 1: the unit as it is delivered, a client and a real server. Prints a line for
-# each fact that held; the first that doesn't hold ends it. Some take longer, and are looked at with XDIRECTOR_UNIT_ALL=1 alone.
+# Runs in the guest, with systemd as PID 1: a package and its units as they are delivered, a client and a real server. Prints a
+# line for each fact that held; the first that doesn't hold ends it. Some take longer, and are looked at with XDIRECTOR_UNIT_ALL=1 alone.
 set -euo pipefail
 fact() { echo "fact: $*"; }
 trap 'echo "line $LINENO failed: $BASH_COMMAND"; journalctl --no-pager -n 40 -u xdirector || true' ERR
@@ -40,8 +40,34 @@ cat >/run/web/nginx.conf <<-'C'
 C
 ip netns exec server nginx -c /run/web/nginx.conf -p /run/web
 
-install -D "$XDIRECTOR_BIN" /usr/bin/xdirector
-mkdir -p /etc/xdirector
+# A database of packages that knows systemd alone: the host's is long to read for an emulated processor, and so are triggers.
+mkdir -p /run/web/dpkg/info /run/web/dpkg/updates /run/web/dpkg/triggers
+dpkg-query -s systemd >/run/web/dpkg/status
+packages() { dpkg --admindir=/run/web/dpkg --no-triggers "$@"; }
+type_lines() { # NUMBER FILE: what the page has for a tar.gz, the NUMBERth of its blocks
+	sed -n '/^## Other distributions/,/^## /p' "$XDIRECTOR_PAGE" >/run/web/page
+	awk -v n="$1" '/^    / { if (!inside) blocks++; inside = 1; if (blocks == n) print; next } { inside = 0 }' /run/web/page |
+		sed -E "s|xdirector-[0-9.]+-linux-amd64.tar.gz|$2|" >/run/web/lines
+	[[ $(grep -c . /run/web/lines) -gt 3 ]]
+	bash -exuo pipefail /run/web/lines
+}
+install_package() { # FILE; what it prints is in /run/web/package
+	local block=2 # another version
+	[[ $1 != "$XDIRECTOR_PACKAGE" ]] || block=1
+	case $1 in
+	*.deb) packages -i "$1" ;;
+	*.rpm) rpm -U --nodeps --replacepkgs "$1" ;;
+	*.tar.gz) type_lines $block "$1" ;;
+	esac >/run/web/package 2>&1 || { cat /run/web/package; false; }
+	grep '^xdirector:' /run/web/package || [[ $1 == *.tar.gz ]]
+}
+says() { grep -q "^xdirector: .*$1" /run/web/package || [[ $XDIRECTOR_PACKAGE == *.tar.gz ]]; } # which has no scripts
+install_package "$XDIRECTOR_PACKAGE"
+says 'not started: write /etc/xdirector/config.yaml'
+says 'systemctl enable --now xdirector'
+[[ $(systemctl show -P ActiveState xdirector) == inactive && $(systemctl show -P UnitFileState xdirector) == disabled ]]
+[[ $(stat -c %U:%G:%a /etc/xdirector) == root:xdirector:2755 && -z $(ls -A /etc/xdirector) ]]
+fact a package starts nothing and says what to do
 cat >/etc/xdirector/config.yaml <<-'Y'
 	vrrp:
 	  instances:
@@ -55,12 +81,12 @@ cat >/etc/xdirector/config.yaml <<-'Y'
 	    real_servers: [{address: 10.77.0.3}]
 	dataplane: {mode: xdp-generic}
 Y
-cp "$XDIRECTOR_UNIT" /run/systemd/system/xdirector.service
-sed 's/sleep 60/sleep 2/' "$XDIRECTOR_CLEANUP_UNIT" >/run/systemd/system/xdirector-cleanup.service
+chmod 640 /etc/xdirector/config.yaml
+sed 's/sleep 60/sleep 2/' /usr/lib/systemd/system/xdirector-cleanup.service >/run/systemd/system/xdirector-cleanup.service
 # The guest has no boot to wait for; fewer starts keep the test short. All else is as delivered.
-for unit in xdirector xdirector-cleanup; do
-	mkdir -p /run/systemd/system/$unit.service.d
-	printf '[Unit]\nDefaultDependencies=no\n' >/run/systemd/system/$unit.service.d/test.conf
+for unit in xdirector.service xdirector-cleanup.service run-xdirector-bpf.mount; do
+	mkdir -p /run/systemd/system/$unit.d
+	printf '[Unit]\nDefaultDependencies=no\n' >/run/systemd/system/$unit.d/test.conf
 done
 printf 'StartLimitBurst=8\n' >>/run/systemd/system/xdirector.service.d/test.conf
 systemctl daemon-reload
@@ -71,15 +97,28 @@ is_master() { [[ $(systemctl show -P StatusText xdirector) == "VI_1 MASTER" ]]; 
 main_pid() { systemctl show -P MainPID xdirector; }
 part() { pgrep -P "$(main_pid)" -f "^xdirector $1"; }
 logged() { journalctl --no-pager -u xdirector | grep "$@" >/dev/null; } # all of it is read, or journalctl fails
-# Requests one after another, until the file is gone; the number of those that failed is in /run/web/failed.
+# Requests one after another, until the file is gone; the number of those that failed is in /run/web/failed. And one connection
+# that lasts all the time, in which one question after the other is answered.
 begin_load() {
 	touch /run/web/load
+	ip netns exec client bash -c '
+		exec 3<>/dev/tcp/10.77.0.100/80
+		for ((answers = 0; ; answers++)); do
+			printf "GET / HTTP/1.1\r\nHost: web\r\n\r\n" >&3
+			while read -r -t 10 line <&3 && [[ $line != served ]]; do :; done
+			[[ $line == served ]] || exit 1
+			[[ -e /run/web/load ]] || break
+			sleep 0.5
+		done
+		echo "$answers answers in one connection"
+	' &
+	connection=$!
 	(
 		failed=0 all=0
 		while [[ -e /run/web/load ]]; do
 			all=$((all + 1))
 			request || failed=$((failed + 1))
-			sleep 0.1 # leaves an emulated processor to the director
+			sleep 0.5 # leaves an emulated processor to the director
 		done
 		echo "$failed of $all" >/run/web/failed
 	) &
@@ -88,6 +127,7 @@ begin_load() {
 end_load() {
 	rm /run/web/load
 	wait $load
+	wait $connection
 	cat /run/web/failed
 	[[ $(cat /run/web/failed) == "0 of "* ]]
 }
@@ -95,7 +135,7 @@ adverts_go_on() { # COMMAND: while it runs, the instance leaves MASTER never
 	! journalctl --no-pager -u xdirector --since "$1" | grep -q 'from=MASTER'
 }
 
-systemctl start xdirector
+systemctl enable --now xdirector
 fact started
 wait_for 60 is_master
 fact status names the state
@@ -103,9 +143,21 @@ journalctl --no-pager -o json -u xdirector | grep '"XDIRECTOR_TO":"MASTER"' | gr
 fact the journal has the fields of a state change
 wait_for 10 request
 fact a request is forwarded
+for what in drain undrain; do
+	out=$(xdirector $what web/10.77.0.3 2>&1)
+	[[ $out == *"new flows"* && $out != *warning* ]] || { echo "$out"; false; }
+done
+request
+fact operators can change weights
 xdirector status
 grep -q ' /run/xdirector/bpf .* - bpf ' /proc/1/mountinfo
-fact the pins are in the host\'s mount namespace
+[[ $(readlink "/proc/$(main_pid)/ns/mnt") != $(readlink /proc/1/ns/mnt) ]]
+fact the pins are in the host\'s mount namespace, and the service is in its own
+for pid in $(pgrep -d ' ' -f '^xdirector (agent|election)') "$(main_pid)"; do
+	[[ $(stat -c %U "/proc/$pid") == xdirector ]]
+	[[ $((0x$(sed -n 's/^CapEff:\t//p' "/proc/$pid/status") & (1 << 21 | 1 << 24 | 1 << 16))) == 0 ]] # SYS_ADMIN, SYS_RESOURCE, SYS_MODULE
+done
+fact all three are of the user xdirector, without the rights of root
 
 [[ $(grep -c . <(systemctl show -P ControlGroup xdirector)) == 1 ]]
 [[ $(cat "/proc/$(part agent)/oom_score_adj") -gt $(cat "/proc/$(main_pid)/oom_score_adj") ]]
@@ -139,17 +191,28 @@ fi
 # Upgrade under load.
 now=$(date '+%F %T')
 election=$(part election) main=$(main_pid)
-cp /usr/bin/xdirector /usr/bin/xdirector.new
-mv /usr/bin/xdirector.new /usr/bin/xdirector
 begin_load
-systemctl kill --kill-whom=main --signal=SIGUSR2 xdirector
-wait_for 60 logged 'upgraded'
+install_package "$XDIRECTOR_NEWER_PACKAGE"
+says "upgraded to .* in process $main; nothing was restarted"
 wait_for 60 agent_answers
+wait_for 60 logged 'upgraded.*to=v999'
 end_load
 [[ $(main_pid) == "$main" && $(part election) != "$election" && $(systemctl show -P NRestarts xdirector) == 0 ]]
 adverts_go_on "$now"
 wait_for 60 is_master
-fact an upgrade under load loses no request, in the same process
+fact an upgrade of the package under load loses no request and no connection, in the same process
+
+if [[ $XDIRECTOR_UNIT_ALL == 1 ]]; then
+	cp /etc/xdirector/config.yaml /run/web/good.yaml
+	echo 'lob: {}' >>/etc/xdirector/config.yaml
+	install_package "$XDIRECTOR_NEWER_PACKAGE"
+	says 'the old version goes on, in process .*lob'
+	[[ $(main_pid) == "$main" ]]
+	is_master
+	request
+	cat /run/web/good.yaml >/etc/xdirector/config.yaml
+	fact an upgrade that is refused is said with the reason, and the package is installed all the same
+fi
 
 before=$(main_pid)
 kill -STOP "$before"
@@ -223,9 +286,41 @@ fi
 
 is_master
 request
+[[ -z $(journalctl --no-pager -u xdirector | grep 'did not permit') ]] # `! command` would end nothing
 
-systemctl stop xdirector
-[[ -z $(ip -o addr show dev eth0 to 10.77.0.100) ]]
-[[ -z $(ip -d -o link show dev eth0 | grep -w prog/xdp) ]]
-[[ $(systemctl show -P Result xdirector) == success ]]
-fact a clean stop leaves nothing
+# What else the unit could forbid by mistake: settings of the network below /proc/sys, and the kernel's modules.
+sed -i 's/xdp-generic/ipvs/; s/advert_interval: 1s/advert_interval: 100ms, virtual_mac: true/' /etc/xdirector/config.yaml
+systemctl restart xdirector
+wait_for 60 is_master
+wait_for 10 request
+xdirector status | grep -q '^Plane ipvs'
+[[ $(cat /proc/sys/net/ipv4/conf/vrrp4-51/arp_ignore) == 1 ]]
+fact IPVS and a virtual MAC work with the unit\'s rights
+
+now=$(date '+%F %T')
+case $XDIRECTOR_PACKAGE in
+*.deb)
+	packages -L xdirector >/run/web/files
+	packages --purge xdirector
+	;;
+*.rpm)
+	rpm -ql xdirector >/run/web/files
+	rpm -e xdirector
+	;;&
+*.tar.gz)
+	tar -tzf "$XDIRECTOR_PACKAGE" | sed 's|^\.||' >/run/web/files
+	type_lines 3 "$XDIRECTOR_NEWER_PACKAGE"
+	;;&
+*.rpm | *.tar.gz)
+	[[ -e /etc/xdirector/config.yaml ]] # it is not the package's
+	rm -r /etc/xdirector
+	;;
+esac
+journalctl --no-pager -u xdirector --since "$now" | grep -w stopped # by a handover; not killed
+[[ -z $(ip -o addr show to 10.77.0.100) && ! -e /sys/class/net/vrrp4-51 ]]
+[[ -z $(ip -d -o link show dev eth0 | grep -w prog/xdp) && -z $(ipvsadm -Sn) ]]
+[[ -z $(pgrep -x xdirector) && -z $(grep /run/xdirector /proc/1/mountinfo) ]]
+[[ -z $(find /etc/xdirector /run/xdirector /etc/systemd/system -name '*xdirector*' 2>/dev/null) ]]
+grep xdirector /run/web/files | while read -r file; do [[ ! -e $file ]]; done
+[[ $(grep -c xdirector /run/web/files) -gt 40 ]]
+fact a package that is removed takes all with it, from the kernel too
