@@ -39,7 +39,7 @@ func (s *side) ask() {
 	s.t.Helper()
 	for _, b := range s.set.services {
 		a := s.new(b.at)
-		for a.cut() && s.times[b.at] < clientTimes {
+		for slices.ContainsFunc(a.names, cut) && s.times[b.at] < clientTimes {
 			s.t.Logf("%s: %s: answers of %s: %v: asked again", s.name, s.title, b.at, a.names)
 			a = s.new(b.at)
 		}
@@ -58,8 +58,8 @@ type answers struct {
 }
 
 // cut says whether a request was neither answered nor refused: a machine that stands still for long makes directors change places.
-func (a answers) cut() bool {
-	return slices.Contains(a.names, string(lab.Reset)) || slices.Contains(a.names, string(lab.Timeout)) || slices.Contains(a.names, string(lab.Other))
+func cut(answer string) bool {
+	return slices.Contains([]string{string(lab.Reset), string(lab.Timeout), string(lab.Other)}, answer)
 }
 
 // new has new clients ask.
@@ -89,7 +89,12 @@ func (s *side) askAgain(b balanced) {
 		if slices.Index(first.names, before) != n || s.sorry(b) && alive[before] {
 			continue // one of each real server
 		}
-		again = append(again, before+", now "+s.asks(first.time, n, b.at))
+		now := s.asks(first.time, n, b.at)
+		for try := 0; cut(now) && try < 2; try++ {
+			s.t.Logf("%s: %s: answer of %s to client %d of the beginning: %s: asked again", s.name, s.title, b.at, n+1, now)
+			now = s.asks(first.time, n, b.at)
+		}
+		again = append(again, before+", now "+now)
 	}
 	slices.Sort(again)
 	s.see("answers at "+b.at.String()+" to clients of the beginning", "%s", strings.Join(again, "; "))
@@ -97,7 +102,15 @@ func (s *side) askAgain(b balanced) {
 
 // asks has a client of one time ask once.
 func (s *side) asks(time, n int, at netip.AddrPort) string {
-	r := s.lab.Client.GetFrom(clientAddress(time*clientsOfAct()+n), at, patience/10)
+	client := clientAddress(time*clientsOfAct() + n)
+	r := s.lab.Client.GetFrom(client, at, patience/10)
+	if cut(string(r.Outcome)) {
+		s.t.Logf("%s: %s: %s asked %s: %s: %v", s.name, s.title, client, at, r.Outcome, r.Err)
+		look := fmt.Sprintf("ip -4 -brief address; ip neigh; grep -i %x /proc/net/ip_vs_conn; false", client.AsSlice())
+		for _, node := range slices.Concat(s.lab.Directors, s.lab.RealServers) {
+			s.t.Log(node.Run("sh", "-c", look)) // the error has what was printed
+		}
+	}
 	if r.Outcome != lab.OK {
 		return string(r.Outcome)
 	}
