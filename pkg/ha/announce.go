@@ -2,6 +2,7 @@ package ha
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"time"
@@ -68,6 +69,11 @@ const (
 	batch      = 64
 	batchPause = time.Millisecond
 	maxRounds  = 200 // that can pile up
+
+	// A frame that finds the kernel's queue full, as behind those of 255 addresses that come at once, is sent again; after a second
+	// without room it is given up.
+	fullPause = 10 * time.Millisecond
+	fullTries = 100
 )
 
 // burst is what is left to be announced.
@@ -75,6 +81,7 @@ type burst struct {
 	rounds       int // not sent yet, the one under way included
 	next         int // address within the round
 	sent, missed int
+	full         int             // times in a row that the next frame found no room
 	err          error           // of the last one missed
 	routers      map[string]bool // interfaces that forward IPv6, as read in this burst
 }
@@ -96,7 +103,10 @@ func (h *holder) announce(w wish) {
 		if b.next >= len(w.instance.VirtualAddresses) {
 			b.next = 0
 		}
-		h.announceOne(w, w.instance.VirtualAddresses[b.next])
+		if !h.announceOne(w, w.instance.VirtualAddresses[b.next]) {
+			pause = max(pause, fullPause)
+			break
+		}
 		if b.next++; b.next == len(w.instance.VirtualAddresses) {
 			b.next, b.rounds = 0, b.rounds-1
 		}
@@ -112,15 +122,15 @@ func (h *holder) announce(w wish) {
 	*b = burst{}
 }
 
-// announceOne sends the frame for one address, out of its own interface.
-func (h *holder) announceOne(w wish, v VirtualAddress) {
+// announceOne sends the frame for one address, out of its own interface. It is false if that has to be tried again.
+func (h *holder) announceOne(w wish, v VirtualAddress) bool {
 	name, index := w.instance.device(v), h.index(w, v)
 	mac := w.links[name].MAC
 	if name == w.instance.VirtualMAC {
 		mac = virtualMAC(w.instance)
 	}
 	if _, held := h.held[spot{index, v.Prefix}]; !held && !h.foreign[v.Prefix.Addr()] || len(mac) != 6 {
-		return
+		return true
 	}
 	router := false
 	if v.Prefix.Addr().Is6() {
@@ -133,8 +143,16 @@ func (h *holder) announceOne(w wish, v VirtualAddress) {
 			h.burst.routers[name] = router
 		}
 	}
-	h.burst.sent++
-	if err := h.host.wire.sendWithin(0, index, announcement(mac, v.Prefix.Addr(), router)); err != nil {
-		h.burst.missed, h.burst.err = h.burst.missed+1, err
+	b := &h.burst
+	err := h.host.wire.sendWithin(0, index, announcement(mac, v.Prefix.Addr(), router))
+	if full := errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EAGAIN); full && b.full < fullTries {
+		b.full++
+		return false
 	}
+	b.full = 0
+	b.sent++
+	if err != nil {
+		b.missed, b.err = b.missed+1, err
+	}
+	return true
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -104,6 +105,36 @@ func TestManyVirtualMACsComeAndGoTogether(t *testing.T) {
 	if left := all[0].devices(); len(left) != 0 {
 		t.Errorf("%d devices left", len(left))
 	}
+}
+
+// TestNoAnnouncementIsLostToAFullQueue has an interface with room for a few frames, of which it sends 3000 a second.
+func TestNoAnnouncementIsLostToAFullQueue(t *testing.T) {
+	a, b := oneBoxAlone(t)
+	arps := b.sniff(unix.ETH_P_ARP)
+	o := a.open(t.TempDir())
+	var all []*keeper
+	for _, i := range thousand()[:100] {
+		k := o.begin(i)
+		k.claim()
+		all = append(all, k)
+	}
+	must(t, a.nl.QdiscReplace(&netlink.Tbf{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: a.link("eth0").Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
+		Rate:       3000 * 42, Buffer: 32000, Limit: 512, // bytes a second, ticks of 64 ns, bytes
+	}))
+	for _, k := range all {
+		k.master()
+	}
+	said := map[string]int{}
+	for range 500 {
+		said[string(nextFrame(t, arps, "gratuitous ARP", func(f []byte) bool { return f[21] == 1 })[28:32])]++
+	}
+	for address, n := range said {
+		if n != 5 {
+			t.Errorf("%d announcements of %v, want 5", n, []byte(address))
+		}
+	}
+	quitAll(all)
 }
 
 // devices lists the devices of virtual MACs in the box.
