@@ -71,7 +71,7 @@ const (
 	maxRounds  = 200 // that can pile up
 
 	// A frame that finds the kernel's queue full, as behind those of 255 addresses that come at once, is sent again; after a second
-	// without room it is given up.
+	// without room it is given up, and so is what comes after it until there is some.
 	fullPause = 10 * time.Millisecond
 	fullTries = 100
 )
@@ -81,7 +81,7 @@ type burst struct {
 	rounds       int // not sent yet, the one under way included
 	next         int // address within the round
 	sent, missed int
-	full         int             // times in a row that the next frame found no room
+	full         int             // times in a row that a frame found no room and was kept
 	err          error           // of the last one missed
 	routers      map[string]bool // interfaces that forward IPv6, as read in this burst
 }
@@ -145,11 +145,13 @@ func (h *holder) announceOne(w wish, v VirtualAddress) bool {
 	}
 	b := &h.burst
 	err := h.host.wire.sendWithin(0, index, announcement(mac, v.Prefix.Addr(), router))
-	if full := errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EAGAIN); full && b.full < fullTries {
+	switch full := errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EAGAIN); {
+	case full && b.full < fullTries:
 		b.full++
 		return false
+	case !full:
+		b.full = 0
 	}
-	b.full = 0
 	b.sent++
 	if err != nil {
 		b.missed, b.err = b.missed+1, err

@@ -118,10 +118,7 @@ func TestNoAnnouncementIsLostToAFullQueue(t *testing.T) {
 		k.claim()
 		all = append(all, k)
 	}
-	must(t, a.nl.QdiscReplace(&netlink.Tbf{
-		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: a.link("eth0").Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
-		Rate:       3000 * 42, Buffer: 32000, Limit: 512, // bytes a second, ticks of 64 ns, bytes
-	}))
+	a.limitFrames(32000)
 	for _, k := range all {
 		k.master()
 	}
@@ -135,6 +132,31 @@ func TestNoAnnouncementIsLostToAFullQueue(t *testing.T) {
 		}
 	}
 	quitAll(all)
+}
+
+func TestAnnouncementsEndWhereTheQueueStaysFull(t *testing.T) {
+	a, _ := oneBoxAlone(t)
+	a.limitFrames(2000) // 16 bytes: no frame is as short as that
+	i := thousand()[0]
+	for _, more := range thousand()[1:20] {
+		i.VirtualAddresses = append(i.VirtualAddresses, more.VirtualAddresses...)
+	}
+	k := a.open(t.TempDir()).begin(i)
+	k.claim()
+	k.master()
+	eventually(t, "a warning of 5 frames for each of 20 addresses", func() bool {
+		return k.log.count("neighbours not told all", "frames=100 of=100", "no buffer space") == 1
+	})
+	k.quit()
+}
+
+// limitFrames leaves eth0 room for a few frames, of which it sends 3000 a second if each fits into a burst of so many ticks of 64 ns.
+func (b *box) limitFrames(burst uint32) {
+	b.t.Helper()
+	must(b.t, b.nl.QdiscReplace(&netlink.Tbf{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: b.link("eth0").Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
+		Rate:       3000 * 42, Buffer: burst, Limit: 512, // bytes
+	}))
 }
 
 // devices lists the devices of virtual MACs in the box.
